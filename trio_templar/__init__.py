@@ -1,0 +1,71 @@
+"""A real-time gateway for APIs that only speak HTTP.
+
+The map, in reading order; the core is pure and synchronous, the shell is Trio:
+
+    gateway      serve(): listeners, nurseries, and the order in which they end
+    reception    who is let in: handshake (one request head), backend (the API over httpx)
+    connection   one admitted client, from its 101 to its last byte
+    session      core: a client's message in, the reply out; dialects: the wire formats
+    hub          core: who listens to what; rooms: room keys and permission
+    http_api     POST /trigger/ (an ASGI app; http_server runs hypercorn); triggers: core: JSON → checked triggers
+    fanout       publish, room channels, the fan-out loop; frames: core: websocket frames
+    outbox       the bounded way to one socket
+    supervisor   slow consumers, silence, memory
+    hooks        what happens elsewhere when a client connects, pings or leaves
+    settings     core: all settings; forwarding: core: which headers go to the API; cli: the command
+    testing      what embedding programs (and our tests) test with
+
+A message goes `http_api.trigger → fanout.publish → fan-out loop → outbox.put → (socket | write loop)`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from trio_templar.errors import (
+    BackendError,
+    Busy,
+    Close,
+    Refused,
+    SettingsError,
+    TemplarError,
+    TooLarge,
+    TriggerError,
+    Unavailable,
+)
+from trio_templar.forwarding import ClientRequest
+from trio_templar.settings import Settings
+
+if TYPE_CHECKING:
+    from trio_templar.gateway import Gateway, Statistics, serve
+    from trio_templar.hooks import Client, Hooks
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "Busy",
+    "Client",
+    "ClientRequest",
+    "Close",
+    "Gateway",
+    "Hooks",
+    "Refused",
+    "Settings",
+    "SettingsError",
+    "Statistics",
+    "TemplarError",
+    "TooLarge",
+    "TriggerError",
+    "Unavailable",
+    "serve",
+]
+
+# These need Trio, which takes longer to import than `trio-templar --help` should take.
+_SHELL = {"Gateway": "gateway", "Statistics": "gateway", "serve": "gateway", "Client": "hooks", "Hooks": "hooks"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Trio when it is first asked for."""
+    if name not in _SHELL:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_SHELL[name]}"), name)

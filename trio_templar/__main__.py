@@ -1,0 +1,5 @@
+"""`python -m trio_templar`."""
+
+from trio_templar.cli import main
+
+main()

@@ -1,0 +1,187 @@
+"""The API: who may enter which rooms, and the hooks. The only module that knows httpx.
+
+`HttpBackend` asks over HTTP; an embedding program can give a callable of its own instead.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import msgspec
+import trio
+
+from trio_templar.errors import BackendError, Busy, Refused, SettingsError, Unavailable
+from trio_templar.forwarding import ClientRequest, Header
+from trio_templar.rooms import Room
+from trio_templar.settings import Settings
+
+Bootstrap = Callable[[ClientRequest], Awaitable[Mapping[str, Any]]]
+
+# Shorter than the API's own (gunicorn: 2 s), or a request meets a connection that is being closed.
+KEEP_ALIVE_SECONDS: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the backend said of one client it lets in. `user_id` is any JSON value, or None."""
+
+    allowed_rooms: Sequence[Room]
+    user_id: Any = None
+
+
+def admission(answer: object, user_id_path: Sequence[str]) -> Admission:
+    """Read a bootstrap answer. Raises BackendError: if it is nonsense, saying what."""
+    if not isinstance(answer, Mapping):
+        raise BackendError(f"the bootstrap answer is no object but {type(answer).__name__}")
+    allowed_rooms = answer.get("allowed_rooms")
+    if allowed_rooms is None:
+        allowed_rooms = []
+    if not isinstance(allowed_rooms, list | tuple):
+        raise BackendError("allowed_rooms is no list")
+    for index, room in enumerate(allowed_rooms):
+        if not isinstance(room, Mapping):
+            raise NoRoom(f"allowed_rooms[{index}] is no object")
+    return Admission(allowed_rooms, _follow(answer, user_id_path))
+
+
+class NoRoom(BackendError):
+    """An allowed room is no object: for High-templar 3 a refusal, not an error."""
+
+
+def _follow(value: Any, path: Sequence[str]) -> Any:
+    """Return what `path` (keys, or indices of lists) leads to in `value`, or None (High-templar 2.5)."""
+    for step in path:
+        try:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        except (KeyError, TypeError, IndexError, ValueError):
+            return None
+    return value if path else None
+
+
+class Gate:
+    """Bootstrap calls: at most so many at once, at most so many waiting, each with a deadline from its slot on."""
+
+    def __init__(self, bootstrap: Bootstrap, settings: Settings) -> None:
+        self._bootstrap = bootstrap
+        self._limiter = trio.CapacityLimiter(settings.max_bootstraps)
+        self._max_waiting = settings.max_bootstraps_waiting
+        self._seconds = settings.bootstrap_seconds
+        self._user_id_path = [step for step in settings.user_id_path.split(".") if step]
+
+    async def admit(self, request: ClientRequest) -> Admission:
+        """Ask the backend about one client.
+
+        Raises Busy: if too many wait already.
+        Raises Refused, BackendError or Unavailable: as the backend answers.
+        """
+        if self._limiter.statistics().tasks_waiting >= self._max_waiting:
+            raise Busy("too many clients wait for the API (max_bootstraps_waiting)")
+        async with self._limiter:
+            try:
+                with trio.fail_after(self._seconds):
+                    answer = await self._bootstrap(request)
+            except trio.TooSlowError as error:
+                raise Unavailable(f"the API did not answer within {self._seconds:g} s") from error
+        return admission(answer, self._user_id_path)
+
+
+class HttpBackend:
+    """The API over HTTP, on TCP, TLS or a unix socket. Open from `async with` to its end; shared by all clients.
+
+    It uses httpx's transport without the client around it: that has no cookie jar in which users could meet, follows
+    no redirects, reads no environment.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.api_url if settings.api_url.endswith("/") else settings.api_url + "/"
+        self._forwarding = settings.forwarding
+        self._max_bytes = settings.max_bootstrap_bytes
+        # One more than can ask at once: hooks use it too, and httpcore loses slots of a full pool to cancellation.
+        limits = httpx.Limits(max_connections=settings.max_bootstraps * 2, keepalive_expiry=KEEP_ALIVE_SECONDS)
+        self._transport = httpx.AsyncHTTPTransport(
+            verify=_tls(settings), limits=limits, uds=settings.api_socket or None, trust_env=False
+        )
+        self._hook_limiter = trio.CapacityLimiter(settings.max_bootstraps)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> HttpBackend:
+        await self._stack.enter_async_context(self._transport)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def bootstrap(self, request: ClientRequest) -> Mapping[str, Any]:
+        """Ask `GET bootstrap/` with the client's own headers and return the answer.
+
+        Raises Refused: if the API answers 3xx or 4xx. Raises Unavailable: if it is down or answers 5xx.
+        Raises BackendError: if the answer is too long, or not JSON.
+        """
+        headers = self._forwarding.api_headers(request)
+        try:
+            status, body = await self._request("GET", "bootstrap/", headers)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            # A kept connection may have died since its last use; a GET can be asked again.
+            status, body = await self._translated("GET", "bootstrap/", headers)
+        except httpx.HTTPError as error:
+            raise _unavailable(error) from error
+        if status != 200:
+            raise Unavailable(f"the API answered {status}") if status >= 500 else Refused(status)
+        try:
+            return msgspec.json.decode(body)  # type: ignore[no-any-return]  # `admission` checks it
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise BackendError(f"the bootstrap answer is not JSON: {error}") from error
+
+    async def post(self, path: str, headers: list[Header]) -> None:
+        """POST to a hook's path. Raises BackendError: if the API does not answer with a 2xx."""
+        async with self._hook_limiter:
+            status, _ = await self._translated("POST", path.lstrip("/"), headers)
+        if not 200 <= status < 300:
+            raise BackendError(f"the API answered {status} to the hook {path}")
+
+    def api_headers(self, request: ClientRequest) -> list[Header]:
+        """Return the headers that go with every call for this client."""
+        return self._forwarding.api_headers(request)
+
+    async def _translated(self, method: str, path: str, headers: list[Header]) -> tuple[int, bytes]:
+        try:
+            return await self._request(method, path, headers)
+        except httpx.HTTPError as error:
+            raise _unavailable(error) from error
+
+    async def _request(self, method: str, path: str, headers: list[Header]) -> tuple[int, bytes]:
+        """Return status and body, of which more than `max_bootstrap_bytes` is an error."""
+        request = httpx.Request(
+            method,
+            self._url + path,
+            headers=[*headers, (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")],
+        )
+        response = await self._transport.handle_async_request(request)
+        try:
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > self._max_bytes:
+                    raise BackendError(f"the answer is over {self._max_bytes} bytes (max_bootstrap_bytes)")
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await response.aclose()
+        return response.status_code, bytes(body)
+
+
+def _unavailable(error: httpx.HTTPError) -> Unavailable:
+    return Unavailable(f"the API is down: {type(error).__name__}: {error}")
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | bool:
+    if not settings.api_ca:
+        return settings.api_url.startswith("https://")
+    try:
+        return ssl.create_default_context(cafile=settings.api_ca)
+    except OSError as error:
+        raise SettingsError(f"api_ca: {settings.api_ca}: {error}") from error

@@ -1,0 +1,286 @@
+"""One admitted client, from its 101 to its last byte."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_server_stream
+
+from trio_templar.errors import CRASHED, DROPPED, GONE, MESSAGE_TOO_BIG, NOT_AUTHORIZED, SLOW_BYTES, Close
+from trio_templar.frames import closes, text_frame
+from trio_templar.handshake import canonical_head
+from trio_templar.hooks import Caller, HookCalls
+from trio_templar.log import log
+from trio_templar.outbox import Outbox, Waiting
+from trio_templar.reception import Guest, Reception
+from trio_templar.session import Rules, Session
+from trio_templar.sockets import hang_up, reset_on_close
+
+logger = logging.getLogger("trio_templar.connection")
+
+# Messages trio-websocket may read ahead; while its queue is full it answers no ping.
+QUEUED_MESSAGES: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What all connections of a gateway share. `connections` holds those that got their 101 and are not over."""
+
+    rules: Rules
+    waiting: Waiting
+    connections: set[Connection]
+    hooks: Caller | None
+    max_message_bytes: int
+    goodbye_seconds: float
+
+
+class Connection(trio.abc.Stream):
+    """One client. For trio-websocket it is the stream: what the library writes passes through the outbox too.
+
+    Only its owner closes the socket. Times are those of `trio.current_time`.
+    """
+
+    __slots__ = (
+        "_early",
+        "_hook_calls",
+        "_house",
+        "_nursery",
+        "_opened",
+        "_stream",
+        "id",
+        "last_heard",
+        "last_message",
+        "outbox",
+        "peer",
+        "pinged",
+        "session",
+        "since",
+        "user_id",
+    )
+
+    def __init__(self, house: House, stream: trio.abc.Stream, guest: Guest) -> None:
+        self._house = house
+        self._stream = stream
+        self._nursery: trio.Nursery | None = None
+        self._early = [canonical_head(guest.key), guest.early]
+        self._opened: trio.Event | None = trio.Event()
+        self._hook_calls: HookCalls | None = None
+        self.id = str(uuid.uuid4())
+        self.peer = guest.address
+        self.outbox = Outbox(self, house.waiting)
+        self.session: Session | None = None
+        self.user_id: object = None
+        self.pinged = False
+        self.since = self.last_heard = self.last_message = trio.current_time()
+        if guest.admission is not None:
+            self._admit(guest)
+
+    def _admit(self, guest: Guest) -> None:
+        assert guest.admission is not None
+        self.user_id = guest.admission.user_id
+        self.session = Session(self._house.rules, guest.admission.allowed_rooms, self.outbox, self.id)
+        if self._house.hooks is not None:
+            self._hook_calls = self._house.hooks.calls_for(self.id, self.user_id, guest.request)
+
+    async def serve(self) -> None:
+        """Serve the client until it has gone or its outbox was closed; the caller closes the stream."""
+        self._house.connections.add(self)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                websocket = await self._open()
+                await self._read_loop(websocket)
+            await self._say_goodbye()
+        finally:
+            self._nursery = None
+            self._house.connections.discard(self)
+            self._end()
+
+    async def _open(self) -> WebSocketConnection:
+        """Let trio-websocket send the 101, then say welcome, and only then let it see what the client sent early."""
+        assert self._nursery is not None and self._opened is not None
+        request = await wrap_server_stream(
+            self._nursery, self, QUEUED_MESSAGES, self._house.max_message_bytes
+        )
+        websocket = await request.accept()
+        self._welcome()
+        self._opened.set()
+        self._opened = None
+        return websocket
+
+    def _welcome(self) -> None:
+        dialect = self._house.rules.dialect
+        if self.session is None:
+            self.outbox.reply(text_frame((dialect.refusal() or "").encode()))
+            self.outbox.close(NOT_AUTHORIZED)
+            return
+        self.outbox.reply(text_frame(self.session.welcome().encode()))
+        log(logger, logging.INFO, "open", id=self.id, user=self.user_id, peer=self.peer)
+        if self._hook_calls is not None:
+            self._hook_calls.connected()
+
+    async def _read_loop(self, websocket: WebSocketConnection) -> None:
+        try:
+            while True:
+                message = await websocket.get_message()
+                self.last_message = trio.current_time()
+                self._hear(message)
+        except ConnectionClosed as closed:
+            self.outbox.close(_close_of(closed.reason))
+
+    def _hear(self, message: str | bytes) -> None:
+        if self.session is None:
+            return
+        if _size(message) > self._house.max_message_bytes:
+            self.outbox.close(MESSAGE_TOO_BIG)
+            return
+        if self._hook_calls is not None and message == "ping":
+            self._hook_calls.pinged()
+        known = self.session.broken_bound
+        self.outbox.reply(text_frame(self.session.receive(message).encode()))
+        if self.session.broken_bound != known:
+            log(logger, logging.WARNING, "over a bound", id=self.id, bound=self.session.broken_bound)
+
+    async def _write_loop(self) -> None:
+        """Write what the socket could not take at once, until nothing waits."""
+        while (data := self.outbox.unsent()) is not None:
+            try:
+                self.outbox.sent(await self._send_some(data))
+                self.last_heard = trio.current_time()  # a socket that makes progress is alive
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                self.outbox.close(GONE)
+                self.outbox.discard()
+        if self.outbox.closed is not None:
+            self.closing()
+
+    async def _send_some(self, data: memoryview) -> int:
+        if isinstance(self._stream, trio.SocketStream):
+            return await self._stream.socket.send(data)
+        await self._stream.send_all(data)
+        return len(data)
+
+    async def _say_goodbye(self) -> None:
+        if self.outbox.idle and self._close.code != GONE.code:
+            await hang_up(self._stream, self._house.goodbye_seconds)
+        else:
+            reset_on_close(self._stream)
+
+    def _end(self) -> None:
+        # Where nothing closed the outbox, either we failed or the gateway was cancelled.
+        self.outbox.close(CRASHED if isinstance(sys.exception(), Exception) else DROPPED)
+        self.outbox.discard()
+        if self.session is not None:
+            self.session.end()
+        if self._hook_calls is not None:
+            self._hook_calls.disconnected(self._close)
+        self._log_end()
+
+    @property
+    def _close(self) -> Close:
+        return self.outbox.closed or DROPPED
+
+    def _log_end(self) -> None:
+        close = self._close
+        log(
+            logger,
+            logging.WARNING if close.code in (CRASHED.code, SLOW_BYTES.code) else logging.INFO,
+            "close" if self.session else "refused",
+            id=self.id,
+            user=self.user_id,
+            peer=self.peer,
+            code=close.code,
+            seconds=trio.current_time() - self.since,
+            frames=self.outbox.frames,
+            bytes=self.outbox.sent_bytes,
+            why=close.reason,
+        )
+
+    # What the outbox needs: outbox.Transport
+
+    def write_nowait(self, data: bytes) -> int:
+        """Write to the socket what it takes at once. The descriptor is asked for each time: a closed one is -1."""
+        if not isinstance(self._stream, trio.SocketStream):
+            return 0
+        try:
+            return os.write(self._stream.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+
+    def start_writing(self) -> None:
+        """Start the write loop."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._write_loop)
+
+    def closing(self) -> None:
+        """End the conversation: now if nothing waits, else when it is written or `goodbye_seconds` are over."""
+        if self._nursery is None:
+            return
+        scope = self._nursery.cancel_scope
+        if self.outbox.idle:
+            scope.cancel()
+        else:
+            scope.deadline = min(scope.deadline, trio.current_time() + self._house.goodbye_seconds)
+
+    # What trio-websocket needs: trio.abc.Stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return first a request head, then (once the 101 is out) what the client sent early, then what it sends."""
+        if self._early:
+            if len(self._early) == 1 and self._opened is not None:
+                await self._opened.wait()
+            data = self._early.pop(0)
+            if data:
+                return data
+        data = await self._stream.receive_some(max_bytes)
+        self.last_heard = trio.current_time()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Put one frame of the library (or its 101) into the outbox; its close frame is a close like any other."""
+        await trio.lowlevel.checkpoint()
+        frame = bytes(data)
+        close = closes(frame)
+        if close is None:
+            self.outbox.reply(frame)
+        else:
+            self.outbox.close(close, frame)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return at once: the outbox takes what it is given."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Do nothing: the library is done, the connection may not be."""
+        await trio.lowlevel.checkpoint()
+
+
+def _close_of(reason: CloseReason | None) -> Close:
+    """Return what trio-websocket knows of the end as a close."""
+    if reason is None or reason.code == GONE.code:
+        return GONE
+    return Close(reason.code, reason.reason or "")
+
+
+def _size(message: str | bytes) -> int:
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+
+
+async def serve_client(reception: Reception, house: House, stream: trio.abc.Stream) -> None:
+    """Own one client from accepted stream to closed socket. Nothing a client does escapes."""
+    reception.clients += 1
+    try:
+        guest = await reception.let_in(stream)
+        if guest is not None:
+            connection = Connection(house, stream, guest)
+            del guest  # nothing of the handshake is kept
+            await connection.serve()
+    except* Exception:
+        logger.exception("a connection crashed")
+    finally:
+        reception.clients -= 1
+        await trio.aclose_forcefully(stream)

@@ -1,0 +1,99 @@
+"""What can go wrong, named for who can mend it, and how a connection ends.
+
+    TemplarError
+    ├── ClientError      a client's message; answered, the connection stays
+    ├── TriggerError     a publisher's trigger; nothing of it was published
+    │   └── TooLarge     it is over a bound
+    ├── Busy             no room for it now; try again after `retry_after` seconds
+    ├── Refused          the backend does not want this client
+    ├── BackendError     the backend did not do its part
+    │   └── Unavailable  it is down, slow or failing; another try may help
+    └── SettingsError    a setting; its text names it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+class TemplarError(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class ClientError(TemplarError):
+    """A client's message that cannot be obeyed; `code` and `request_id` go into the reply.
+
+    `request_id` is the requestId as JSON text, or None where there is none to echo.
+    `over` names the setting whose bound the message broke, or is empty.
+    """
+
+    def __init__(self, code: str, request_id: str | None = None, *, over: str = "") -> None:
+        super().__init__(code)
+        self.code = code
+        self.request_id = request_id
+        self.over = over
+
+
+class TriggerError(TemplarError):
+    """A trigger that is not well formed; its text says what is wrong and where."""
+
+
+class TooLarge(TriggerError):
+    """A trigger that is over a bound; its text names the bound."""
+
+
+class Busy(TemplarError):
+    """There is no room for it now; nothing was done."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Refused(TemplarError):
+    """The backend refuses this client; `status` is the HTTP status it answered."""
+
+    def __init__(self, status: int = 403) -> None:
+        super().__init__(f"the API refused the client with status {status}")
+        self.status = status
+
+
+class BackendError(TemplarError):
+    """The backend answered something that is no bootstrap answer; its text says what."""
+
+
+class Unavailable(BackendError):
+    """The backend is down, slow or failing; its text says which."""
+
+
+class SettingsError(TemplarError):
+    """A setting is missing, unknown or out of range; its text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Why a connection ends: a close code (RFC 6455, 7.4) and a reason of at most 123 bytes.
+
+    Close frame, log line and hooks all read this one value.
+    """
+
+    code: int
+    reason: str
+
+
+# 1005 and 1006 stand for a missing close frame and are never sent (RFC 6455, 7.4.1).
+UNSENDABLE: Final = frozenset({1005, 1006, 1015})
+
+GONE: Final = Close(1006, "the client left without a close frame")
+DROPPED: Final = Close(1006, "the gateway was cancelled")
+NOT_AUTHORIZED: Final = Close(1000, "not authorized")
+IDLE: Final = Close(1000, "no message for too long")
+MESSAGE_TOO_BIG: Final = Close(1009, "message too big")
+CRASHED: Final = Close(1011, "internal error")
+SILENT: Final = Close(1011, "no answer to a ping")
+STOPPING: Final = Close(1012, "the gateway is stopping")
+SLOW_BYTES: Final = Close(1013, "too slow: too many bytes wait")
+SLOW_FRAMES: Final = Close(1013, "too slow: too many frames wait")
+STUCK: Final = Close(1013, "too slow: no progress")
+CROWDED: Final = Close(1013, "too slow while memory is short")

@@ -1,0 +1,275 @@
+"""The gateway: listeners, nurseries, and the order in which they end. The only module that sees all others."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from trio_templar.backend import Bootstrap, Gate, HttpBackend
+from trio_templar.connection import Connection, House, serve_client
+from trio_templar.dialects import DIALECTS
+from trio_templar.errors import STOPPING, Busy, SettingsError, TriggerError
+from trio_templar.fanout import Fanout
+from trio_templar.hooks import Caller, Client, Hook, Hooks
+from trio_templar.hub import Hub
+from trio_templar.outbox import Waiting
+from trio_templar.reception import Reception
+from trio_templar.rooms import Room
+from trio_templar.session import Rules
+from trio_templar.settings import Settings
+from trio_templar.sockets import open_listeners, url_of
+from trio_templar.supervisor import Patience, Supervisor
+from trio_templar.triggers import TriggerReader
+
+logger = logging.getLogger("trio_templar.gateway")
+
+# What accept() says while the machine is short of something; all of it passes.
+SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+SHORTAGE_PAUSE_SECONDS: Final = 0.1
+# Clients beyond `max_connections` that are still told so; more are dropped without a word.
+TOLD_CLIENTS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Totals of a gateway. What is counted starts with it; `waiting_bytes` is what waits for slow clients."""
+
+    connections: int
+    rooms: int
+    subscriptions: int
+    triggers: int
+    publications: int
+    deliveries: int
+    in_flight_bytes: int
+    waiting_bytes: int
+    slow_connections: int
+
+
+class Gateway:
+    """A running gateway, as the program that embeds it sees it. Made by `serve`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.dialect = DIALECTS[settings.dialect]
+        self.hub = Hub()
+        self.waiting = Waiting(settings.outbox_bytes, settings.outbox_frames)
+        self.connections: set[Connection] = set()
+        self.reader = TriggerReader(self.dialect, settings.max_publication_bytes)
+        self.fanout: Fanout
+        self.websocket_urls: tuple[str, ...] = ()
+        self.trigger_url: str | None = None
+        self.demo_url: str | None = None
+        self._stopped = trio.Event()
+        self._scope = trio.CancelScope()
+
+    async def publish(self, rooms: Iterable[Room], data: Any) -> None:
+        """Publish `data` (anything `msgspec` makes JSON of, or `msgspec.Raw`) to `rooms`; blocks while one is full.
+
+        Raises TriggerError: if it cannot be JSON, or is over a bound (TooLarge).
+        Raises Busy: if a room stayed full for `trigger_wait_seconds`, or the gateway is stopping; nothing was sent.
+        """
+        if self._stopped.is_set():
+            raise Busy("the gateway is stopping")
+        try:
+            encoded = msgspec.json.encode(data)
+        except (TypeError, ValueError, UnicodeError, RecursionError, OverflowError) as error:
+            raise TriggerError(f"data: {error}") from error
+        await self.fanout.publish([self.reader.make(rooms, encoded)])
+
+    def statistics(self) -> Statistics:
+        """Return the totals as they are now."""
+        return Statistics(
+            connections=len(self.connections),
+            rooms=len(self.hub.rooms),
+            subscriptions=self.hub.subscriptions,
+            triggers=self.fanout.triggers,
+            publications=self.fanout.publications,
+            deliveries=self.fanout.deliveries,
+            in_flight_bytes=self.fanout.in_flight_bytes,
+            waiting_bytes=self.waiting.bytes,
+            slow_connections=len(self.waiting.outboxes),
+        )
+
+    def stop(self, within: float | None = None) -> None:
+        """Let nobody in, send what waits, close everyone with 1012, run the hooks, and end.
+
+        What is not done `within` seconds (or `drain_seconds`, if that is less) is dropped. Can be called again.
+        """
+        seconds = min(self.settings.drain_seconds, within if within is not None else self.settings.drain_seconds)
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
+        self._stopped.set()
+
+
+async def serve(
+    settings: Settings,
+    *,
+    bootstrap: Bootstrap | None = None,
+    hooks: Hooks | None = None,
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] = (),
+    task_status: trio.TaskStatus[Gateway] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a gateway until it is cancelled (now) or its `stop` is called (drain); reports it once it can be reached.
+
+    `bootstrap` answers for the API what `GET bootstrap/` would: `{"allowed_rooms": […], …}`, or raises `Refused`.
+    `hooks` take the place of the API paths of the settings. `listeners` are served beside those of `settings.bind`
+    and closed at the end.
+
+    Raises SettingsError: if there is no API and no `bootstrap`, or an address cannot be listened on.
+    """
+    gateway = Gateway(settings)
+    async with AsyncExitStack() as stack:
+        doors = [await stack.enter_async_context(listener) for listener in listeners]
+        for address in settings.bind:
+            for listener in await open_listeners(address):
+                gateway.websocket_urls += (url_of(listener, "ws", settings.path),)
+                doors.append(await stack.enter_async_context(listener))
+        api = await _api(settings, bootstrap, hooks, stack)
+        with gateway._scope:
+            await _run(gateway, api, doors, task_status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """Where a gateway asks, and what it tells."""
+
+    bootstrap: Bootstrap
+    hooks: Hooks
+    api_headers: Callable[..., Any]
+
+
+async def _api(settings: Settings, bootstrap: Bootstrap | None, hooks: Hooks | None, stack: AsyncExitStack) -> _Api:
+    if bootstrap is not None:
+        return _Api(bootstrap, hooks or Hooks(), settings.forwarding.api_headers)
+    if not settings.api_url:
+        raise SettingsError("api_url: where is the API? (or try --demo)")
+    backend = await stack.enter_async_context(HttpBackend(settings))
+
+    def hook(path: str) -> Hook | None:
+        async def post(client: Client) -> None:
+            await backend.post(path, client.headers)
+
+        return post if path else None
+
+    posts = Hooks(hook(settings.on_connect), hook(settings.on_ping), hook(settings.on_disconnect))
+    return _Api(backend.bootstrap, hooks or posts, settings.forwarding.api_headers)
+
+
+async def _run(
+    gateway: Gateway,
+    api: _Api,
+    doors: Sequence[trio.abc.Listener[trio.abc.Stream]],
+    task_status: trio.TaskStatus[Gateway],
+) -> None:
+    """Open the nursery tree; what is nested deepest ends first when the gateway stops."""
+    settings = gateway.settings
+    refuses_by_message = gateway.dialect.refusal() is not None
+    reception = Reception(settings, Gate(api.bootstrap, settings), refuses_by_message=refuses_by_message)
+    async with trio.open_nursery() as hook_calls:
+        house = _house(gateway, api, hook_calls)
+        async with trio.open_nursery() as watch:
+            watch.start_soon(_supervisor(gateway).supervisor_loop)
+            async with trio.open_nursery() as clients:
+                async with trio.open_nursery() as rooms, trio.open_nursery() as http, trio.open_nursery() as accepting:
+                    gateway.fanout = _fanout(gateway, rooms)
+                    if settings.trigger_bind:
+                        await _start_http(gateway, http)
+                    for door in doors:
+                        accepting.start_soon(_accept_loop, door, partial(serve_client, reception, house), clients)
+                    task_status.started(gateway)
+                    await gateway._stopped.wait()
+                    reception.close()
+                    accepting.cancel_scope.cancel()
+                for connection in list(gateway.connections):
+                    connection.outbox.close(STOPPING)
+            watch.cancel_scope.cancel()
+
+
+async def _start_http(gateway: Gateway, nursery: trio.Nursery) -> None:
+    from trio_templar.http_api import HttpApi
+    from trio_templar.http_server import serve_http  # hypercorn is only imported by who listens for triggers
+
+    settings = gateway.settings
+    app = HttpApi(
+        gateway.fanout,
+        gateway.reader,
+        token=settings.token,
+        max_bytes=settings.max_trigger_bytes,
+        body_seconds=settings.http_body_seconds,
+    )
+    grace = min(3.0, settings.drain_seconds / 2)
+    url = await nursery.start(serve_http, app, settings.trigger_bind, gateway._stopped.wait, grace)
+    gateway.trigger_url = f"{url}/trigger/"
+
+
+async def _accept_loop(
+    listener: trio.abc.Listener[trio.abc.Stream],
+    serve_one: Callable[[trio.abc.Stream], Any],
+    clients: trio.Nursery,
+) -> None:
+    """Accept clients for ever; pause while the machine is short of descriptors or memory."""
+    short = False
+    while True:
+        try:
+            stream = await listener.accept()
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+            if not short:
+                logger.warning("cannot accept clients for now: %s", error.strerror)
+            short = True
+            await trio.sleep(SHORTAGE_PAUSE_SECONDS)
+        else:
+            short = False
+            clients.start_soon(serve_one, stream)
+
+
+def _house(gateway: Gateway, api: _Api, hook_calls: trio.Nursery) -> House:
+    settings = gateway.settings
+    caller = Caller(api.hooks, hook_calls, api.api_headers, settings.hook_seconds, settings.ping_hook_seconds)
+    rules = Rules(
+        dialect=gateway.dialect,
+        hub=gateway.hub,
+        max_subscriptions=settings.max_subscriptions,
+        max_room_bytes=settings.max_room_bytes,
+        max_request_id_bytes=settings.max_request_id_bytes,
+    )
+    return House(
+        rules=rules,
+        waiting=gateway.waiting,
+        connections=gateway.connections,
+        hooks=caller if api.hooks else None,
+        max_message_bytes=settings.max_message_bytes,
+        goodbye_seconds=settings.goodbye_seconds,
+    )
+
+
+def _fanout(gateway: Gateway, rooms: trio.Nursery) -> Fanout:
+    settings = gateway.settings
+    return Fanout(
+        gateway.hub,
+        rooms,
+        room_publications=settings.room_publications,
+        in_flight_bytes=settings.in_flight_bytes,
+        max_waiting=settings.max_triggers_waiting,
+        wait_seconds=settings.trigger_wait_seconds,
+    )
+
+
+def _supervisor(gateway: Gateway) -> Supervisor:
+    settings = gateway.settings
+    patience = Patience(
+        slow=settings.slow_seconds,
+        ping=settings.ping_seconds,
+        pong=settings.pong_seconds,
+        idle=gateway.dialect.idle_seconds if settings.idle_seconds is None else settings.idle_seconds or None,
+        outboxes_bytes=settings.outboxes_bytes,
+    )
+    return Supervisor(patience, gateway.connections, gateway.waiting)

@@ -1,0 +1,155 @@
+"""The opening handshake, ours from the first byte to the 101: real HTTP for whoever is not let in.
+
+trio-websocket hears of admitted clients only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Collection
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+import h11
+import trio
+
+from trio_templar.errors import TemplarError
+from trio_templar.forwarding import ClientRequest
+
+READ_BYTES: Final = 4096
+
+
+class HandshakeError(TemplarError):
+    """A request that is answered over HTTP and ends there. `hint` is for the log: what the operator can do."""
+
+    def __init__(self, status: int, text: str, *headers: tuple[str, str], hint: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = headers
+        self.hint = hint
+
+    def response(self) -> bytes:
+        """Return the whole HTTP response, in plain text."""
+        body = f"{self.text}\n".encode()
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            "Content-Type: text/plain; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in self.headers),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def busy(text: str, retry_after: int = 1) -> HandshakeError:
+    """Return a 503 that asks the client to come back."""
+    return HandshakeError(503, text, ("Retry-After", str(retry_after)))
+
+
+class PeerLeft(TemplarError):
+    """The client went away before it was let in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A well-formed websocket request: what the API needs of it, its key, and the bytes that came behind it."""
+
+    request: ClientRequest
+    key: bytes
+    early: bytes
+
+
+async def read_upgrade(stream: trio.abc.ReceiveStream, path: str, peer: str, max_bytes: int) -> Upgrade:
+    """Read one request head and return it, if it asks for a websocket at `path` (RFC 6455, 4.2.1).
+
+    Raises HandshakeError: if it does not, with the answer to give.
+    Raises PeerLeft: if the client goes away first.
+    The caller sets the deadline.
+    """
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes)
+    while True:
+        try:
+            event = parser.next_event()
+        except h11.RemoteProtocolError as error:
+            raise HandshakeError(error.error_status_hint, f"not an HTTP request: {error}") from error
+        if event is not h11.NEED_DATA:
+            break
+        parser.receive_data(await receive(stream))
+    if not isinstance(event, h11.Request):
+        raise PeerLeft
+    return check_upgrade(event, path, peer, parser.trailing_data[0])
+
+
+async def receive(stream: trio.abc.ReceiveStream) -> bytes:
+    """Return the next bytes of a client that is not let in yet. Raises PeerLeft: if there are none."""
+    try:
+        data = await stream.receive_some(READ_BYTES)
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise PeerLeft from error
+    if not data:
+        raise PeerLeft
+    return bytes(data)
+
+
+def check_upgrade(head: h11.Request, path: str, peer: str, early: bytes) -> Upgrade:
+    """Return what `head` asks for. Raises HandshakeError: if that is no websocket at `path`."""
+    request = ClientRequest(head.target.decode("latin-1"), list(head.headers), peer)
+    if request.path.rstrip("/") != path.rstrip("/"):
+        raise HandshakeError(404, "nothing here")
+    if head.method != b"GET":
+        raise HandshakeError(405, "only GET", ("Allow", "GET"))
+    tokens = _tokens(request.header(b"connection"))
+    if b"upgrade" not in tokens or b"websocket" not in _tokens(request.header(b"upgrade")):
+        raise HandshakeError(426, "websockets only", ("Upgrade", "websocket"), ("Connection", "Upgrade"))
+    if request.header(b"sec-websocket-version") != b"13":
+        raise HandshakeError(426, "websocket version 13 only", ("Sec-WebSocket-Version", "13"))
+    if head.http_version != b"1.1":
+        raise HandshakeError(400, "HTTP/1.1 only")
+    key = request.header(b"sec-websocket-key") or b""
+    if not _is_key(key):
+        raise HandshakeError(400, "Sec-WebSocket-Key is not 16 bytes in base64")
+    return Upgrade(request, key, early)
+
+
+def _tokens(value: bytes | None) -> list[bytes]:
+    return [token.strip().lower() for token in (value or b"").split(b",")]
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except binascii.Error:
+        return False
+
+
+def check_origin(request: ClientRequest, allowed_origins: Collection[str]) -> None:
+    """Let pages of the request's own host in (any port), pages of `allowed_origins`, and whoever is no page.
+
+    Browsers send cookies to us from any page, so the page's origin must be checked (RFC 6455, 10.2).
+    Raises HandshakeError: if the page is another one.
+    """
+    origin = (request.header(b"origin") or b"").decode("latin-1")
+    if not origin or "*" in allowed_origins or origin.lower() in map(str.lower, allowed_origins):
+        return
+    host = (request.header(b"host") or b"").decode("latin-1")
+    if not _hostname(origin) == _hostname(f"//{host}") != "":
+        raise HandshakeError(403, "origin not allowed", hint=f"--allowed-origin {origin} would let it in")
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def canonical_head(key: bytes) -> bytes:
+    """Return the least request head that trio-websocket accepts, for a client that is let in."""
+    return (
+        b"GET / HTTP/1.1\r\nHost: client\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n" % key
+    )

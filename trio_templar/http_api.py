@@ -1,0 +1,300 @@
+"""The HTTP API that backends talk to: an ASGI app, served by hypercorn on its own listener.
+
+One table says which handler a method and path have, one which status an exception gives.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hmac
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from trio_templar.errors import Busy, TemplarError, TooLarge, TriggerError
+from trio_templar.fanout import Fanout
+from trio_templar.triggers import TriggerReader
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+FORM_TYPES: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+NDJSON_TYPE: Final = b"application/x-ndjson"
+
+
+class Unauthorized(TemplarError):
+    """The caller does not have the trigger token."""
+
+
+class UnsupportedType(TemplarError):
+    """A form is no trigger."""
+
+
+class TooSlow(TemplarError):
+    """The body did not come in time."""
+
+
+class Gone(TemplarError):
+    """The caller left; nobody is to be answered."""
+
+
+# The first that fits; what is not here is a fault of ours.
+STATUS: Final[tuple[tuple[type[TemplarError], int], ...]] = (
+    (Unauthorized, 401),
+    (TooSlow, 408),
+    (TooLarge, 413),
+    (UnsupportedType, 415),
+    (TriggerError, 400),
+    (Busy, 503),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to the HTTP API; header names are lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    body: Body
+
+    @property
+    def content_type(self) -> bytes:
+        """The media type alone, lower case; empty where there is none."""
+        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer, small enough for a socket's send buffer."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = b"text/html; charset=utf-8"  # what High-templar 2.5 says
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def text(status: int, body: str, *headers: tuple[bytes, bytes]) -> Response:
+    """Return an answer in words."""
+    return Response(status, body.encode(errors="replace"), headers, b"text/plain; charset=utf-8")
+
+
+class HttpApi:
+    """The ASGI app. `routes` can be added to before it is served."""
+
+    def __init__(
+        self, fanout: Fanout, reader: TriggerReader, *, token: str, max_bytes: int, body_seconds: float
+    ) -> None:
+        self._fanout = fanout
+        self._reader = reader
+        self._token = token.encode()
+        self._max_bytes = max_bytes
+        self._body_seconds = body_seconds
+        self.routes: dict[tuple[str, str], Handler] = {
+            ("POST", "/trigger/"): self.trigger,
+            ("POST", "/trigger"): self.trigger,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        match scope["type"]:
+            case "http":
+                headers = dict(scope["headers"])
+                body = Body(receive, headers, self._max_bytes, self._body_seconds)
+                await self._answer(Request(scope["method"], scope["path"], headers, body), send)
+                await body.discard()
+            case "lifespan":
+                await _live(receive, send)
+            case _:
+                await send({"type": "websocket.close", "code": 1000})
+
+    async def trigger(self, request: Request) -> Response:
+        """`POST /trigger/` (High-templar 2.5): publish one trigger, an array of them all or nothing, or a stream."""
+        self._check_token(request.headers.get(b"authorization", b""))
+        if request.content_type in FORM_TYPES:
+            raise UnsupportedType("a form is no trigger; send JSON")
+        if request.content_type == NDJSON_TYPE:
+            return await self._stream(request.body)
+        body = await request.body.whole()
+        await self._fanout.publish(self._reader.read(body))
+        return Response(200, b"publish success")
+
+    async def _stream(self, body: Body) -> Response:
+        """Publish line by line. What came before a bad line is published; the answer says how many that were."""
+        published = number = 0
+        try:
+            while lines := await body.lines():
+                for line in lines:
+                    number += 1
+                    if line.strip():
+                        await self._publish_line(line)
+                        published += 1
+        except (TriggerError, Busy) as error:
+            raise type(error)(f"line {number}: {error}; published {published}") from error
+        except TooSlow as error:
+            raise TooSlow(f"line {number + 1}: {error}; published {published}") from error
+        return text(200, f"publish success: {published}")
+
+    async def _publish_line(self, line: bytes) -> None:
+        trigger = [self._reader.read_one(line)]
+        if not self._fanout.publish_nowait(trigger):  # a checkpoint for each line would cost more than the line
+            await self._fanout.publish(trigger)
+
+    def _check_token(self, authorization: bytes) -> None:
+        if self._token and not hmac.compare_digest(_token_in(authorization), self._token):
+            raise Unauthorized("the trigger token is missing or wrong")
+
+    async def _answer(self, request: Request, send: Send) -> None:
+        try:
+            response = await self._route(request)
+        except Gone:
+            return
+        except TemplarError as error:
+            response = _failure(error)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status,
+                "headers": [
+                    (b"content-type", response.content_type),
+                    (b"content-length", str(len(response.body)).encode()),
+                    *response.headers,
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": response.body})
+
+    async def _route(self, request: Request) -> Response:
+        handler = self.routes.get((request.method, request.path))
+        if handler is not None:
+            return await handler(request)
+        allowed = sorted(method for method, path in self.routes if path == request.path)
+        if allowed:
+            return text(405, "method not allowed", (b"allow", ", ".join(allowed).encode()))
+        return text(404, "nothing here")
+
+
+def _failure(error: TemplarError) -> Response:
+    """Return the answer to what went wrong. Raises `error`: if it is a fault of ours."""
+    for kind, status in STATUS:
+        if isinstance(error, kind):
+            break
+    else:
+        raise error
+    match error:
+        case Unauthorized():
+            return text(status, str(error), (b"www-authenticate", b'Bearer, Basic realm="trigger"'))
+        case Busy(retry_after=seconds):
+            return text(status, str(error), (b"retry-after", str(seconds).encode()))
+        case _:
+            return text(status, str(error))
+
+
+def _token_in(authorization: bytes) -> bytes:
+    """Return the token of a `Bearer` header, or the password of a `Basic` one (RFC 6750, RFC 7617)."""
+    scheme, _, value = authorization.partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return value.strip()
+        case b"basic":
+            try:
+                return base64.b64decode(value, validate=True).partition(b":")[2]
+            except binascii.Error:
+                return b""
+        case _:
+            return b""
+
+
+class Body:
+    """The body of one request, read once, bounded in bytes and in seconds: as a whole, or for each of its lines."""
+
+    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes], max_bytes: int, seconds: float) -> None:
+        self._receive = receive
+        announced = headers.get(b"content-length", b"")
+        self._announced = int(announced) if announced.isdigit() else 0
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+        self._line = bytearray()
+        self._more = True
+
+    async def whole(self) -> bytes:
+        """Return the body.
+
+        Raises TooLarge: if it is, but not before it is read unless its length was announced.
+        Raises TooSlow: if it does not come in time. Raises Gone: if the caller leaves.
+        """
+        if self._announced > self._max_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        with self._deadline("the body"):
+            while self._more:
+                chunk = await self._next()
+                size += len(chunk)
+                if size <= self._max_bytes:  # else read on, for the answer to arrive
+                    chunks.append(chunk)
+        if size > self._max_bytes:
+            raise self._too_large()
+        return b"".join(chunks)
+
+    async def lines(self) -> list[bytes]:
+        """Return the next lines that are there, at least one; none at the end.
+
+        Raises TooLarge, TooSlow or Gone: as `whole`, for one line.
+        """
+        with self._deadline("the line"):
+            while self._more:
+                chunk = await self._next()
+                self._line += chunk
+                if b"\n" in chunk:
+                    *lines, self._line = self._line.split(b"\n")
+                    return [bytes(line) for line in lines]
+                if len(self._line) > self._max_bytes:
+                    raise self._too_large()
+        last, self._line = bytes(self._line), bytearray()
+        return [last] if last else []
+
+    async def discard(self) -> None:
+        """Read what is left, so that the answer is not lost with the connection; gives up after a while."""
+        with trio.move_on_after(self._seconds):
+            while self._more:
+                with contextlib.suppress(Gone):
+                    await self._next()
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._more = False
+            raise Gone
+        self._more = message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
+
+    @contextlib.contextmanager
+    def _deadline(self, what: str) -> Iterator[None]:
+        try:
+            with trio.fail_after(self._seconds):
+                yield
+        except trio.TooSlowError as error:
+            raise TooSlow(f"{what} did not come within {self._seconds:g} s (http_body_seconds)") from error
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"over {self._max_bytes} bytes (max_trigger_bytes)")
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Answer the lifespan protocol: there is nothing to start or stop here."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

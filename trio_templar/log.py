@@ -1,0 +1,62 @@
+"""Log lines as an event and its fields: for people (`text`) or for machines (`json`). Never bodies, cookies, tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Literal
+
+
+def log(logger: logging.Logger, level: int, event: str, **fields: object) -> None:
+    """Log one line: `event`, and the fields that have a value."""
+    if logger.isEnabledFor(level):
+        kept = {name: value for name, value in fields.items() if value not in (None, "")}
+        logger.log(level, event, extra={"fields": kept})
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31 12:00:00,000 INFO open id=… peer=…`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line, the fields behind it; values with spaces or line ends are quoted."""
+        fields = getattr(record, "fields", {})
+        return super().formatMessage(record) + "".join(f" {name}={_plain(value)}" for name, value in fields.items())
+
+
+def _plain(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text if text.isprintable() and not set(text) & set(' "=') else json.dumps(text)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, event, and the fields."""
+
+    converter = time.gmtime
+    default_msec_format = "%s.%03dZ"
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(format_: Literal["text", "json"], level: str) -> None:
+    """Send this process's log to standard error. For the command only: a library leaves logging to its program."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("trio_templar").setLevel(level.upper())

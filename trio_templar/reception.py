@@ -1,0 +1,141 @@
+"""Who is let in: a client from its first byte to the backend's word on it. The 101 comes after that."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+
+from trio_templar.backend import Admission, Gate, NoRoom
+from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unavailable
+from trio_templar.forwarding import ClientRequest
+from trio_templar.handshake import HandshakeError, PeerLeft, Upgrade, busy, check_origin, read_upgrade, receive
+from trio_templar.log import log
+from trio_templar.settings import Settings
+from trio_templar.sockets import hang_up, peer_of
+
+logger = logging.getLogger("trio_templar.reception")
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A client that gets its 101. Without an `admission` it is told that it is refused, and closed (dialect 3).
+
+    `early` came behind its request head; `address` is its peer with the port.
+    """
+
+    request: ClientRequest
+    key: bytes
+    early: bytes
+    address: str
+    admission: Admission | None
+
+
+class Reception:
+    """Where all clients of a gateway arrive."""
+
+    def __init__(self, settings: Settings, gate: Gate, *, refuses_by_message: bool) -> None:
+        self._settings = settings
+        self._gate = gate
+        self._refuses_by_message = refuses_by_message
+        self._reading: set[trio.CancelScope] = set()
+        self._closed = False
+        self.clients = 0
+
+    def close(self) -> None:
+        """Let nobody in any more: who has not said what it wants is dropped, who has gets 503."""
+        self._closed = True
+        for scope in self._reading:
+            scope.cancel()
+
+    async def let_in(self, stream: trio.abc.Stream) -> Guest | None:
+        """Ask the client what it wants and the backend who it is.
+
+        Returns None once a client that is not let in has been answered over HTTP, or has left.
+        """
+        host, address = peer_of(stream)
+        try:
+            upgrade = await self._read_upgrade(stream, host)
+            inbox = bytearray(upgrade.early)
+            admission = await self._ask(upgrade.request, stream, inbox)
+            if self._closed:
+                raise busy("the gateway is stopping")
+        except PeerLeft:
+            log(logger, logging.INFO, "left before it was let in", peer=address)
+        except HandshakeError as error:
+            level = logging.WARNING if error.status >= 500 or error.hint else logging.INFO
+            log(logger, level, "refused", status=error.status, why=error.text, hint=error.hint, peer=address)
+            await self._answer(stream, error)
+        else:
+            return Guest(upgrade.request, upgrade.key, bytes(inbox), address, admission)
+        return None
+
+    async def _read_upgrade(self, stream: trio.abc.Stream, host: str) -> Upgrade:
+        settings = self._settings
+        with trio.move_on_after(settings.handshake_seconds) as scope:
+            self._reading.add(scope)
+            try:
+                upgrade = await read_upgrade(stream, settings.path, host, settings.max_handshake_bytes)
+            finally:
+                self._reading.discard(scope)
+        if scope.cancelled_caught:
+            if self._closed:
+                raise busy("the gateway is stopping")
+            raise HandshakeError(408, "no whole request head in time (handshake_seconds)")
+        if self.clients > settings.max_connections:
+            raise busy("too many connections (max_connections)")
+        check_origin(upgrade.request, settings.allowed_origin)
+        return upgrade
+
+    async def _ask(self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray) -> Admission | None:
+        """Return what the backend says; None for a client that is refused by a message.
+
+        Raises HandshakeError: with the HTTP answer for any other outcome.
+        """
+        try:
+            return await self._ask_while_connected(request, stream, inbox)
+        except Busy as error:
+            raise busy(str(error), error.retry_after) from error
+        except Refused as error:
+            if self._refuses_by_message:
+                return None
+            status = error.status if error.status in (401, 403) else 403
+            raise HandshakeError(status, f"not authorized: {error}") from error
+        except Unavailable as error:
+            raise busy(str(error)) from error
+        except BackendError as error:
+            if self._refuses_by_message and isinstance(error, NoRoom):
+                return None
+            raise HandshakeError(502, str(error)) from error
+
+    async def _ask_while_connected(
+        self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray
+    ) -> Admission:
+        """Ask the backend, and stop asking when the client leaves; what it sends meanwhile is kept, within bounds."""
+        answer: Admission | TemplarError = PeerLeft()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_early, stream, inbox, nursery.cancel_scope)
+            try:
+                answer = await self._gate.admit(request)
+            except TemplarError as error:
+                answer = error
+            nursery.cancel_scope.cancel()
+        if isinstance(answer, TemplarError):
+            raise answer
+        return answer
+
+    async def _keep_early(self, stream: trio.abc.Stream, inbox: bytearray, asking: trio.CancelScope) -> None:
+        try:
+            while len(inbox) < self._settings.max_message_bytes:
+                inbox += await receive(stream)
+        except PeerLeft:
+            asking.cancel()
+
+    async def _answer(self, stream: trio.abc.Stream, error: HandshakeError) -> None:
+        with trio.move_on_after(self._settings.goodbye_seconds):
+            try:
+                await stream.send_all(error.response())
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            await hang_up(stream, self._settings.goodbye_seconds)

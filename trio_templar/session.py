@@ -1,0 +1,105 @@
+"""What one admitted client may do, and has subscribed to. Pure: a message in, a reply out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trio_templar.dialects import Command, Dialect, Ping, Status, Subscribe, Unsubscribe, parse
+from trio_templar.errors import ClientError
+from trio_templar.hub import Hub, Receiver, Subscription
+from trio_templar.rooms import Room, is_allowed, room_key
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What all sessions of a gateway share. `status` makes the answer to a status message, or is None: not allowed."""
+
+    dialect: Dialect
+    hub: Hub
+    max_subscriptions: int
+    max_room_bytes: int
+    max_request_id_bytes: int
+    status: Callable[[], str] | None = None
+
+
+class Session:
+    """One admitted client. Only its own connection's read loop calls it."""
+
+    __slots__ = ("_allowed_rooms", "_connection_id", "_receiver", "_rules", "_subscriptions", "broken_bound")
+
+    def __init__(
+        self, rules: Rules, allowed_rooms: Sequence[Room], receiver: Receiver, connection_id: str
+    ) -> None:
+        self._rules = rules
+        self._allowed_rooms = allowed_rooms
+        self._receiver = receiver
+        self._connection_id = connection_id
+        self._subscriptions: dict[bytes, Subscription] = {}
+        self.broken_bound = ""
+
+    def welcome(self) -> str:
+        """Return the first message the client gets."""
+        return self._rules.dialect.welcome(self._allowed_rooms)
+
+    def receive(self, message: str | bytes) -> str:
+        """Do what `message` says and return the one reply to it. Any message has a reply; none raises.
+
+        A message over a bound leaves the name of its setting in `broken_bound`.
+        """
+        try:
+            return self._obey(parse(message, self._rules.max_request_id_bytes))
+        except ClientError as error:
+            self.broken_bound = self.broken_bound or error.over
+            return self._rules.dialect.error(error, self._connection_id)
+
+    def end(self) -> None:
+        """Leave all rooms."""
+        for subscription in self._subscriptions.values():
+            self._rules.hub.unsubscribe(subscription)
+        self._subscriptions.clear()
+
+    def _obey(self, command: Command) -> str:
+        match command:
+            case Ping():
+                return "pong"
+            case Subscribe(request_id, room):
+                self._subscribe(request_id, room)
+                return self._rules.dialect.success(request_id)
+            case Unsubscribe(request_id):
+                self._unsubscribe(request_id)
+                return self._rules.dialect.success(request_id)
+            case Status():
+                if self._rules.status is None:
+                    raise ClientError("message-type-not-allowed")
+                return self._rules.status()
+
+    def _subscribe(self, request_id: str, room: Room) -> None:
+        key = self._key(request_id, room)
+        if not is_allowed(room, self._allowed_rooms):
+            raise ClientError("room-not-found", request_id)
+        known = self._subscriptions.get(request_id.encode())
+        if known is not None:
+            if known.room is None or known.room.key != key:
+                raise ClientError("request-id-in-use", request_id)
+            return
+        if len(self._subscriptions) >= self._rules.max_subscriptions:
+            raise ClientError("too-many-subscriptions", request_id, over="max_subscriptions")
+        # The hub's copy of the requestId is the key here too: it is kept once.
+        subscription = self._rules.hub.subscribe(key, self._receiver, request_id.encode())
+        self._subscriptions[subscription.request_id] = subscription
+
+    def _key(self, request_id: str, room: Room) -> bytes:
+        try:
+            key = room_key(room)
+        except ValueError:
+            raise ClientError("invalid-room", request_id) from None
+        if len(key) > self._rules.max_room_bytes:
+            raise ClientError("invalid-room", request_id, over="max_room_bytes")
+        return key
+
+    def _unsubscribe(self, request_id: str) -> None:
+        subscription = self._subscriptions.pop(request_id.encode(), None)
+        if subscription is None:
+            raise ClientError("not-subscribed", request_id)
+        self._rules.hub.unsubscribe(subscription)

@@ -1,0 +1,268 @@
+"""All settings: one frozen value. Options, environment, TOML file, checks and the table in the docs come from it."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from trio_templar.errors import SettingsError
+from trio_templar.forwarding import Forwarding, HeaderRule
+
+PREFIX: Final = "TRIO_TEMPLAR_"
+
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+Count = Annotated[int, Meta(ge=1, le=2**31)]
+Bytes = Annotated[int, Meta(ge=64, le=2**40)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything one gateway can be told. Raises SettingsError: if a value is out of range or two contradict."""
+
+    api_url: Annotated[str, Meta(description="the API, as http(s)://HOST[:PORT]/PATH/; bootstrap/ is appended")] = ""
+    api_socket: Annotated[str, Meta(description="unix socket of the API, instead of its host and port")] = ""
+    api_ca: Annotated[str, Meta(description="file of certificates to trust for an https API")] = ""
+    bind: Annotated[
+        tuple[str, ...], Meta(description="websockets: HOST:PORT, [V6]:PORT or unix:PATH; port 0 picks one")
+    ] = ("127.0.0.1:8001",)
+    trigger_bind: Annotated[str, Meta(description="HTTP API for triggers; empty: none")] = "127.0.0.1:8002"
+    path: Annotated[str, Meta(description="path of the websocket, with or without its last slash")] = "/ws/"
+    dialect: Annotated[Literal["2", "3"], Meta(description="High-templar wire format that clients speak")] = "2"
+    allowed_origin: Annotated[
+        tuple[str, ...], Meta(description="an Origin besides the request's own host, as scheme://host[:port], or *")
+    ] = ()
+    trigger_token: Annotated[
+        str, Meta(description="token a trigger must carry; better by file or environment")
+    ] = field(default="", repr=False)
+    trigger_token_file: Annotated[str, Meta(description="file whose first line is the trigger token")] = ""
+    insecure_trigger: Annotated[bool, Meta(description="allow triggers from other machines without a token")] = False
+    forward_ip_from: Annotated[
+        str, Meta(description="header (or `peer`) whose value goes to the API as X-Forwarded-For")
+    ] = ""
+    forward_host: Annotated[bool, Meta(description="send the client's Host to the API, not that of api_url")] = False
+    connection_header: Annotated[
+        tuple[str, ...],
+        Meta(description="header for the API, NAME=key:|param:|cookie:|fixed:SOURCE[:FORMAT with {}]"),
+    ] = ()
+    user_id_path: Annotated[str, Meta(description="where the bootstrap answer has the user's id")] = "user.id"
+    on_connect: Annotated[str, Meta(description="API path to POST to when a client was admitted")] = ""
+    on_ping: Annotated[str, Meta(description="API path to POST to when a client pings")] = ""
+    on_disconnect: Annotated[str, Meta(description="API path to POST to when an admitted client left")] = ""
+    allow_status: Annotated[bool, Meta(description="dialect 3: show totals to a client that asks")] = False
+    demo: Annotated[bool, Meta(description="serve a demo page and an API of its own on the trigger address")] = False
+    log_format: Annotated[Literal["text", "json"], Meta(description="how a log line looks")] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")
+    ] = "info"
+
+    max_connections: Annotated[Count, Meta(description="clients at once; one more gets 503")] = 10_000
+    max_subscriptions: Annotated[Count, Meta(description="subscriptions of one connection")] = 200
+    max_room_bytes: Annotated[Bytes, Meta(description="a room as canonical JSON")] = 2048
+    max_request_id_bytes: Annotated[Count, Meta(description="a requestId as JSON")] = 128
+    max_message_bytes: Annotated[Bytes, Meta(description="a client's message; over it: close 1009")] = 65_536
+    max_handshake_bytes: Annotated[Bytes, Meta(description="head of an upgrade request; over it: 431")] = 32_768
+    max_bootstrap_bytes: Annotated[Bytes, Meta(description="bootstrap answer of the API")] = 1_048_576
+    max_bootstraps: Annotated[Count, Meta(description="bootstrap calls at once")] = 32
+    max_bootstraps_waiting: Annotated[Count, Meta(description="clients waiting for a bootstrap call; else 503")] = 1000
+    max_trigger_bytes: Annotated[Bytes, Meta(description="body of a trigger, or a line of a stream; else 413")] = (
+        8_388_608
+    )
+    max_triggers_waiting: Annotated[Count, Meta(description="triggers waiting for a full room; else 503")] = 1000
+    room_publications: Annotated[Count, Meta(description="publications one room channel holds")] = 1000
+    in_flight_bytes: Annotated[Bytes, Meta(description="publications in all room channels")] = 67_108_864
+    outbox_bytes: Annotated[Bytes, Meta(description="what may wait for one client; over it: close 1013")] = 1_048_576
+    outbox_frames: Annotated[Count, Meta(description="frames that may wait for one client")] = 10_000
+    outboxes_bytes: Annotated[Bytes, Meta(description="what may wait for all clients; the slowest go")] = 268_435_456
+
+    handshake_seconds: Annotated[Seconds, Meta(description="from accept to a whole request head")] = 10.0
+    bootstrap_seconds: Annotated[Seconds, Meta(description="the API's answer, from the moment it is asked")] = 10.0
+    idle_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=31_536_000)] | None,
+        Meta(description="no message for so long: close 1000; 0: never; unset: never in dialect 2, 300 in dialect 3"),
+    ] = None
+    ping_seconds: Annotated[Seconds, Meta(description="no byte from a client for so long: ping it")] = 30.0
+    pong_seconds: Annotated[Seconds, Meta(description="no byte after a ping for so long: close")] = 20.0
+    slow_seconds: Annotated[Seconds, Meta(description="frames wait and none moves for so long: close 1013")] = 15.0
+    http_body_seconds: Annotated[Seconds, Meta(description="body of a trigger; in a stream, each line")] = 10.0
+    trigger_wait_seconds: Annotated[Seconds, Meta(description="a trigger's wait for a full room; then 503")] = 5.0
+    hook_seconds: Annotated[Seconds, Meta(description="one call of a hook")] = 10.0
+    ping_hook_seconds: Annotated[Seconds, Meta(description="least time between two ping hooks of a client")] = 60.0
+    goodbye_seconds: Annotated[Seconds, Meta(description="a closing client's time to take what waits")] = 2.0
+    drain_seconds: Annotated[Seconds, Meta(description="from SIGTERM to the end")] = 10.0
+
+    def __post_init__(self) -> None:
+        for option in options():
+            value = getattr(self, option.name)
+            if option.many and not isinstance(value, list | tuple):
+                raise SettingsError(f"{option.name}: {value!r} is not a list")
+            object.__setattr__(self, option.name, option.convert(value, option.name))
+        if not self.path.startswith("/"):
+            raise SettingsError(f"path: {self.path!r} does not start with /")
+        if self.api_url and not self.api_url.startswith(("http://", "https://")):
+            raise SettingsError(f"api_url: {self.api_url!r} is not an http:// or https:// URL")
+        if self.api_socket and not self.api_url.startswith("http://"):
+            raise SettingsError("api_socket: needs an api_url with http://")
+        for origin in self.allowed_origin:
+            if origin != "*" and "://" not in origin:
+                raise SettingsError(f"allowed_origin: {origin!r} is not scheme://host[:port] or *")
+        self._check_triggers()
+        _ = self.forwarding
+
+    def _check_triggers(self) -> None:
+        if self.trigger_bind and not (self.token or self.insecure_trigger or is_local(self.trigger_bind)):
+            raise SettingsError(
+                f"trigger_bind: {self.trigger_bind} can be reached from other machines and no trigger_token is set; "
+                "set one, or insecure_trigger if something else guards it"
+            )
+
+    @functools.cached_property
+    def token(self) -> str:
+        """The trigger token, from its setting or its file; empty: none."""
+        if not self.trigger_token_file:
+            return self.trigger_token
+        try:
+            token = Path(self.trigger_token_file).read_text().partition("\n")[0].strip()
+        except (OSError, UnicodeError) as error:
+            raise SettingsError(f"trigger_token_file: {error}") from error
+        if not token:
+            raise SettingsError(f"trigger_token_file: {self.trigger_token_file} has an empty first line")
+        return token
+
+    @property
+    def forwarding(self) -> Forwarding:
+        """Which headers of a client go on to the API."""
+        try:
+            rules = [HeaderRule.parse(text) for text in self.connection_header]
+        except ValueError as error:
+            raise SettingsError(f"connection_header: {error}") from error
+        ip_from = self.forward_ip_from.lower().encode()
+        return Forwarding(ip_from, self.forward_host, self.dialect == "3", rules)
+
+    @property
+    def max_publication_bytes(self) -> int:
+        """The largest `data`: half an outbox, so that one publication never cuts a client that keeps up."""
+        return self.outbox_bytes // 2
+
+
+class Option(NamedTuple):
+    """One setting as an operator sees it."""
+
+    name: str
+    type: Any
+    default: Any
+    description: str
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def many(self) -> bool:
+        """Whether it takes a list."""
+        return get_origin(self.plain) is tuple
+
+    @property
+    def plain(self) -> Any:
+        """Its type without bounds and description."""
+        return self.type.__origin__
+
+    @property
+    def default_text(self) -> str:
+        """Its default, as one would write it."""
+        if self.many:
+            return " ".join(self.default) or "none"
+        if isinstance(self.default, bool):
+            return "on" if self.default else "off"
+        if isinstance(self.default, float):
+            return f"{self.default:g}"
+        return "unset" if self.default in ("", None) else str(self.default)
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value in a usage line."""
+        if self.choices:
+            return "|".join(self.choices)
+        for unit in ("seconds", "bytes"):
+            if self.name.endswith(unit):
+                return unit.upper()
+        return "N" if self.plain is int else "VALUE"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values it takes, if they can be counted."""
+        return get_args(self.plain) if get_origin(self.plain) is Literal else ()
+
+    def convert(self, value: Any, said_as: str, *, strict: bool = True) -> Any:
+        """Return `value` checked; with `strict=False` texts become numbers and booleans.
+
+        Raises SettingsError: if it does not fit; the text starts with `said_as`.
+        """
+        try:
+            return msgspec.convert(value, self.type, strict=strict)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{said_as}: {str(error).partition(' - at')[0]} (it is {value!r})") from None
+
+
+@functools.cache
+def options() -> tuple[Option, ...]:
+    """Return all settings in the order of the class."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return tuple(Option(f.name, hints[f.name], f.default, _description(hints[f.name])) for f in fields(Settings))
+
+
+def _description(hint: Any) -> str:
+    return next(meta.description for meta in hint.__metadata__ if isinstance(meta, Meta) and meta.description)
+
+
+def settings_from(*sources: Mapping[str, tuple[Any, str]]) -> Settings:
+    """Return the settings that `sources` give, earlier ones first; each value comes with what its user calls it.
+
+    Raises SettingsError: if a name is unknown or a value does not fit.
+    """
+    known = {option.name: option for option in options()}
+    values: dict[str, Any] = {}
+    for name, (value, said_as) in _first_said(sources):
+        if name not in known:
+            raise SettingsError(f"{said_as}: there is no such setting")
+        values[name] = known[name].convert(value, said_as, strict=False)
+    return Settings(**values)
+
+
+def _first_said(sources: tuple[Mapping[str, tuple[Any, str]], ...]) -> Iterator[tuple[str, tuple[Any, str]]]:
+    seen: set[str] = set()
+    for source in sources:
+        yield from ((name, said) for name, said in source.items() if name not in seen)
+        seen.update(source)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT` or `[V6]:PORT`. Raises SettingsError: if it is neither."""
+    host, colon, port = address.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not host or (":" in bare and bare == host) or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError(f"{address!r} is not HOST:PORT, [V6]:PORT or unix:PATH")
+    return bare, int(port)
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach `address` (a unix socket, `localhost` or a loopback address)."""
+    if address.startswith("unix:"):
+        return True
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,96 @@
+"""What a publisher sends: JSON in, checked triggers out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from trio_templar.dialects import Dialect
+from trio_templar.errors import TooLarge, TriggerError
+from trio_templar.frames import Publication
+from trio_templar.rooms import Room, room_key
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One publish call, checked: the keys of its rooms, duplicates too, and the publication for each."""
+
+    keys: Sequence[bytes]
+    publication: Publication
+
+
+class _Body(msgspec.Struct):
+    """The JSON of one trigger. `data` is validated and not decoded; unknown keys are ignored (High-templar 2.5)."""
+
+    rooms: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_one = msgspec.json.Decoder(_Body)
+_many = msgspec.json.Decoder(list[_Body])
+
+
+class TriggerReader:
+    """Makes triggers for one gateway's dialect and bounds."""
+
+    def __init__(self, dialect: Dialect, max_publication_bytes: int) -> None:
+        self._dialect = dialect
+        self._max_bytes = max_publication_bytes
+
+    def read(self, body: bytes) -> list[Trigger]:
+        """Return the triggers of `body`: `{"rooms": […], "data": …}` or an array of such.
+
+        Raises TriggerError: if one of them is malformed; the text says what, and where.
+        Raises TooLarge: if some `data` is.
+        """
+        if not body.lstrip().startswith(b"["):
+            return [self.read_one(body)]
+        items = _decode(_many, body)
+        return [self._checked(item, f"[{index}]: ") for index, item in enumerate(items)]
+
+    def read_one(self, body: bytes) -> Trigger:
+        """Return the one trigger of `body`. Raises TriggerError or TooLarge: as `read` does."""
+        return self._checked(_decode(_one, body), "")
+
+    def make(self, rooms: Iterable[Room], data: bytes) -> Trigger:
+        """Return a trigger of `rooms` with `data`, which is JSON. Raises TriggerError or TooLarge: as `read` does."""
+        if len(data) > self._max_bytes:
+            raise TooLarge(f"data has {len(data)} bytes, over {self._max_bytes} (half of outbox_bytes)")
+        try:
+            keys = [room_key(room) for room in rooms]
+        except ValueError as error:
+            raise TriggerError(f"rooms: {error}") from error
+        return Trigger(keys, self._dialect.publication(data))
+
+    def _checked(self, item: _Body, where: str) -> Trigger:
+        try:
+            if item.rooms is msgspec.UNSET:
+                raise TriggerError("rooms not specified")
+            if item.data is msgspec.UNSET:
+                raise TriggerError("data not specified")
+            return self.make(item.rooms, bytes(item.data))
+        except TriggerError as error:
+            raise type(error)(f"{where}{error}") from error
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        if not body.isascii():
+            body.decode()  # msgspec does not check what it does not decode
+        return decoder.decode(body)
+    except UnicodeDecodeError as error:
+        raise TriggerError(f"not UTF-8: {error.reason} at byte {error.start}") from error
+    except RecursionError as error:
+        raise TriggerError("nested too deeply") from error
+    except msgspec.ValidationError as error:
+        raise TriggerError(str(error)) from error
+    except msgspec.DecodeError as error:
+        raise TriggerError(f"not JSON: {_plainer(str(error))}") from error
+
+
+def _plainer(text: str) -> str:
+    # msgspec says the same of a body that ends too early and of half a surrogate pair.
+    return text.replace("Input data was truncated", "it ends too early, or holds half a surrogate pair")
