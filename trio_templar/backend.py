@@ -137,7 +137,7 @@ class HttpBackend:
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise BackendError(f"the bootstrap answer is not JSON: {error}") from error
 
-    async def post(self, path: str, headers: list[Header]) -> None:
+    async def post(self, path: str, headers: Sequence[Header]) -> None:
         """POST to a hook's path. Raises BackendError: if the API does not answer with a 2xx."""
         async with self._hook_limiter:
             status, _ = await self._translated("POST", path.lstrip("/"), headers)
@@ -148,13 +148,13 @@ class HttpBackend:
         """Return the headers that go with every call for this client."""
         return self._forwarding.api_headers(request)
 
-    async def _translated(self, method: str, path: str, headers: list[Header]) -> tuple[int, bytes]:
+    async def _translated(self, method: str, path: str, headers: Sequence[Header]) -> tuple[int, bytes]:
         try:
             return await self._request(method, path, headers)
         except httpx.HTTPError as error:
             raise _unavailable(error) from error
 
-    async def _request(self, method: str, path: str, headers: list[Header]) -> tuple[int, bytes]:
+    async def _request(self, method: str, path: str, headers: Sequence[Header]) -> tuple[int, bytes]:
         """Return status and body, of which more than `max_bootstrap_bytes` is an error."""
         request = httpx.Request(
             method,

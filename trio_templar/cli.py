@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -159,7 +159,7 @@ async def _until_signal(settings: Settings) -> int:
 
 
 def _settle() -> None:
-    """Take what is there now out of the garbage collector's sight, and let it look less often: no cycles on our path."""
+    """Let the garbage collector forget what is there now, and look less often: our path makes no cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

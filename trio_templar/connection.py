@@ -103,10 +103,9 @@ class Connection(trio.abc.Stream):
 
     async def _open(self) -> WebSocketConnection:
         """Let trio-websocket send the 101, then say welcome, and only then let it see what the client sent early."""
-        assert self._nursery is not None and self._opened is not None
-        request = await wrap_server_stream(
-            self._nursery, self, QUEUED_MESSAGES, self._house.max_message_bytes
-        )
+        assert self._nursery is not None
+        assert self._opened is not None
+        request = await wrap_server_stream(self._nursery, self, QUEUED_MESSAGES, self._house.max_message_bytes)
         websocket = await request.accept()
         self._welcome()
         self._opened.set()
@@ -236,9 +235,9 @@ class Connection(trio.abc.Stream):
             data = self._early.pop(0)
             if data:
                 return data
-        data = await self._stream.receive_some(max_bytes)
+        heard = await self._stream.receive_some(max_bytes)
         self.last_heard = trio.current_time()
-        return data
+        return bytes(heard)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Put one frame of the library (or its 101) into the outbox; its close frame is a close like any other."""

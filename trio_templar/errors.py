@@ -1,14 +1,14 @@
 """What can go wrong, named for who can mend it, and how a connection ends.
 
-    TemplarError
-    ├── ClientError      a client's message; answered, the connection stays
-    ├── TriggerError     a publisher's trigger; nothing of it was published
-    │   └── TooLarge     it is over a bound
-    ├── Busy             no room for it now; try again after `retry_after` seconds
-    ├── Refused          the backend does not want this client
-    ├── BackendError     the backend did not do its part
-    │   └── Unavailable  it is down, slow or failing; another try may help
-    └── SettingsError    a setting; its text names it
+TemplarError
+├── ClientError      a client's message; answered, the connection stays
+├── TriggerError     a publisher's trigger; nothing of it was published
+│   └── TooLarge     it is over a bound
+├── Busy             no room for it now; try again after `retry_after` seconds
+├── Refused          the backend does not want this client
+├── BackendError     the backend did not do its part
+│   └── Unavailable  it is down, slow or failing; another try may help
+└── SettingsError    a setting; its text names it
 """
 
 from __future__ import annotations

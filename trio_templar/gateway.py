@@ -54,7 +54,11 @@ class Statistics:
 
 
 class Gateway:
-    """A running gateway, as the program that embeds it sees it. Made by `serve`."""
+    """A running gateway, as the program that embeds it sees it. Made by `serve`.
+
+    The methods, `websocket_urls` and `trigger_url` (None without a trigger listener) are for that program; the rest
+    is what the parts of a gateway share.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -67,8 +71,8 @@ class Gateway:
         self.websocket_urls: tuple[str, ...] = ()
         self.trigger_url: str | None = None
         self.demo_url: str | None = None
-        self._stopped = trio.Event()
-        self._scope = trio.CancelScope()
+        self.stopped = trio.Event()
+        self.scope = trio.CancelScope()
 
     async def publish(self, rooms: Iterable[Room], data: Any) -> None:
         """Publish `data` (anything `msgspec` makes JSON of, or `msgspec.Raw`) to `rooms`; blocks while one is full.
@@ -76,7 +80,7 @@ class Gateway:
         Raises TriggerError: if it cannot be JSON, or is over a bound (TooLarge).
         Raises Busy: if a room stayed full for `trigger_wait_seconds`, or the gateway is stopping; nothing was sent.
         """
-        if self._stopped.is_set():
+        if self.stopped.is_set():
             raise Busy("the gateway is stopping")
         try:
             encoded = msgspec.json.encode(data)
@@ -104,8 +108,8 @@ class Gateway:
         What is not done `within` seconds (or `drain_seconds`, if that is less) is dropped. Can be called again.
         """
         seconds = min(self.settings.drain_seconds, within if within is not None else self.settings.drain_seconds)
-        self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
-        self._stopped.set()
+        self.scope.deadline = min(self.scope.deadline, trio.current_time() + seconds)
+        self.stopped.set()
 
 
 async def serve(
@@ -132,7 +136,7 @@ async def serve(
                 gateway.websocket_urls += (url_of(listener, "ws", settings.path),)
                 doors.append(await stack.enter_async_context(listener))
         api = await _api(settings, bootstrap, hooks, stack)
-        with gateway._scope:
+        with gateway.scope:
             await _run(gateway, api, doors, task_status)
 
 
@@ -184,7 +188,7 @@ async def _run(
                     for door in doors:
                         accepting.start_soon(_accept_loop, door, partial(serve_client, reception, house), clients)
                     task_status.started(gateway)
-                    await gateway._stopped.wait()
+                    await gateway.stopped.wait()
                     reception.close()
                     accepting.cancel_scope.cancel()
                 for connection in list(gateway.connections):
@@ -205,7 +209,7 @@ async def _start_http(gateway: Gateway, nursery: trio.Nursery) -> None:
         body_seconds=settings.http_body_seconds,
     )
     grace = min(3.0, settings.drain_seconds / 2)
-    url = await nursery.start(serve_http, app, settings.trigger_bind, gateway._stopped.wait, grace)
+    url = await nursery.start(serve_http, app, settings.trigger_bind, gateway.stopped.wait, grace)
     gateway.trigger_url = f"{url}/trigger/"
 
 

@@ -105,6 +105,7 @@ class HookCalls:
             with trio.fail_after(self._caller.seconds):
                 await hook(client)
         except trio.TooSlowError:
-            logger.warning("%s hook for %s: no answer within %g s (hook_seconds)", name, client.id, self._caller.seconds)
-        except Exception as error:
+            seconds = self._caller.seconds
+            logger.warning("%s hook for %s: no answer within %g s (hook_seconds)", name, client.id, seconds)
+        except Exception as error:  # noqa: BLE001  # a hook is foreign code
             logger.warning("%s hook for %s failed: %s: %s", name, client.id, type(error).__name__, error)

@@ -185,10 +185,8 @@ class HttpApi:
 
 def _failure(error: TemplarError) -> Response:
     """Return the answer to what went wrong. Raises `error`: if it is a fault of ours."""
-    for kind, status in STATUS:
-        if isinstance(error, kind):
-            break
-    else:
+    status = next((status for kind, status in STATUS if isinstance(error, kind)), None)
+    if status is None:
         raise error
     match error:
         case Unauthorized():

@@ -22,7 +22,7 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         """Return the line, the fields behind it; values with spaces or line ends are quoted."""
         fields = getattr(record, "fields", {})
         return super().formatMessage(record) + "".join(f" {name}={_plain(value)}" for name, value in fields.items())
@@ -36,7 +36,7 @@ def _plain(value: object) -> str:
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC), level, logger, event, and the fields."""
 
-    converter = time.gmtime
+    converter = time.gmtime  # type: ignore[assignment]  # a builtin: it is not bound
     default_msec_format = "%s.%03dZ"
     default_time_format = "%Y-%m-%dT%H:%M:%S"
 

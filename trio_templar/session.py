@@ -28,9 +28,7 @@ class Session:
 
     __slots__ = ("_allowed_rooms", "_connection_id", "_receiver", "_rules", "_subscriptions", "broken_bound")
 
-    def __init__(
-        self, rules: Rules, allowed_rooms: Sequence[Room], receiver: Receiver, connection_id: str
-    ) -> None:
+    def __init__(self, rules: Rules, allowed_rooms: Sequence[Room], receiver: Receiver, connection_id: str) -> None:
         self._rules = rules
         self._allowed_rooms = allowed_rooms
         self._receiver = receiver

@@ -38,9 +38,9 @@ class Settings:
     allowed_origin: Annotated[
         tuple[str, ...], Meta(description="an Origin besides the request's own host, as scheme://host[:port], or *")
     ] = ()
-    trigger_token: Annotated[
-        str, Meta(description="token a trigger must carry; better by file or environment")
-    ] = field(default="", repr=False)
+    trigger_token: Annotated[str, Meta(description="token a trigger must carry; better by file or environment")] = (
+        field(default="", repr=False)
+    )
     trigger_token_file: Annotated[str, Meta(description="file whose first line is the trigger token")] = ""
     insecure_trigger: Annotated[bool, Meta(description="allow triggers from other machines without a token")] = False
     forward_ip_from: Annotated[
@@ -58,9 +58,9 @@ class Settings:
     allow_status: Annotated[bool, Meta(description="dialect 3: show totals to a client that asks")] = False
     demo: Annotated[bool, Meta(description="serve a demo page and an API of its own on the trigger address")] = False
     log_format: Annotated[Literal["text", "json"], Meta(description="how a log line looks")] = "text"
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")
-    ] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")] = (
+        "info"
+    )
 
     max_connections: Annotated[Count, Meta(description="clients at once; one more gets 503")] = 10_000
     max_subscriptions: Annotated[Count, Meta(description="subscriptions of one connection")] = 200

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-import stat
 import struct
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -29,7 +30,7 @@ async def open_listeners(address: str) -> list[trio.SocketListener]:
         if address.startswith("unix:"):
             return [_unix_listener(address.removeprefix("unix:"))]
         host, port = split_address(address)
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+        listeners = list(await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG))
     except OSError as error:
         raise SettingsError(f"cannot listen on {address}: {error.strerror or error}") from error
     for listener in listeners:  # accepted sockets inherit it
@@ -38,9 +39,9 @@ async def open_listeners(address: str) -> list[trio.SocketListener]:
 
 
 def _unix_listener(path: str) -> trio.SocketListener:
-    if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
+    if Path(path).is_socket():
         _refuse_if_served(path)
-        os.unlink(path)
+        Path(path).unlink()
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(path)
@@ -58,7 +59,7 @@ def _refuse_if_served(path: str) -> None:
             probe.connect(path)
         except OSError:
             return
-    raise OSError(f"another process listens there: {path}")
+    raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
 def url_of(listener: trio.SocketListener, scheme: str, path: str) -> str:
