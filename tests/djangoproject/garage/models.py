@@ -1,0 +1,25 @@
+"""Cars, and the trigger that goes out whenever one is saved."""
+
+from typing import Any
+
+from binder.models import BinderModel
+from binder.websocket import trigger
+from django.db import models
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+
+
+class Car(BinderModel):  # type: ignore[misc]  # django-binder has no types
+    """A car in the garage."""
+
+    name = models.CharField(max_length=100)
+    owner = models.CharField(max_length=100)
+
+
+@receiver(post_save, sender=Car)  # type: ignore[untyped-decorator]
+def tell_everybody(instance: Car, **_: Any) -> None:
+    """Trigger as django-binder's documentation has it: the car's own room, and the literal `*` of all cars."""
+    trigger(
+        {"id": instance.pk, "name": instance.name},
+        [{"target": "car", "car": instance.pk}, {"target": "car", "car": "*"}],
+    )

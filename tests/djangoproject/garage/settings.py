@@ -1,0 +1,42 @@
+"""A Django site as one finds it: sessions, CSRF, SQLite, django-binder, and triggers that go to HIGH_TEMPLAR_URL."""
+
+import os
+
+SECRET_KEY = "for tests only"
+DEBUG = False
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+ROOT_URLCONF = "garage.urls"
+USE_TZ = True
+LOGIN_REDIRECT_URL = "/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick: the users are made at each start
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "binder",
+    "binder.plugins.token_auth",
+    "garage",
+]
+
+MIDDLEWARE = [
+    "request_id.middleware.RequestIdMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "binder.plugins.token_auth.middleware.TokenAuthMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.contrib.auth.context_processors.auth"]},
+    }
+]
+
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["GARAGE_DATABASE"]}}
+
+# The site's whole knowledge of the gateway: where triggers go.
+HIGH_TEMPLAR_URL = os.environ.get("HIGH_TEMPLAR_URL")

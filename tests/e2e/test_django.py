@@ -1,0 +1,100 @@
+"""From a login in Django to a frame at the subscriber, through the real processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.e2e.clients import CAR, connect, receive, request, subscribe
+from tests.e2e.django_site import Garage, Visitor, run_garage
+
+EVERY_CAR = {"target": "car", "car": "*"}
+
+
+def test_a_login_a_cookie_a_subscription_and_a_save_give_the_subscriber_its_frame(garage: Garage) -> None:
+    ann = Visitor(garage.site)
+    ann.login("ann")
+    with connect(garage.gateway.websocket_url, ann.cookies) as client:
+        assert receive(client) == b'{"allowed_rooms": [{"target": "car", "car": "*"}]}'
+        assert subscribe(client, "cars") == b'{"requestId": "cars", "code": "success"}'
+        ann.save_car("Citroën 2CV")
+        expected = rb'{"requestId": "cars", "type": "publish", "data": {"id": 1, "name": "Citro\u00ebn 2CV"}}'
+        assert receive(client) == expected
+
+
+def test_the_literal_star_is_a_room_of_its_own(garage: Garage) -> None:
+    ann = Visitor(garage.site)
+    ann.login("ann")
+    with connect(garage.gateway.websocket_url, ann.cookies) as client:
+        receive(client)
+        assert subscribe(client, 1, EVERY_CAR) == b'{"requestId": 1, "code": "success"}'
+        assert subscribe(client, 2, CAR) == b'{"requestId": 2, "code": "success"}'
+        ann.save_car("Ami")
+        both = {receive(client), receive(client)}
+        assert both == {
+            b'{"requestId": 1, "type": "publish", "data": {"id": 1, "name": "Ami"}}',
+            b'{"requestId": 2, "type": "publish", "data": {"id": 1, "name": "Ami"}}',
+        }
+
+
+def test_a_user_may_enter_the_rooms_that_django_lists_and_no_others(garage: Garage) -> None:
+    bob = Visitor(garage.site)
+    bob.login("bob")
+    with connect(garage.gateway.websocket_url, bob.cookies) as client:
+        assert receive(client) == b'{"allowed_rooms": [{"target": "car", "car": 1}]}'
+        assert subscribe(client, "mine") == b'{"requestId": "mine", "code": "success"}'
+        refused = b'{"requestId": "all", "code": "error", "message": "room-not-found"}'
+        assert subscribe(client, "all", EVERY_CAR) == refused
+
+
+@pytest.mark.parametrize("headers", [{}, {"Cookie": "sessionid=guessed; csrftoken=x"}], ids=["nobody", "a guess"])
+def test_an_anonymous_visitor_gets_no_websocket_but_403(garage: Garage, headers: dict[str, str]) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(garage.gateway.websocket_url, headers):
+        pass
+    assert refused.value.response.status_code == 403
+    assert garage.gateway.log.wait("INFO refused status=403 .*the API refused the client with status 403")
+
+
+def test_a_token_in_the_url_of_the_websocket_is_enough(garage: Garage) -> None:
+    with connect(f"{garage.gateway.websocket_url}?token=anns-token") as client:
+        assert receive(client) == b'{"allowed_rooms": [{"target": "car", "car": "*"}]}'
+
+
+def test_neither_cookies_nor_tokens_are_logged(garage: Garage) -> None:
+    ann = Visitor(garage.site)
+    ann.login("ann")
+    with connect(f"{garage.gateway.websocket_url}?token=anns-token", ann.cookies) as client:
+        client.close(1000, "seen enough")
+    garage.gateway.log.wait('INFO close .* code=1000 .* why="seen enough"')
+    log = "\n".join(garage.gateway.log.all)
+    assert ann.cookie("sessionid") not in log
+    assert "anns-token" not in log
+    assert "csrftoken" not in log
+
+
+def test_an_untouched_django_binder_carries_the_token_in_its_url(tmp_path: Path) -> None:
+    with run_garage(tmp_path, "--trigger-token=se:cret", credentials="x:se%3Acret") as garage:
+        ann = Visitor(garage.site)
+        ann.login("ann")
+        with connect(garage.gateway.websocket_url, ann.cookies) as client:
+            receive(client)
+            subscribe(client, "cars")
+            status, _, headers = request(garage.gateway.trigger_url, b'{"rooms": [], "data": 1}')
+            assert (status, headers["www-authenticate"]) == (401, 'Bearer, Basic realm="trigger"')
+            ann.save_car("Dyane")
+            assert receive(client) == b'{"requestId": "cars", "type": "publish", "data": {"id": 1, "name": "Dyane"}}'
+
+
+def test_dialect_3_speaks_as_high_templar_3_did(tmp_path: Path) -> None:
+    with run_garage(tmp_path, "--dialect=3") as garage:
+        ann = Visitor(garage.site)
+        ann.login("ann")
+        with connect(garage.gateway.websocket_url, ann.cookies) as client:
+            assert receive(client) == b'{"is_authorized": true, "allowed_rooms": [{"target": "car", "car": "*"}]}'
+            assert subscribe(client, "cars") == b'{"code": "success"}'
+            ann.save_car("Dyane")
+            assert receive(client) == b'{"type": "publish", "data": {"id": 1, "name": "Dyane"}, "requestId": "cars"}'
+        with connect(garage.gateway.websocket_url) as client:
+            assert receive(client) == b'{"is_authorized": false}'
