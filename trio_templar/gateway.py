@@ -150,10 +150,12 @@ class _Api:
 
 
 async def _api(settings: Settings, bootstrap: Bootstrap | None, hooks: Hooks | None, stack: AsyncExitStack) -> _Api:
+    if bootstrap is None and settings.demo:
+        from trio_templar.demo import bootstrap
     if bootstrap is not None:
         return _Api(bootstrap, hooks or Hooks(), settings.forwarding.api_headers)
     if not settings.api_url:
-        raise SettingsError("api_url: where is the API? (or try --demo)")
+        raise SettingsError("api_url: where is the API? Give --api-url, or try --demo")
     backend = await stack.enter_async_context(HttpBackend(settings))
 
     def hook(path: str) -> Hook | None:
@@ -208,9 +210,14 @@ async def _start_http(gateway: Gateway, nursery: trio.Nursery) -> None:
         max_bytes=settings.max_trigger_bytes,
         body_seconds=settings.http_body_seconds,
     )
+    if settings.demo:
+        from trio_templar import demo
+
+        app.routes |= demo.routes(gateway.websocket_urls, needs_token=bool(settings.token))
     grace = min(3.0, settings.drain_seconds / 2)
     url = await nursery.start(serve_http, app, settings.trigger_bind, gateway.stopped.wait, grace)
     gateway.trigger_url = f"{url}/trigger/"
+    gateway.demo_url = f"{url}/" if settings.demo else None
 
 
 async def _accept_loop(

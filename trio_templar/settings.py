@@ -113,6 +113,7 @@ class Settings:
             if origin != "*" and "://" not in origin:
                 raise SettingsError(f"allowed_origin: {origin!r} is not scheme://host[:port] or *")
         self._check_triggers()
+        self._check_demo()
         _ = self.forwarding
 
     def _check_triggers(self) -> None:
@@ -121,6 +122,12 @@ class Settings:
                 f"trigger_bind: {self.trigger_bind} can be reached from other machines and no trigger_token is set; "
                 "set one, or insecure_trigger if something else guards it"
             )
+
+    def _check_demo(self) -> None:
+        if self.demo and self.api_url:
+            raise SettingsError("demo: it has an API of its own; leave out api_url, or demo")
+        if self.demo and not (_has_port(self.trigger_bind) and any(map(_has_port, self.bind))):
+            raise SettingsError("demo: a browser must reach bind and trigger_bind, so both need HOST:PORT")
 
     @functools.cached_property
     def token(self) -> str:
@@ -255,6 +262,10 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or not host or (":" in bare and bare == host) or not port.isdecimal() or int(port) > 65535:
         raise SettingsError(f"{address!r} is not HOST:PORT, [V6]:PORT or unix:PATH")
     return bare, int(port)
+
+
+def _has_port(address: str) -> bool:
+    return bool(address) and not address.startswith("unix:")
 
 
 def is_local(address: str) -> bool:
