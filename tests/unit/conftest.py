@@ -1,0 +1,121 @@
+"""What the unit tests share: strategies of JSON, settings without sockets, and a transport that takes what it is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import trio
+import trio.testing
+from hypothesis import strategies as st
+
+from trio_templar import Settings
+from trio_templar.frames import header
+from trio_templar.hub import Subscription
+
+hypothesis.settings.register_profile("unit", derandomize=True, deadline=None, database=None, max_examples=60)
+hypothesis.settings.load_profile("unit")
+
+CAR = {"target": "car"}
+RIDE = {"target": "ride"}
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+)
+json_values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc*", max_size=2), inner, max_size=3),
+    max_leaves=6,
+)
+rooms = st.dictionaries(st.text("abc*", max_size=2), json_values | st.sampled_from(["*", 1, True, 1.0]), max_size=3)
+
+
+def quiet(**changes: Any) -> Settings:
+    """Settings that bind no socket."""
+    return Settings(**{"bind": (), "trigger_bind": "", **changes})
+
+
+def texts(data: bytes) -> list[str]:
+    """Cut server frames into the texts they carry; anything but whole text frames is an error."""
+    return [payload.decode() for first, payload in frames(data) if opcode(first) == 1]
+
+
+def opcode(first: int) -> int:
+    assert first & 0xF0 == 0x80, f"{first:#x} is no final frame without extensions"
+    return first & 0x0F
+
+
+def frames(data: bytes) -> list[tuple[int, bytes]]:
+    """Cut server frames into first bytes and payloads; a torn frame at the end is an error."""
+    found = []
+    while data:
+        size, start = data[1], 2
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:start])
+        assert data.startswith(header(data[0], size)), "not the shortest header"
+        assert len(data) >= start + size, "a torn frame"
+        found.append((data[0], data[start : start + size]))
+        data = data[start + size :]
+    return found
+
+
+class FakeTransport:
+    """Takes the next of `takes` bytes at each write (all of them once `takes` is empty); remembers what it was told."""
+
+    def __init__(self, takes: list[int] | None = None) -> None:
+        self.takes = takes or []
+        self.written = bytearray()
+        self.error: OSError | None = None
+        self.loops = 0
+        self.closings = 0
+
+    def write_nowait(self, data: bytes) -> int:
+        if self.error is not None:
+            raise self.error
+        size = min(self.takes.pop(0), len(data)) if self.takes else len(data)
+        self.written += data[:size]
+        return size
+
+    def start_writing(self) -> None:
+        self.loops += 1
+
+    def closing(self) -> None:
+        self.closings += 1
+
+
+class FakeReceiver:
+    """Remembers what was put; `when_put` is called at each."""
+
+    def __init__(self, when_put: Callable[[], object] = lambda: None) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.counts: list[int] = []
+        self.when_put = when_put
+
+    def put(self, subscription: Subscription, batch: Any) -> None:
+        self.counts.append(batch.count)
+        self.messages += [json.loads(text) for text in texts(batch.render(subscription.request_id))]
+        self.when_put()
+
+    @property
+    def data(self) -> list[Any]:
+        return [message["data"] for message in self.messages]
+
+
+async def settled() -> None:
+    """Wait until every other task waits for something."""
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def one_line(text: str) -> bool:
+    return len(text.splitlines()) == 1
+
+
+PYTHON = sys.executable
