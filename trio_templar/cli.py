@@ -168,7 +168,7 @@ def _settle() -> None:
 def _announce(gateway: Gateway) -> None:
     """Say on standard error, and to systemd if it listens, that clients can come."""
     places = [*gateway.websocket_urls, *filter(None, [gateway.trigger_url])]
-    demo = f"; open {gateway.demo_url} in a browser" if gateway.demo_url else ""
+    demo = f", open {gateway.demo_url} in a browser" if gateway.demo_url else ""
     print(f"trio-templar: ready on {', '.join(places)}{demo}", file=sys.stderr, flush=True)
     _notify("READY=1")
 

@@ -32,6 +32,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import RemoteProtocolError
 
+from trio_templar.backend import Bootstrap
 from trio_templar.errors import Close
 from trio_templar.forwarding import ClientRequest
 from trio_templar.gateway import Gateway, serve
@@ -238,17 +239,18 @@ async def open_gateway(
     settings: Settings | None = None,
     *,
     backend: FakeBackend | None = None,
+    bootstrap: Bootstrap | None = None,
     hooks: Hooks | None = None,
 ) -> AsyncIterator[House]:
     """Run a gateway that only memory streams reach (unless `settings` bind more); it is cancelled at the end.
 
-    Without a `backend`, nobody may enter any room.
+    Who may enter is what `bootstrap` says, or else `backend`; without either, nobody may enter any room.
     """
     settings = settings or Settings(bind=(), trigger_bind="")
     backend = backend or FakeBackend()
     listener = MemoryListener()
     async with trio.open_nursery() as nursery:
-        run = partial(serve, settings, bootstrap=backend, hooks=hooks, listeners=[listener])
+        run = partial(serve, settings, bootstrap=bootstrap or backend, hooks=hooks, listeners=[listener])
         served = trio.Event()
 
         async def run_to_the_end(*, task_status: trio.TaskStatus[Gateway]) -> None:

@@ -1,0 +1,39 @@
+"""How a program with a gateway inside is tested: memory streams and virtual time, no socket and no waiting."""
+
+import pytest
+import trio
+import trio.testing
+from embed import CLOCK, bootstrap, tick
+
+from trio_templar import Settings
+from trio_templar.testing import Closed, Rejected, open_gateway
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """Bind nothing: clients come through memory."""
+    return Settings(bind=(), trigger_bind="")
+
+
+async def test_the_clock_ticks_every_second(settings: Settings, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_gateway(settings, bootstrap=bootstrap) as house, trio.open_nursery() as nursery:
+        client = await house.connect(target="/ws/?token=tick")
+        assert await client.receive() == {"allowed_rooms": [CLOCK]}
+        assert await client.subscribe("c", CLOCK) == {"requestId": "c", "code": "success"}
+
+        nursery.start_soon(tick, house.gateway)
+        start = trio.current_time()
+        for _ in range(3):
+            assert (await client.receive())["requestId"] == "c"
+        assert trio.current_time() - start == 2
+        assert house.gateway.statistics().deliveries == 3
+
+        house.gateway.stop()
+        with pytest.raises(Closed, match="1012"):
+            await client.receive_text()
+
+
+async def test_who_has_no_token_is_refused(settings: Settings) -> None:
+    async with open_gateway(settings, bootstrap=bootstrap) as house:
+        with pytest.raises(Rejected, match="401"):
+            await house.connect()
