@@ -77,6 +77,8 @@ class HeaderRule:
         if kind == "fixed":
             return cls(name.encode(), "fixed", source)
         source, _, format_ = source.partition(":")
+        if not source:
+            raise ValueError(f"{text!r} is not NAME={kind}:SOURCE")
         if "{}" not in (format_ or "{}"):
             raise ValueError(f"{text!r}: the format has no {{}}")
         return cls(name.encode(), kind, source, format_ or "{}")  # type: ignore[arg-type]  # checked above

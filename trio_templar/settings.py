@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -105,18 +106,22 @@ class Settings:
             object.__setattr__(self, option.name, option.convert(value, option.name))
         if not self.path.startswith("/"):
             raise SettingsError(f"path: {self.path!r} does not start with /")
-        if self.api_url and not self.api_url.startswith(("http://", "https://")):
+        if self.api_url and not _is_http_url(self.api_url):
             raise SettingsError(f"api_url: {self.api_url!r} is not an http:// or https:// URL")
         if self.api_socket and not self.api_url.startswith("http://"):
             raise SettingsError("api_socket: needs an api_url with http://")
         for origin in self.allowed_origin:
-            if origin != "*" and "://" not in origin:
-                raise SettingsError(f"allowed_origin: {origin!r} is not scheme://host[:port] or *")
+            if origin not in ("*", "null") and "://" not in origin:
+                raise SettingsError(f"allowed_origin: {origin!r} is not scheme://host[:port], null or *")
+        for address in self.bind:
+            _check_address("bind", address)
         self._check_triggers()
         self._check_demo()
         _ = self.forwarding
 
     def _check_triggers(self) -> None:
+        if self.trigger_bind:
+            _check_address("trigger_bind", self.trigger_bind)
         if self.trigger_bind and not (self.token or self.insecure_trigger or is_local(self.trigger_bind)):
             raise SettingsError(
                 f"trigger_bind: {self.trigger_bind} can be reached from other machines and no trigger_token is set; "
@@ -220,7 +225,8 @@ class Option(NamedTuple):
         try:
             return msgspec.convert(value, self.type, strict=strict)
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{said_as}: {str(error).partition(' - at')[0]} (it is {value!r})") from None
+            shown = "" if self.name == "trigger_token" else f" (it is {value!r})"
+            raise SettingsError(f"{said_as}: {str(error).partition(' - at')[0]}{shown}") from None
 
 
 @functools.cache
@@ -253,6 +259,21 @@ def _first_said(sources: tuple[Mapping[str, tuple[Any, str]], ...]) -> Iterator[
     for source in sources:
         yield from ((name, said) for name, said in source.items() if name not in seen)
         seen.update(source)
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port that is none
+        return False
+
+
+def _check_address(setting: str, address: str) -> None:
+    try:
+        _ = address.startswith("unix:") or split_address(address)
+    except SettingsError as error:
+        raise SettingsError(f"{setting}: {error}") from None
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""What the unit tests share: strategies of JSON, settings without sockets, and a transport that takes what it is told."""
+"""What the unit tests share: strategies of JSON, settings without sockets, a transport that takes so much."""
 
 from __future__ import annotations
 

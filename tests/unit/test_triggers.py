@@ -128,7 +128,7 @@ def test_nesting_without_end_is_a_complaint(where: str) -> None:
     deep = "[" * 100_000 + "]" * 100_000
     parts[where] = f'[{{"a": {deep}}}]' if where == "rooms" else deep
     body = ", ".join(f'"{name}": {value}' for name, value in parts.items())
-    assert complaint("{%s}" % body) == "nested too deeply"
+    assert complaint("{" + body + "}") == "nested too deeply"
 
 
 def test_an_array_of_arrays_without_end_is_a_complaint() -> None:
@@ -186,8 +186,7 @@ nearly_triggers = st.builds(
 def test_whatever_is_accepted_is_json_to_a_browser(body: bytes) -> None:
     try:
         triggers = READER.read(body)
-    except TriggerError as error:
-        assert str(error)
-    else:
-        for trigger in triggers:
-            published(trigger)
+    except TriggerError:
+        return
+    for trigger in triggers:
+        published(trigger)
