@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from trio_templar import __version__
 from trio_templar.errors import SettingsError
 from trio_templar.settings import PREFIX, Option, Settings, options, settings_from
 
@@ -45,10 +46,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="trio-templar", description="Real-time websockets for APIs that only speak HTTP.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
         help="run the gateway",
+        usage="trio-templar serve [--config FILE] [OPTION …]",
         description="Run the gateway until SIGTERM. Each option is also an environment variable, "
         f"{PREFIX}<NAME>, and a key of the TOML file; the command line wins, then the environment, then the file.",
         allow_abbrev=False,

@@ -18,6 +18,16 @@ from trio_templar.forwarding import Forwarding, HeaderRule
 
 PREFIX: Final = "TRIO_TEMPLAR_"
 
+# What msgspec calls a type, and what an operator does.
+WORDS: Final = (
+    ("`int`", "a whole number"),
+    ("`float | null`", "a number"),
+    ("`float`", "a number"),
+    ("`bool`", "true or false"),
+    ("`array`", "a list"),
+    ("`str`", "a text"),
+)
+
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 Bytes = Annotated[int, Meta(ge=64, le=2**40)]
@@ -226,7 +236,15 @@ class Option(NamedTuple):
             return msgspec.convert(value, self.type, strict=strict)
         except msgspec.ValidationError as error:
             shown = "" if self.name == "trigger_token" else f" (it is {value!r})"
-            raise SettingsError(f"{said_as}: {str(error).partition(' - at')[0]}{shown}") from None
+            raise SettingsError(f"{said_as}: {self._wanted(str(error))} (it is {value!r})") from None
+
+    def _wanted(self, problem: str) -> str:
+        """Return what msgspec says is wrong in the words of an operator."""
+        if self.choices:
+            return f"expected {' or '.join(self.choices)}"
+        for name, words in WORDS:
+            problem = problem.replace(name, words)
+        return problem.partition(", got")[0].partition(" - at")[0].replace("Expected", "expected")
 
 
 @functools.cache
