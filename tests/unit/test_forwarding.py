@@ -162,4 +162,4 @@ def test_whatever_a_client_sends_the_request_to_the_api_can_be_written(
     client = ClientRequest(f"/ws/?token={target}&a={target}", headers)
     found = forwarding.api_headers(client)
     assert all(value for _, value in found)
-    h11.Connection(h11.CLIENT).send(h11.Request(method="GET", target="/", headers=[("Host", "api"), *found]))
+    h11.Connection(h11.CLIENT).send(h11.Request(method="GET", target="/", headers=[(b"Host", b"api"), *found]))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wsproto.frame_protocol import FrameDecoder, FrameProtocol
+from wsproto.frame_protocol import FrameProtocol
 
 from tests.unit.conftest import frames
 from trio_templar.errors import Close
@@ -16,13 +16,13 @@ from trio_templar.frames import CLOSE, PING, TEXT, Batch, Publication, close_fra
 
 def read(data: bytes) -> list[tuple[int, bytes]]:
     """What a client's library makes of server frames: opcodes and payloads."""
-    assert FrameDecoder  # the decoder under FrameProtocol
     protocol = FrameProtocol(client=True, extensions=[])
     protocol.receive_bytes(data)
     found = []
     for frame in protocol.received_frames():
         payload = frame.payload
-        found.append((int(frame.opcode), payload.encode() if isinstance(payload, str) else payload))
+        assert isinstance(payload, str | bytes | bytearray)
+        found.append((int(frame.opcode), payload.encode() if isinstance(payload, str) else bytes(payload)))
     return found
 
 

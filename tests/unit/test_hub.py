@@ -63,7 +63,7 @@ class Clients(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.hub = Hub()
-        self.rules = Rules(DIALECTS["2"], self.hub, MAX_SUBSCRIPTIONS, 100, 20)
+        self.shared = Rules(DIALECTS["2"], self.hub, MAX_SUBSCRIPTIONS, 100, 20)
         self.clients: dict[int, tuple[Session, FakeReceiver]] = {}
         self.subscribed: dict[tuple[int, str], str] = {}
         self.count = 0
@@ -77,7 +77,7 @@ class Clients(RuleBasedStateMachine):
     @rule()
     def connect(self) -> None:
         receiver = FakeReceiver()
-        self.clients[self.count] = Session(self.rules, ALLOWED, receiver, "id"), receiver
+        self.clients[self.count] = Session(self.shared, ALLOWED, receiver, "id"), receiver
         self.count += 1
 
     @rule(which=st.integers(0, 5), request_id=st.sampled_from(REQUEST_IDS), room=st.sampled_from(ROOMS))

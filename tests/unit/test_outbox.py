@@ -1,0 +1,414 @@
+"""The outbox: whatever the socket takes, the bytes are the right frames in the right order, and nothing is torn."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.unit.conftest import FakeTransport, frames, opcode, texts
+from trio_templar.dialects import DIALECTS
+from trio_templar.errors import GONE, SLOW_BYTES, SLOW_FRAMES, STUCK, Close
+from trio_templar.frames import Batch, close_frame, closes, text_frame
+from trio_templar.hub import Hub, Subscription
+from trio_templar.outbox import WRITE_BYTES, Outbox, Waiting
+
+BYE = Close(1012, "bye")
+
+
+@dataclass
+class Client:
+    """One outbox over a transport that takes what it is told, subscribed under the requestId 1."""
+
+    transport: FakeTransport
+    waiting: Waiting
+    outbox: Outbox
+    hub: Hub
+    subscription: Subscription
+
+    @property
+    def said(self) -> list[str]:
+        """The texts of all whole frames that were written."""
+        return texts(bytes(self.transport.written))
+
+    def write(self, size: int | None = None) -> int:
+        """Play one turn of the write loop, whose socket takes `size` bytes; return how many were taken."""
+        data = self.outbox.unsent()
+        if data is None:
+            return 0
+        taken = bytes(data[:size])
+        self.transport.written += taken
+        self.outbox.sent(len(taken))
+        self.outbox.unsent()  # the loop asks at once what is next
+        return len(taken)
+
+    def write_all(self) -> None:
+        while self.write():
+            pass
+
+
+def make_client(*takes: int, max_bytes: int = 100_000, max_frames: int = 1000) -> Client:
+    transport = FakeTransport(list(takes))
+    waiting = Waiting(max_bytes, max_frames)
+    outbox = Outbox(transport, waiting)
+    hub = Hub()
+    return Client(transport, waiting, outbox, hub, hub.subscribe(b"room", outbox, b"1"))
+
+
+def batch(*data: Any) -> Batch:
+    return Batch([DIALECTS["2"].publication(json.dumps(each).encode()) for each in data])
+
+
+def message(data: Any, request_id: Any = 1) -> str:
+    return json.dumps({"requestId": request_id, "type": "publish", "data": data})
+
+
+def reply(text: str) -> bytes:
+    return text_frame(text.encode())
+
+
+def test_what_is_put_into_an_idle_outbox_is_written_at_once() -> None:
+    client = make_client()
+    client.outbox.put(client.subscription, batch("a", "b"))
+    assert client.said == [message("a"), message("b")]
+    assert (client.outbox.idle, client.outbox.unsent(), client.transport.loops) == (True, None, 0)
+    assert (client.outbox.frames, client.outbox.sent_bytes) == (2, len(client.transport.written))
+
+
+def test_what_the_socket_did_not_take_waits_for_one_write_loop() -> None:
+    client = make_client(5)
+    client.outbox.put(client.subscription, batch("a"))
+    client.outbox.put(client.subscription, batch("b"))
+    assert (client.outbox.idle, client.transport.loops) == (False, 1)
+    client.write_all()
+    assert client.said == [message("a"), message("b")]
+    assert client.outbox.idle
+
+
+def test_the_write_loop_may_take_byte_by_byte() -> None:
+    client = make_client(0)
+    for each in "abc":
+        client.outbox.put(client.subscription, batch(each))
+    while client.write(1):
+        pass
+    assert client.said == [message("a"), message("b"), message("c")]
+
+
+def test_an_outbox_that_is_idle_again_writes_at_once_again() -> None:
+    client = make_client(1)
+    client.outbox.put(client.subscription, batch("a"))
+    client.write_all()
+    client.outbox.put(client.subscription, batch("b"))
+    assert client.said == [message("a"), message("b")]
+    assert client.transport.loops == 1
+
+
+def test_a_reply_goes_before_publications_that_wait_but_tears_no_frame() -> None:
+    client = make_client(5)
+    for each in "ab":
+        client.outbox.put(client.subscription, batch(each))
+    client.outbox.reply(reply("first"))
+    client.outbox.reply(reply("second"))
+    client.write_all()
+    assert client.said == [message("a"), "first", "second", message("b")]
+
+
+def test_frames_that_wait_are_joined_into_few_writes() -> None:
+    client = make_client(0)
+    for number in range(100):
+        client.outbox.put(client.subscription, batch(number))
+    client.write()
+    assert client.write() == len(b"".join(reply(message(number)) for number in range(1, 100)))
+
+
+def test_a_joined_write_is_bounded() -> None:
+    client = make_client(0, max_bytes=10**6)
+    big = "x" * 10_000
+    for _ in range(30):
+        client.outbox.put(client.subscription, batch(big))
+    client.write()
+    assert WRITE_BYTES <= client.write() < WRITE_BYTES + 2 * len(big)
+
+
+def test_frames_of_a_subscription_that_ended_are_not_sent() -> None:
+    client = make_client(0)
+    other = client.hub.subscribe(b"other", client.outbox, b"2")
+    client.outbox.put(client.subscription, batch("begun"))
+    client.outbox.put(client.subscription, batch("never"))
+    client.outbox.put(other, batch("other"))
+    client.hub.unsubscribe(client.subscription)
+    client.outbox.reply(reply("unsubscribed"))
+    client.write_all()
+    assert client.said == [message("begun"), "unsubscribed", message("other", 2)]
+    assert client.outbox.frames == 2
+
+
+def test_an_outbox_with_only_ended_subscriptions_becomes_idle() -> None:
+    client = make_client(0)
+    client.outbox.reply(reply("x"))
+    client.outbox.put(client.subscription, batch("never"))
+    client.hub.unsubscribe(client.subscription)
+    client.write_all()
+    assert (client.outbox.idle, client.waiting.bytes, client.waiting.outboxes) == (True, 0, set())
+
+
+# The end
+
+
+def test_a_close_on_an_idle_outbox_is_written_at_once() -> None:
+    client = make_client()
+    client.outbox.close(BYE)
+    assert bytes(client.transport.written) == close_frame(BYE)
+    assert (client.outbox.closed, client.transport.closings) == (BYE, 1)
+
+
+def test_a_close_waits_for_what_waits() -> None:
+    client = make_client(3)
+    for each in "ab":
+        client.outbox.put(client.subscription, batch(each))
+    client.outbox.close(BYE)
+    client.write_all()
+    *before, last = frames(bytes(client.transport.written))
+    assert [payload.decode() for _, payload in before] == [message("a"), message("b")]
+    assert closes(b"\x88" + bytes([len(last[1])]) + last[1]) == BYE
+
+
+def test_after_the_first_close_nothing_more_is_sent() -> None:
+    client = make_client()
+    client.outbox.close(BYE)
+    client.outbox.close(STUCK)
+    client.outbox.cut(STUCK)
+    client.outbox.put(client.subscription, batch("a"))
+    client.outbox.reply(reply("b"))
+    assert bytes(client.transport.written) == close_frame(BYE)
+    assert (client.outbox.closed, client.transport.closings) == (BYE, 1)
+
+
+def test_a_close_frame_that_is_made_already_is_sent_as_it_is() -> None:
+    for takes in ([], [0]):
+        client = make_client(*takes)
+        client.outbox.close(Close(1000, "x"), b"\x88\x02\x03\xe8")
+        client.write_all()
+        assert bytes(client.transport.written) == b"\x88\x02\x03\xe8"
+
+
+def test_a_cut_drops_publications_but_keeps_replies_and_tears_no_frame() -> None:
+    client = make_client(3)
+    for each in "ab":
+        client.outbox.put(client.subscription, batch(each))
+    client.outbox.reply(reply("said"))
+    client.outbox.cut(STUCK)
+    client.write_all()
+    assert texts(bytes(client.transport.written)) == [message("a"), "said"]
+    assert bytes(client.transport.written).endswith(close_frame(STUCK))
+    assert client.waiting.bytes == 0
+
+
+def test_a_peer_that_is_gone_is_sent_no_close_frame() -> None:
+    client = make_client()
+    client.outbox.close(GONE)
+    assert not client.transport.written
+    assert client.transport.closings == 1
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), ConnectionResetError(), OSError(9, "Bad file descriptor")])
+def test_a_socket_that_fails_ends_this_connection_and_nothing_else(error: OSError) -> None:
+    client = make_client()
+    client.transport.error = error
+    client.outbox.put(client.subscription, batch("a"))
+    assert (client.outbox.closed, client.transport.closings, client.waiting.outboxes) == (GONE, 1, set())
+
+
+def test_a_socket_that_fails_at_the_close_frame_keeps_the_reason() -> None:
+    client = make_client()
+    client.transport.error = BrokenPipeError()
+    client.outbox.close(BYE)
+    assert (client.outbox.closed, client.transport.closings) == (BYE, 1)
+
+
+def test_what_is_given_up_counts_no_more() -> None:
+    client = make_client(0)
+    client.outbox.put(client.subscription, batch("a"))
+    client.outbox.put(client.subscription, batch("b"))
+    data = client.outbox.unsent()
+    assert data is not None
+    client.outbox.discard()
+    client.outbox.sent(len(data))  # it was under way
+    assert (client.waiting.bytes, client.waiting.outboxes, client.outbox.idle) == (0, set(), True)
+    assert client.outbox.unsent() is None
+
+
+# Bounds
+
+
+def test_a_client_over_its_bytes_is_cut() -> None:
+    client = make_client(0, max_bytes=100)
+    client.outbox.put(client.subscription, batch("x" * 50))  # 93 bytes wait
+    client.outbox.put(client.subscription, batch("y" * 50))
+    assert client.outbox.closed is None
+    client.outbox.put(client.subscription, batch("z"))
+    assert client.outbox.closed == SLOW_BYTES
+    client.write_all()
+    assert client.said == [message("x" * 50)]
+
+
+def test_one_large_publication_never_cuts_a_client_for_which_little_waits() -> None:
+    client = make_client(0, max_bytes=100)
+    client.outbox.put(client.subscription, batch("x"))
+    client.outbox.put(client.subscription, batch("y" * 10_000))
+    assert client.outbox.closed is None
+    client.write_all()
+    assert client.said == [message("x"), message("y" * 10_000)]
+
+
+def test_a_client_over_its_frames_is_cut() -> None:
+    client = make_client(0, max_frames=3)
+    for number in range(4):
+        client.outbox.put(client.subscription, batch(number))
+    assert client.outbox.closed is None, "one is being written, three wait"
+    client.outbox.put(client.subscription, batch(4))
+    assert client.outbox.closed == SLOW_FRAMES
+
+
+def test_replies_count_too() -> None:
+    client = make_client(0, max_frames=3)
+    for _ in range(4):
+        client.outbox.reply(reply("pong"))
+    assert client.outbox.closed is None
+    client.outbox.reply(reply("pong"))
+    assert client.outbox.closed == SLOW_FRAMES
+
+
+def test_a_frame_is_not_cut_for_what_was_sent_already() -> None:
+    client = make_client(0, max_bytes=100)
+    for _ in range(50):
+        client.outbox.put(client.subscription, batch("x" * 50))
+        client.write_all()
+        client.transport.takes = [0]
+    assert client.outbox.closed is None
+
+
+class AnySocket(RuleBasedStateMachine):
+    """Puts, replies, unsubscribes, partial writes and closes in any order, against a list of what must be read."""
+
+    @initialize(first=st.integers(0, 40))
+    def begin(self, first: int) -> None:
+        self.client = make_client(first, max_bytes=400, max_frames=6)
+        self.subscriptions = {
+            request_id: self.client.hub.subscribe(b"room", self.client.outbox, json.dumps(request_id).encode())
+            for request_id in ("a", "bb", 3)
+        }
+        self.count = 0
+        self.put: list[str] = []
+        self.replied: list[str] = []
+        self.void: dict[str, str] = {}  # what need not be sent, and the reply after which it must not
+
+    @property
+    def outbox(self) -> Outbox:
+        return self.client.outbox
+
+    @rule(
+        request_id=st.sampled_from(["a", "bb", 3]),
+        count=st.integers(1, 3),
+        size=st.sampled_from([0, 5, 130]),
+        takes=st.lists(st.integers(0, 200), max_size=1),
+    )
+    def publish(self, request_id: Any, count: int, size: int, takes: list[int]) -> None:
+        subscription = self.subscriptions[request_id]
+        if subscription.room is None:
+            return
+        self.client.transport.takes = takes
+        data = [f"{self.count + each}{'x' * size}" for each in range(count)]
+        self.count += count
+        open_before = self.outbox.closed is None
+        self.outbox.put(subscription, batch(*data))
+        if open_before and self.outbox.closed is None:
+            self.put += [message(each, request_id) for each in data]
+
+    @rule(takes=st.lists(st.integers(0, 50), max_size=1))
+    def say(self, takes: list[int]) -> None:
+        self.client.transport.takes = takes
+        text = f"reply {self.count}"
+        self.count += 1
+        self.outbox.reply(reply(text))
+        if self.outbox.closed is None:
+            self.replied.append(text)
+
+    @rule(request_id=st.sampled_from(["a", "bb", 3]))
+    def unsubscribe(self, request_id: Any) -> None:
+        self.client.hub.unsubscribe(self.subscriptions[request_id])
+        self.say([])
+        for text in self.put:
+            if json.loads(text)["requestId"] == request_id:
+                self.void.setdefault(text, f"reply {self.count - 1}")
+
+    @precondition(lambda self: self.outbox.closed is None)
+    @rule(request_id=st.sampled_from(["a", "bb", 3]))
+    def subscribe_again(self, request_id: Any) -> None:
+        if self.subscriptions[request_id].room is None:
+            key = json.dumps(request_id).encode()
+            self.subscriptions[request_id] = self.client.hub.subscribe(b"room", self.outbox, key)
+
+    @rule(size=st.integers(1, 300))
+    def write(self, size: int) -> None:
+        self.client.write(size)
+
+    @precondition(lambda self: self.count > 10)
+    @rule(how=st.sampled_from(["close", "cut", "peer", "discard"]))
+    def end(self, how: str) -> None:
+        match how:
+            case "close":
+                self.outbox.close(BYE)
+            case "cut":
+                self.outbox.cut(BYE)
+            case "peer":
+                self.outbox.close(BYE, close_frame(BYE))
+            case "discard":
+                self.outbox.close(GONE)
+
+    @invariant()
+    def bytes_are_counted(self) -> None:
+        assert self.client.waiting.bytes == self.outbox.waiting_bytes >= 0
+        assert (self.outbox.waiting_bytes > 0) == (not self.outbox.idle) == (self.outbox in self.client.waiting.outboxes)
+        assert self.outbox.sent_bytes == len(self.client.transport.written)
+
+    def teardown(self) -> None:
+        self.client.write_all()
+        assert (self.client.waiting.bytes, self.client.waiting.outboxes, self.outbox.idle) == (0, set(), True)
+        written = bytes(self.client.transport.written)
+        if self.outbox.closed == GONE:
+            return  # whatever was under way may be torn: there is nobody to read it
+        self.read(written)
+
+    def read(self, written: bytes) -> None:
+        read = frames(written)
+        if self.outbox.closed is not None:
+            first, _ = read.pop()
+            assert opcode(first) == 8, "the close frame is the last"
+        said = [payload.decode() for first, payload in read if opcode(first) == 1]
+        assert len(said) == len(read)
+        replies = [text for text in said if text.startswith("reply")]
+        published = [text for text in said if not text.startswith("reply")]
+        assert replies == self.replied
+        assert len(set(published)) == len(published)
+        order = [text for text in self.put if text in set(published)]
+        assert published == order, "in the order they were put"
+        for text, answer in self.void.items():
+            if text in said and answer in said:
+                assert said.index(text) < said.index(answer), "nothing after the unsubscribe was answered"
+        missing = set(self.put) - set(published)
+        if self.outbox.closed is None:
+            assert missing <= set(self.void), "only what was unsubscribed is not sent"
+        else:
+            kept = [text for text in self.put if text not in self.void]
+            heard = [text for text in published if text not in self.void]
+            assert heard == kept[: len(heard)], "a cut leaves no hole"
+
+
+TestAnySocket = AnySocket.TestCase
+TestAnySocket.settings = settings(max_examples=40, stateful_step_count=30)
