@@ -18,7 +18,7 @@ Each setting can be given in three ways. The command line wins over the environm
 | where | how |
 |---|---|
 | command line | `--max-connections 500`; a switch is `--demo` or `--no-demo`; a list is the option given again |
-| environment | `TRIO_TEMPLAR_MAX_CONNECTIONS=500`; a switch is `true` or `false`; a list is split at blanks (or at line ends) |
+| environment | `TRIO_TEMPLAR_MAX_CONNECTIONS=500`; a switch is `true` or `false`; a list is split at blanks |
 | TOML file (`--config FILE`) | `max_connections = 500`; a switch is `true` or `false`; a list is `["…", "…"]` |
 
 An option or key nobody knows, or a value out of range, is one line that names it, and exit status 2. Environment

@@ -236,7 +236,7 @@ class Option(NamedTuple):
             return msgspec.convert(value, self.type, strict=strict)
         except msgspec.ValidationError as error:
             shown = "" if self.name == "trigger_token" else f" (it is {value!r})"
-            raise SettingsError(f"{said_as}: {self._wanted(str(error))} (it is {value!r})") from None
+            raise SettingsError(f"{said_as}: {self._wanted(str(error))}{shown}") from None
 
     def _wanted(self, problem: str) -> str:
         """Return what msgspec says is wrong in the words of an operator."""
