@@ -129,7 +129,9 @@ class Client:
         self._load.watch(self.sock, self._connected, writable=True)
 
     def close(self) -> None:
-        """Leave at once, with a reset."""
+        """Leave at once, with a reset. Having left is fine."""
+        if self.sock.fileno() < 0:
+            return
         self._load.forget(self.sock)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.sock.close()
@@ -290,7 +292,9 @@ class Publisher:
         except OSError:
             data = b""
         self._answer += data
-        if not data:
+        if not data and self.done:
+            self.load.forget(self._sock)
+        elif not data:
             self._reconnect()
         elif (length := answer_bytes(self._answer)) and len(self._answer) >= length:
             self._answered(int(self._answer[9:12]))

@@ -128,7 +128,9 @@ def delivered(watch: Stopwatch, clients: list[Client], publishers: list[Publishe
         "duplicated": verdict.duplicated,
         "disordered": verdict.disordered,
         "strange": verdict.strange,
-        "not_200": sum(publisher.statuses.total() - publisher.statuses[200] for publisher in publishers),
+        "refused_posts": sum(
+            count for one in publishers for status, count in one.statuses.items() if not 200 <= status < 300
+        ),
     }
 
 

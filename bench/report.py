@@ -18,7 +18,7 @@ from bench.process import LOAD_CORE, SERVER_CORE
 
 _PACKAGES = ("trio-templar", "trio", "trio-websocket", "wsproto", "h11", "hypercorn", "httpx", "msgspec")
 _BAR = 24
-_FAULTS = ("lost", "duplicated", "disordered", "strange", "not_200")
+_FAULTS = ("lost", "duplicated", "disordered", "strange", "refused_posts")
 
 
 class Column(NamedTuple):
@@ -36,12 +36,12 @@ class Spread(NamedTuple):
     minimum: float
     maximum: float
 
-    def text(self, digits: int) -> str:
-        """Return `median (min-max)`, or the bare number where there is only one."""
+    def text(self, digits: int, *, ranges: bool = True) -> str:
+        """Return `median (min-max)`, or the bare median where there is only one number or no `ranges` are wanted."""
         if math.isnan(self.median):
             return "-"
         middle = f"{self.median:,.{digits}f}"
-        if self.minimum == self.maximum:
+        if self.minimum == self.maximum or not ranges:
             return middle
         return f"{middle} ({self.minimum:,.{digits}f}-{self.maximum:,.{digits}f})"
 
@@ -56,6 +56,7 @@ class Report:
     expected_runs: int = 0
     cases: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    ranges: bool = True
 
     def add(self, case: str, figures: dict[str, Any]) -> None:
         """Take the figures of one run."""
@@ -89,10 +90,13 @@ class Report:
         """Return median (min-max) of every figure of every case, then notes and warnings."""
         shown = [one for one in self.columns if any(one.key in run for runs in self.cases.values() for run in runs)]
         rows = [[self.script, *(column.title for column in shown)]]
-        rows += [[case, *(self.spread(case, one.key).text(one.digits) for one in shown)] for case in self.cases]
+        rows += [[case, *(self._cell(case, one) for one in shown)] for case in self.cases]
         turned = [list(column) for column in zip(*rows, strict=True)]
         lines = min(_lines(rows), _lines(turned), key=lambda lines: len(lines[0]))
         return "\n".join([*lines, *self.notes, *self.warnings()])
+
+    def _cell(self, case: str, column: Column) -> str:
+        return self.spread(case, column.key).text(column.digits, ranges=self.ranges)
 
     def warnings(self) -> list[str]:
         """Say which cases had faults, and in which the generator was the bottleneck."""
@@ -127,13 +131,13 @@ class Report:
 def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """Align the columns, the first to the left, and rule off the head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
+    head, *lines = [_line(row, widths) for row in rows]
+    return [head, "-" * len(head), *lines]
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    numbers = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+    return "  ".join([row[0].ljust(widths[0]), *numbers])
 
 
 def _plain(value: object) -> object:

@@ -98,8 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     """Measure and print."""
     parser = options.parser(__doc__)
     parser.add_argument("--clients", type=options.positive, default=1000, help="clients (default %(default)s)")
-    parser.add_argument("--triggers", type=options.positive, default=600, help="publications (default %(default)s)")
-    parser.add_argument("--rate", type=float, default=30.0, help="publications a second (default %(default)s)")
+    parser.add_argument("--triggers", type=options.positive, default=500, help="publications (default %(default)s)")
+    parser.add_argument("--rate", type=float, default=20.0, help="publications a second (default %(default)s)")
     options.add_size(parser, 4096)
     return run(parser.parse_args(arguments))
 

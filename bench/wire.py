@@ -13,7 +13,7 @@ from typing import NamedTuple
 # publications without parsing; it occurs nowhere else in the JSON, and in a frame header only for the lengths
 # that `data_of` refuses.
 MARK = b"#"
-NUMBER = r"(\d\d-\d{6})#"
+TOKEN_BYTES = len("01-000123")  # what is before it: publisher, number
 
 # What is around `data` in a publish frame of the gateway with a 36-character requestId.
 ENVELOPE_BYTES = len('{"requestId": "", "type": "publish", "data": }') + 36

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from bench.peers.peer import NotInstalledError, Peer, plain_target
+from bench.peers.peer import NotInstalledError, Peer, path_target
 from bench.process import module, running
 from bench.target import Target
 
@@ -15,9 +15,9 @@ def start(_clients: int) -> Iterator[Target]:
     """Run it in this environment, where the tests have it too."""
     if find_spec("websockets") is None:
         raise NotInstalledError("the package `websockets` is not installed in " + sys.prefix)
-    with running(module("bench.peers.broadcast_server")) as process:
+    with running(module("bench.peers.servers.broadcast")) as process:
         ports = process.wait_said(r"ready (\d+) (\d+)")
-        yield plain_target("websockets broadcast()", process, int(ports[1]), int(ports[2]), joined=b"joined")
+        yield path_target("websockets broadcast()", (process,), int(ports[1]), int(ports[2]), joined=b"joined")
 
 
 PEER = Peer("websockets broadcast()", start)

@@ -1,18 +1,20 @@
 """What a peer is: a name, how to install it, how to start it; and the join script most of them share."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.process import Process
+from bench.process import READY_SECONDS, Process, ServerFailedError
 from bench.target import JoinScript, Target
 from bench.wire import Address, Script, Step, handshake, post
 
-SERVERS = Path(__file__).parent
+SERVERS = Path(__file__).parent / "servers"
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 ENVIRONMENTS = Path(os.environ.get("BENCH_PEERS") or _CACHE / "trio-templar-bench")
 
@@ -25,27 +27,29 @@ class NotInstalledError(Exception):
 class Peer:
     """One server to compare with.
 
-    `requirements` are installed into an environment of its own, `pinned` ones without what they ask for; `debian` names
-    packages that only root can install. `start(clients)` raises NotInstalledError if something is missing.
+    `requirements` are installed into an environment of its own, `without_dependencies` last and alone; `debian` names
+    packages that only root can install. `start(clients)` raises NotInstalledError if something is missing. `share` is
+    the part of the triggers it is given, so that one which needs a hundred times as long ends in the same time.
     """
 
     name: str
     start: Callable[[int], AbstractContextManager[Target]]
-    requirements: tuple[str, ...] = ()
-    pinned: tuple[str, ...] = ()
     environment: str = ""
+    requirements: tuple[str, ...] = ()
+    without_dependencies: tuple[str, ...] = ()
     debian: tuple[str, ...] = ()
+    share: float = 1.0
 
-    def install(self) -> str:
-        """Make the environment; return what is left for root to do."""
-        if self.requirements:
-            folder = ENVIRONMENTS / self.environment
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-            pip = [str(folder / "bin" / "pip"), "install", "--quiet"]
-            subprocess.run([*pip, *self.requirements], check=True)
-            for requirement in self.pinned:
-                subprocess.run([*pip, "--no-deps", requirement], check=True)
-        return f"apt-get install {' '.join(self.debian)}" if self.debian else ""
+    def install(self) -> None:
+        """Make the environment, if it needs one."""
+        if not self.requirements:
+            return
+        folder = ENVIRONMENTS / self.environment
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(folder / "bin" / "pip"), "install", "--quiet"]
+        subprocess.run([*pip, *self.requirements], check=True)
+        for requirement in self.without_dependencies:
+            subprocess.run([*pip, "--no-deps", requirement], check=True)
 
 
 def python_of(environment: str) -> str:
@@ -56,11 +60,47 @@ def python_of(environment: str) -> str:
     """
     python = ENVIRONMENTS / environment / "bin" / "python"
     if not python.exists():
-        raise NotInstalledError(f"no environment {environment}: python -m bench.compare --install")
+        raise NotInstalledError(f"no environment `{environment}`: python -m bench.compare --install")
     return str(python)
 
 
-def plain_script(address: Address, path: str, joined: bytes) -> JoinScript:
+def program(name: str, package: str) -> str:
+    """Return the path of a program of the system.
+
+    Raises:
+      NotInstalledError: if there is none.
+    """
+    places = [Path(folder) / name for folder in (*os.get_exec_path(), "/usr/sbin")]
+    if found := next((str(place) for place in places if place.exists()), None):
+        return found
+    raise NotInstalledError(f"no {name}: apt-get install {package}")
+
+
+def free_port() -> int:
+    """Return a port nobody listens on, for servers that cannot pick one themselves."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+    return port
+
+
+def wait_port(port: int, process: Process, seconds: float = READY_SECONDS) -> None:
+    """Wait until something listens on `port`.
+
+    Raises:
+      ServerFailedError: if `process` ends first, or nothing listens in time.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.popen.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise ServerFailedError(f"nothing on port {port} from {process.popen.args!r}:\n{process.said()[-2000:]}")
+
+
+def path_script(address: Address, path: str, joined: bytes) -> JoinScript:
     """Return how to join where the path is the room, and nothing needs to be said."""
 
     def script(number: int, room: int | None) -> Script:
@@ -70,16 +110,26 @@ def plain_script(address: Address, path: str, joined: bytes) -> JoinScript:
     return script
 
 
-def plain_target(
-    name: str, process: Process, port: int, http_port: int, *, path: str = "/room/{room}", joined: bytes = b"\r\n\r\n"
+def path_target(
+    name: str,
+    processes: tuple[Process, ...],
+    port: int,
+    http_port: int,
+    *,
+    subscribe: str = "/room/{room}",
+    publish: str = "/room/{room}",
+    joined: bytes = b"\r\n\r\n",
 ) -> Target:
-    """Return the target of a peer whose websocket path names the room, and so does the path of a POST of the data."""
-    address, trigger = ("127.0.0.1", port), ("127.0.0.1", http_port)
+    """Return the target of a peer where the path of the websocket names the room, and so does that of a POST of data.
+
+    `joined` is what a client receives once it is in the room.
+    """
+    trigger = ("127.0.0.1", http_port)
     return Target(
         name,
-        address,
+        ("127.0.0.1", port),
         trigger,
-        (process,),
-        plain_script(address, path, joined),
-        lambda room, data: post(trigger, path.format(room=room), data.encode()),
+        processes,
+        path_script(("127.0.0.1", port), subscribe, joined),
+        lambda room, data: post(trigger, publish.format(room=room), data.encode()),
     )
