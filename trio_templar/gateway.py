@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import trio
@@ -25,17 +23,9 @@ from trio_templar.reception import Reception
 from trio_templar.rooms import Room
 from trio_templar.session import Rules
 from trio_templar.settings import Settings
-from trio_templar.sockets import open_listeners, url_of
+from trio_templar.sockets import accept_loop, open_listeners, url_of
 from trio_templar.supervisor import Patience, Supervisor
 from trio_templar.triggers import TriggerReader
-
-logger = logging.getLogger("trio_templar.gateway")
-
-# What accept() says while the machine is short of something; all of it passes.
-SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-SHORTAGE_PAUSE_SECONDS: Final = 0.1
-# Clients beyond `max_connections` that are still told so; more are dropped without a word.
-TOLD_CLIENTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +178,7 @@ async def _run(
                     if settings.trigger_bind:
                         await _start_http(gateway, http)
                     for door in doors:
-                        accepting.start_soon(_accept_loop, door, partial(serve_client, reception, house), clients)
+                        accepting.start_soon(accept_loop, door, partial(serve_client, reception, house), clients)
                     task_status.started(gateway)
                     await gateway.stopped.wait()
                     reception.close()
@@ -216,30 +206,8 @@ async def _start_http(gateway: Gateway, nursery: trio.Nursery) -> None:
         app.routes |= demo.routes(gateway.websocket_urls, needs_token=bool(settings.token))
     grace = min(3.0, settings.drain_seconds / 2)
     url = await nursery.start(serve_http, app, settings.trigger_bind, gateway.stopped.wait, grace)
-    gateway.trigger_url = f"{url}/trigger/"
+    gateway.trigger_url = url if url.startswith("unix:") else f"{url}/trigger/"
     gateway.demo_url = f"{url}/" if settings.demo else None
-
-
-async def _accept_loop(
-    listener: trio.abc.Listener[trio.abc.Stream],
-    serve_one: Callable[[trio.abc.Stream], Any],
-    clients: trio.Nursery,
-) -> None:
-    """Accept clients for ever; pause while the machine is short of descriptors or memory."""
-    short = False
-    while True:
-        try:
-            stream = await listener.accept()
-        except OSError as error:
-            if error.errno not in SHORTAGES:
-                raise
-            if not short:
-                logger.warning("cannot accept clients for now: %s", error.strerror)
-            short = True
-            await trio.sleep(SHORTAGE_PAUSE_SECONDS)
-        else:
-            short = False
-            clients.start_soon(serve_one, stream)
 
 
 def _house(gateway: Gateway, api: _Api, hook_calls: trio.Nursery) -> House:

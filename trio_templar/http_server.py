@@ -1,21 +1,27 @@
-"""hypercorn, told what we need of it. The only module that knows it."""
+"""hypercorn, told what we need of it. The only module that knows it.
+
+We accept for it: `hypercorn.trio.serve` logs a traceback ten times a second when descriptors run out.
+"""
 
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-import hypercorn.trio
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
 
-from trio_templar.sockets import BACKLOG, open_listeners
+from trio_templar.sockets import accept_loop, open_listeners, reset_on_close, url_of
 
-# hypercorn shields its writes from cancellation: a caller that does not read can hold up our leaving for so long.
-USER_TIMEOUT_MILLISECONDS: Final = 1000
+logger = logging.getLogger("trio_templar.http_server")
+
 KEEP_ALIVE_SECONDS: Final = 60.0
 
 
@@ -31,31 +37,61 @@ async def serve_http(
 
     Raises SettingsError: if it cannot listen there.
     """
-    listener, *others = await open_listeners(address)
-    for other in others:  # hypercorn could take them, but one URL is what a publisher is given
-        await other.aclose()
-    if listener.socket.family != socket.AF_UNIX:
-        listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
-    async with trio.open_nursery() as nursery:
-        serve = partial(
-            hypercorn.trio.serve,
-            app,
-            _config(listener.socket.detach(), grace_seconds),
-            shutdown_trigger=stopped,
-            mode="asgi",
-        )
-        urls = await nursery.start(serve)
-        task_status.started(urls[0].rstrip("/"))
+    listeners = await open_listeners(address)
+    context = WorkerContext(None)
+    serve_one = partial(_serve_caller, app, _config(), context)
+    async with trio.open_nursery() as callers:
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(accept_loop, listener, serve_one, callers)
+            task_status.started(url_of(listeners[0], "http", ""))
+            await stopped()
+            accepting.cancel_scope.cancel()
+        await context.terminated.set()  # ends whoever is idle
+        callers.cancel_scope.deadline = trio.current_time() + grace_seconds
 
 
-def _config(descriptor: int, grace_seconds: float) -> Config:
+async def _serve_caller(app: Any, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
+    state = ConnectionState(LifespanState())
+    server = _Server(ASGIWrapper(app), config, context, state, stream)  # type: ignore[arg-type]  # it takes both
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_close_when_cancelled, stream)
+            await server.run()
+            nursery.cancel_scope.cancel()
+    except* Exception:
+        logger.exception("an HTTP connection crashed")
+
+
+async def _close_when_cancelled(stream: trio.SocketStream) -> None:
+    """End what hypercorn shields: without its socket, writing to a caller that does not read is over."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        reset_on_close(stream)
+        stream.socket.close()
+
+
+class _Server(TCPServer):
+    """One caller. hypercorn would keep the socket of one that has left until `KEEP_ALIVE_SECONDS` are over."""
+
+    _left = False
+
+    async def protocol_send(self, event: Event) -> None:
+        if not (self._left and isinstance(event, Updated)):  # which would start the idle time
+            await super().protocol_send(event)
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._left = True
+        await self.idle_task.stop()
+
+
+def _config() -> Config:
     config = Config()
-    config.bind = [f"fd://{descriptor}"]
-    config.backlog = BACKLOG
     config.errorlog = _quiet_logger()
     config.accesslog = None
     config.include_server_header = False
-    config.graceful_timeout = grace_seconds
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.keep_alive_max_requests = 2**62
     return config

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
 from trio_templar.errors import SettingsError
 from trio_templar.settings import split_address
 
+logger = logging.getLogger("trio_templar.sockets")
+
 BACKLOG: Final = 4096
+# What accept() says while the machine is short of something; all of it passes.
+SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+SHORTAGE_PAUSE_SECONDS: Final = 0.1
 # What the kernel queues for a client that does not read is memory nobody sees: less of it, and we notice sooner.
 SEND_BUFFER_BYTES: Final = 65_536
 # What a client that was told goodbye may still send before its socket is closed.
@@ -69,6 +76,29 @@ def url_of(listener: trio.SocketListener, scheme: str, path: str) -> str:
         return f"unix:{os.fsdecode(name)}"
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
     return f"{scheme}://{host}:{name[1]}{path}"
+
+
+async def accept_loop(
+    listener: trio.abc.Listener[trio.abc.Stream],
+    serve_one: Callable[[trio.abc.Stream], Awaitable[None]],
+    clients: trio.Nursery,
+) -> NoReturn:
+    """Accept until cancelled, and listen no longer; pause while the machine is short of descriptors or memory."""
+    short = False
+    async with listener:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno not in SHORTAGES:
+                    raise
+                if not short:
+                    logger.warning("cannot accept clients for now: %s", error.strerror)
+                short = True
+                await trio.sleep(SHORTAGE_PAUSE_SECONDS)
+            else:
+                short = False
+                clients.start_soon(serve_one, stream)
 
 
 def peer_of(stream: trio.abc.Stream) -> tuple[str, str]:
