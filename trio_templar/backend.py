@@ -175,7 +175,15 @@ class HttpBackend:
 
 
 def _unavailable(error: httpx.HTTPError) -> Unavailable:
-    return Unavailable(f"the API is down: {type(error).__name__}: {error}")
+    return Unavailable(f"the API is down: {type(error).__name__}: {_reason(error)}")
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first words on the way to the cause: what TLS said is under errors that say nothing."""
+    reason: BaseException | None = error
+    while reason is not None and not str(reason):
+        reason = reason.__cause__ or reason.__context__
+    return str(reason or "")
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | bool:
