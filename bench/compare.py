@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> Report | None:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="which (default: all)")
     parser.add_argument("--install", action="store_true", help="make the environments of the peers, then stop")
     parser.add_argument("--clients", type=options.positive, default=1000, help="in the room (default %(default)s)")
-    parser.add_argument("--triggers", type=options.positive, default=200, help="to the room (default %(default)s)")
+    parser.add_argument("--triggers", type=options.positive, default=400, help="to the room (default %(default)s)")
     parser.add_argument("--publishers", type=options.positive, default=8, help="at once (default %(default)s)")
     parser.add_argument("--rooms", type=options.positive, default=1000, help="rooms of one (default %(default)s)")
     parser.add_argument("--room-triggers", type=options.positive, default=4000, help="to those (default %(default)s)")

@@ -24,7 +24,7 @@ COLUMNS = (
     Column("rss_after_mb", "MB after", 1),
 )
 _EARLIER = 10
-_SETTLE_SECONDS = 1.0
+_SETTLE_SECONDS = 0.5
 
 
 def rooms_of(case: str, clients: int) -> list[int | None]:

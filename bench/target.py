@@ -106,10 +106,10 @@ def _bounds(clients: int) -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in raised.items()}
 
 
-def settle(target: Target, seconds: float = 0.5) -> None:
+def settle(target: Target, seconds: float = 0.2) -> None:
     """Wait until the server is idle, so that what it still does is not charged to the next phase."""
     before = target.cpu().total
-    for _ in range(20):
+    for _ in range(50):
         time.sleep(seconds)
         now = target.cpu().total
         if now - before < 0.02 * seconds + 0.01:
