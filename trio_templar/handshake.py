@@ -98,7 +98,7 @@ async def receive(stream: trio.abc.ReceiveStream) -> bytes:
 def check_upgrade(head: h11.Request, path: str, peer: str, early: bytes) -> Upgrade:
     """Return what `head` asks for. Raises HandshakeError: if that is no websocket at `path`."""
     request = ClientRequest(head.target.decode("latin-1"), list(head.headers), peer)
-    if request.path.rstrip("/") != path.rstrip("/"):
+    if request.path.removesuffix("/") != path.removesuffix("/"):
         raise HandshakeError(404, "nothing here")
     if head.method != b"GET":
         raise HandshakeError(405, "only GET", ("Allow", "GET"))
