@@ -374,7 +374,8 @@ class AnySocket(RuleBasedStateMachine):
     @invariant()
     def bytes_are_counted(self) -> None:
         assert self.client.waiting.bytes == self.outbox.waiting_bytes >= 0
-        assert (self.outbox.waiting_bytes > 0) == (not self.outbox.idle) == (self.outbox in self.client.waiting.outboxes)
+        waits = self.outbox in self.client.waiting.outboxes
+        assert (self.outbox.waiting_bytes > 0) == (not self.outbox.idle) == waits
         assert self.outbox.sent_bytes == len(self.client.transport.written)
 
     def teardown(self) -> None:

@@ -1,0 +1,396 @@
+"""Fan-out: all of a trigger or nothing, in order, coalesced, and never over its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, Sequencer
+
+from tests.unit.conftest import FakeReceiver, settled
+from trio_templar.dialects import DIALECTS
+from trio_templar.errors import Busy, TooLarge
+from trio_templar.fanout import INLINE_SUBSCRIBERS, PASS_BYTES, TURN_DELIVERIES, Fanout, RoomChannel
+from trio_templar.frames import Publication
+from trio_templar.hub import Hub, Subscription
+from trio_templar.triggers import Trigger
+
+MANY = INLINE_SUBSCRIBERS + 1
+
+
+def trigger(data: Any, *rooms: str) -> Trigger:
+    publication = DIALECTS["2"].publication(str(data).encode())
+    return Trigger([room.encode() for room in rooms], publication)
+
+
+def size(*triggers: Trigger) -> int:
+    return sum(trigger.publication.size for trigger in triggers)
+
+
+@dataclass
+class Gateway:
+    """A hub, its fan-out, and who listens."""
+
+    fanout: Fanout
+    hub: Hub = field(default_factory=Hub)
+
+    def listen(self, room: str, when_put: Callable[[], object] = lambda: None) -> FakeReceiver:
+        return cast(FakeReceiver, self.subscribe(room, when_put).receiver)
+
+    def subscribe(self, room: str, when_put: Callable[[], object] = lambda: None) -> Subscription:
+        return self.hub.subscribe(room.encode(), FakeReceiver(when_put), b"1")
+
+    def fill(self, room: str, count: int = MANY) -> list[FakeReceiver]:
+        return [self.listen(room) for _ in range(count)]
+
+
+class Standstill:
+    """A nursery whose tasks start when the test says so."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Callable[[], Awaitable[None]]] = []
+
+    def start_soon(self, run: Callable[..., Awaitable[None]], *args: Any) -> None:
+        self.tasks.append(partial(run, *args))
+
+    async def go(self) -> None:
+        while self.tasks:
+            await self.tasks.pop(0)()
+
+
+def make_gateway(nursery: trio.Nursery | Standstill, **bounds: Any) -> Gateway:
+    bounds = {"room_publications": 3, "in_flight_bytes": 10_000, "max_waiting": 2, "wait_seconds": 5, **bounds}
+    hub = Hub()
+    return Gateway(Fanout(hub, cast(trio.Nursery, nursery), **bounds), hub)
+
+
+@asynccontextmanager
+async def running(**bounds: Any) -> AsyncIterator[Gateway]:
+    async with trio.open_nursery() as nursery:
+        yield make_gateway(nursery, **bounds)
+
+
+# Delivery
+
+
+async def test_a_room_with_few_subscribers_hears_at_once_and_keeps_no_channel() -> None:
+    async with running() as gateway:
+        one, two = gateway.listen("car"), gateway.listen("car")
+        assert gateway.fanout.publish_nowait([trigger(1, "car")])
+        assert one.data == two.data == [1]
+        assert gateway.hub.rooms[b"car"].channel is None
+        assert gateway.fanout.in_flight_bytes == 0
+
+
+async def test_a_room_with_many_subscribers_hears_from_a_loop_that_ends() -> None:
+    async with running() as gateway:
+        receivers = gateway.fill("car")
+        assert gateway.fanout.publish_nowait([trigger(1, "car")])
+        assert receivers[0].data == []
+        assert gateway.fanout.in_flight_bytes == size(trigger(1))
+        await settled()
+        assert [receiver.data for receiver in receivers] == [[1]] * MANY
+        assert gateway.hub.rooms[b"car"].channel is None
+        assert gateway.fanout.in_flight_bytes == 0
+
+
+async def test_only_the_rooms_named_hear() -> None:
+    async with running() as gateway:
+        car, ride, bus = (gateway.listen(room) for room in ("car", "ride", "bus"))
+        gateway.fanout.publish_nowait([trigger(1, "car", "nobody", "ride")])
+        assert (car.data, ride.data, bus.data) == ([1], [1], [])
+
+
+async def test_a_room_named_twice_hears_twice() -> None:
+    async with running() as gateway:
+        car = gateway.listen("car")
+        gateway.fanout.publish_nowait([trigger(1, "car", "car")])
+        assert car.data == [1, 1]
+
+
+async def test_nobody_listening_is_no_error() -> None:
+    async with running() as gateway:
+        await gateway.fanout.publish([trigger(1, "nobody"), trigger(2)])
+        await gateway.fanout.publish([])
+        assert (gateway.fanout.triggers, gateway.fanout.publications, gateway.fanout.deliveries) == (2, 0, 0)
+
+
+async def test_what_is_counted() -> None:
+    async with running() as gateway:
+        gateway.fill("car", 3)
+        gateway.listen("ride")
+        gateway.fanout.publish_nowait([trigger(1, "car", "car", "ride"), trigger(2, "nobody")])
+        assert (gateway.fanout.triggers, gateway.fanout.publications, gateway.fanout.deliveries) == (2, 3, 7)
+
+
+async def test_subscribers_hear_in_the_order_they_came() -> None:
+    async with running() as gateway:
+        heard: list[int] = []
+        for number in range(3):
+            gateway.listen("car", partial(heard.append, number))
+        gateway.fanout.publish_nowait([trigger(1, "car")])
+        assert heard == [0, 1, 2]
+
+
+@pytest.mark.parametrize("subscribers", [1, MANY])
+async def test_a_room_hears_in_the_order_of_its_triggers(subscribers: int) -> None:
+    async with running(room_publications=1000) as gateway:
+        receivers = gateway.fill("car", subscribers)
+        for number in range(0, 30, 3):
+            await gateway.fanout.publish([trigger(number, "car"), trigger(number + 1, "car", "ride")])
+            gateway.fanout.publish_nowait([trigger(number + 2, "car")])
+        await settled()
+        assert [receiver.data for receiver in receivers] == [list(range(30))] * subscribers
+
+
+async def test_nothing_overtakes_what_waits_when_subscribers_leave() -> None:
+    async with running() as gateway:
+        subscriptions = [gateway.subscribe("car") for _ in range(MANY)]
+        gateway.fanout.publish_nowait([trigger(1, "car")])
+        for subscription in subscriptions[1:]:
+            gateway.hub.unsubscribe(subscription)
+        gateway.fanout.publish_nowait([trigger(2, "car")])  # few subscribers, but something waits
+        await settled()
+        assert cast(FakeReceiver, subscriptions[0].receiver).data == [1, 2]
+
+
+async def test_publications_that_wait_come_in_one_batch() -> None:
+    async with running() as gateway:
+        receiver = gateway.fill("car")[0]
+        for number in range(3):
+            gateway.fanout.publish_nowait([trigger(number, "car")])
+        await settled()
+        assert (receiver.counts, receiver.data) == ([3], [0, 1, 2])
+
+
+async def test_a_pass_hands_over_a_bounded_number_of_bytes() -> None:
+    async with running(in_flight_bytes=10**6) as gateway:
+        receiver = gateway.fill("car")[0]
+        big = f'"{"x" * (PASS_BYTES // 2)}"'
+        for _ in range(3):
+            gateway.fanout.publish_nowait([trigger(big, "car")])
+        await settled()
+        assert receiver.counts == [2, 1]
+
+
+async def test_publications_of_one_trigger_array_reach_a_small_room_as_one_batch() -> None:
+    async with running() as gateway:
+        receiver = gateway.listen("car")
+        gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+        assert (receiver.counts, receiver.data) == ([3], [0, 1, 2])
+
+
+async def test_who_unsubscribes_during_a_pass_hears_no_more() -> None:
+    async with running() as gateway:
+        last = gateway.subscribe("car")
+        gateway.hub.unsubscribe(last)
+        gateway.listen("car", lambda: gateway.hub.unsubscribe(last))
+        gateway.fill("car")
+        last = gateway.subscribe("car")
+        gateway.fanout.publish_nowait([trigger(1, "car")])
+        await settled()
+        assert cast(FakeReceiver, last.receiver).data == []
+
+
+async def test_who_subscribes_again_to_a_room_made_anew_does_not_hear_what_was_before() -> None:
+    async with running() as gateway:
+        old = [gateway.subscribe("car") for _ in range(MANY)]
+        gateway.fanout.publish_nowait([trigger(1, "car")])
+        for subscription in old:
+            gateway.hub.unsubscribe(subscription)
+        new = gateway.listen("car")
+        gateway.fanout.publish_nowait([trigger(2, "car")])
+        await settled()
+        assert new.data == [2]
+        assert gateway.fanout.in_flight_bytes == 0
+
+
+async def test_a_pass_gives_way_after_a_bounded_number_of_deliveries(autojump_clock: MockClock) -> None:
+    async with running() as gateway:
+        receivers = gateway.fill("car", 3 * TURN_DELIVERIES)
+        delivered: list[int] = []
+
+        async def watch() -> None:
+            while not receivers[-1].data:
+                await trio.lowlevel.checkpoint()
+                delivered.append(gateway.fanout.deliveries)
+
+        gateway.fanout.publish_nowait([trigger(1, "car")])
+        with trio.fail_after(5):
+            await watch()
+        steps = [after - before for before, after in zip([0, *delivered], delivered, strict=False)]
+        assert max(steps) == TURN_DELIVERIES
+
+
+async def test_a_pass_that_is_expensive_lets_in_the_triggers_on_their_way(autojump_clock: MockClock) -> None:
+    async with running(room_publications=100) as gateway:
+        receivers = gateway.fill("car", 1000)
+
+        async def publisher(number: int) -> None:
+            for _ in range(number):
+                await trio.lowlevel.checkpoint()
+            await gateway.fanout.publish([trigger(number, "car")])
+
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(publisher, number)
+        await trio.sleep(1)
+        assert (receivers[0].counts, sorted(receivers[0].data)) == ([8], list(range(8)))
+
+
+# All or nothing
+
+
+def test_a_trigger_that_does_not_fit_everywhere_is_put_nowhere() -> None:
+    nursery = Standstill()
+    gateway = make_gateway(nursery)
+    gateway.fill("car")
+    ride = gateway.listen("ride")
+    assert gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    counted = gateway.fanout.publications, gateway.fanout.in_flight_bytes
+    assert not gateway.fanout.publish_nowait([trigger(1, "ride"), trigger(2, "ride", "car")])
+    assert ride.data == []
+    assert (gateway.fanout.publications, gateway.fanout.in_flight_bytes) == counted
+    assert gateway.fanout.publish_nowait([trigger(1, "ride")])
+
+
+def test_duplicates_count_against_the_bound_of_a_room() -> None:
+    gateway = make_gateway(Standstill())
+    gateway.fill("car")
+    gateway.fanout.publish_nowait([trigger(1, "car")])
+    assert not gateway.fanout.publish_nowait([trigger(2, "car", "car", "car")])
+    assert gateway.fanout.publish_nowait([trigger(2, "car", "car")])
+
+
+def test_what_never_fits_a_room_is_too_large() -> None:
+    gateway = make_gateway(Standstill())
+    ride = gateway.listen("ride")
+    gateway.listen("car")
+    with pytest.raises(TooLarge, match="room_publications"):
+        gateway.fanout.publish_nowait([trigger(0, "ride"), trigger(1, "car", "car", "car", "car")])
+    assert (ride.data, gateway.fanout.triggers) == ([], 0)
+
+
+def test_bytes_in_flight_are_bounded_but_one_trigger_always_fits_an_empty_gateway() -> None:
+    gateway = make_gateway(Standstill(), in_flight_bytes=100)
+    gateway.fill("car")
+    gateway.fill("ride")
+    assert gateway.fanout.publish_nowait([trigger("1" * 200, "car")])
+    assert not gateway.fanout.publish_nowait([trigger(1, "ride")])
+    assert gateway.fanout.in_flight_bytes == size(trigger("1" * 200))
+
+
+async def test_a_trigger_waits_for_a_full_room(autojump_clock: MockClock) -> None:
+    nursery = Standstill()
+    gateway = make_gateway(nursery)
+    receiver = gateway.fill("car")[0]
+    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    async with trio.open_nursery() as publishers:
+        publishers.start_soon(gateway.fanout.publish, [trigger(3, "car")])
+        await trio.sleep(4)
+        assert gateway.hub.rooms[b"car"].channel.waiting == 3
+        await nursery.go()
+    await nursery.go()
+    assert receiver.data == [0, 1, 2, 3]
+
+
+async def test_a_trigger_waits_no_longer_than_it_may(autojump_clock: MockClock) -> None:
+    gateway = make_gateway(Standstill(), wait_seconds=5)
+    gateway.fill("car")
+    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    with pytest.raises(Busy, match="room_publications") as caught:
+        await gateway.fanout.publish([trigger(3, "car")])
+    assert trio.current_time() == 5
+    assert caught.value.retry_after == 1
+    assert gateway.hub.rooms[b"car"].channel.waiting == 3
+
+
+async def test_a_room_is_looked_up_again_after_the_wait(autojump_clock: MockClock) -> None:
+    nursery = Standstill()
+    gateway = make_gateway(nursery)
+    subscriptions = [gateway.subscribe("car") for _ in range(MANY)]
+    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    async with trio.open_nursery() as publishers:
+        publishers.start_soon(gateway.fanout.publish, [trigger(3, "car")])
+        await settled()
+        for subscription in subscriptions:
+            gateway.hub.unsubscribe(subscription)
+        new = gateway.listen("car")
+        await nursery.go()
+    assert new.data == [3]
+
+
+async def test_the_number_of_waiting_triggers_is_bounded(autojump_clock: MockClock) -> None:
+    gateway = make_gateway(Standstill(), max_waiting=2)
+    gateway.fill("car")
+    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+
+    async def publish_in_vain() -> None:
+        with pytest.raises(Busy, match="room_publications"):
+            await gateway.fanout.publish([trigger(3, "car")])
+
+    async with trio.open_nursery() as publishers:
+        for _ in range(2):
+            publishers.start_soon(publish_in_vain)
+        await settled()
+        with pytest.raises(Busy, match="max_triggers_waiting"):
+            await gateway.fanout.publish([trigger(3, "car")])
+        assert trio.current_time() == 0
+
+
+async def test_a_publisher_that_is_cancelled_while_it_waits_publishes_nothing(autojump_clock: MockClock) -> None:
+    nursery = Standstill()
+    gateway = make_gateway(nursery)
+    receiver = gateway.fill("car")[0]
+    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    with trio.move_on_after(1):
+        await gateway.fanout.publish([trigger(3, "car")])
+    await nursery.go()
+    assert receiver.data == [0, 1, 2]
+
+
+async def test_publish_is_a_checkpoint() -> None:
+    gateway = make_gateway(Standstill())
+    with trio.testing.assert_checkpoints():
+        await gateway.fanout.publish([])
+
+
+def test_a_channel_gives_at_least_one_publication_however_large() -> None:
+    channel = RoomChannel(5)
+    large = Publication(b"x" * (PASS_BYTES + 1), b"")
+    channel.send.send_nowait(large)
+    channel.send.send_nowait(large)
+    assert [channel.take(), channel.take(), channel.take()] == [[large], [large], []]
+    channel.close()
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "b", "c", "none"]), max_size=3), min_size=1, max_size=8),
+    st.integers(1, 3),
+)
+async def test_every_room_hears_all_of_its_triggers_in_order(steps: list[list[str]], publishers: int) -> None:
+    subscribers = {"a": 1, "b": MANY, "c": INLINE_SUBSCRIBERS}
+    async with running(room_publications=4, max_waiting=100) as gateway:
+        heard = {room: gateway.fill(room, count) for room, count in subscribers.items()}
+        turns = Sequencer()
+
+        async def publish(first: int) -> None:
+            for number in range(first, len(steps), publishers):
+                async with turns(number):  # in this order they were accepted
+                    await gateway.fanout.publish([trigger(number, *steps[number])])
+
+        async with trio.open_nursery() as nursery:
+            for first in range(publishers):
+                nursery.start_soon(publish, first)
+        await settled()
+    for room, receivers in heard.items():
+        expected = [number for number, rooms in enumerate(steps) for each in rooms if each == room]
+        assert [receiver.data for receiver in receivers] == [expected] * len(receivers)
+    assert gateway.fanout.in_flight_bytes == 0
