@@ -127,7 +127,12 @@ def draw(report: Report, folder: Path, many: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     cost = [f"us_{many}", "us_1"]
     for name, title, keys, legend in (
-        ("compare-cpu", "Server CPU per delivery, µs (less is better)", cost, [f"{many} publishers at once", "1"]),
+        (
+            "compare-cpu",
+            "Server CPU per delivery, µs (less is better)",
+            cost,
+            [f"{many} publishers at once", "1 publisher"],
+        ),
         ("compare-memory", "Memory per idle connection, KB (less is better)", ["kb_per_connection"], []),
     ):
         rows = [(case, [report.spread(case, key).median for key in keys]) for case in report.cases]

@@ -78,7 +78,7 @@ def test_a_peer_that_is_not_installed_says_what_is_missing(
     monkeypatch.setattr("bench.peers.peer.ENVIRONMENTS", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     module = importlib.import_module(f"bench.peers.{peer}")
-    with pytest.raises(NotInstalledError, match="apt-get install|--install|on the PATH"), module.PEER.start(1):
+    with pytest.raises(NotInstalledError, match=r"apt-get install|--install|on the PATH"), module.PEER.start(1):
         pass
 
 
