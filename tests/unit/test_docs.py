@@ -1,0 +1,138 @@
+"""What the documentation says, held against the code."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trio_templar import Settings, errors
+from trio_templar.dialects import DIALECTS
+from trio_templar.errors import ClientError, Close
+from trio_templar.http_api import STATUS
+from trio_templar.settings import options
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+# A code block whose lines are those of a file: `<!-- from PATH -->` before it.
+QUOTED = re.compile(r"<!-- from (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
+# What a type checker or linter is told is not for the reader.
+ASIDE = re.compile(r"  # (?:type: ignore|noqa).*")
+
+
+def quotations() -> Iterator[tuple[str, str, str]]:
+    for page in PAGES:
+        for path, block in QUOTED.findall(page.read_text()):
+            yield page.name, path, block
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize(("name", "path", "block"), list(quotations()))
+def test_a_quoted_block_is_in_its_file(name: str, path: str, block: str) -> None:
+    assert block in ASIDE.sub("", page(path)), f"{name} quotes {path} differently"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text()):
+        file, _, anchor = target.partition("#")
+        found = path.parent / file if file else path
+        assert found.exists(), target
+        titles = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [title.lower().replace(" ", "-") for title in titles], target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_option_that_is_named_exists(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if re.search("trio[_-]templar serve|^[^$]*`--", line)]
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(lines)))
+    assert named <= {option.flag for option in options()} | {"--config", "--no-demo", "--help"}
+
+
+def test_the_page_of_settings_is_what_the_settings_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs/make_settings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.page(), "run `python docs/make_settings.py`"
+    assert all(f"| `{option.flag}` |" in module.page() for option in options())
+
+
+def test_the_readme_has_the_defaults_right() -> None:
+    rows = re.findall(r"^\| `(--[a-z-]+)` \| `([^`]+)` \|", page("README.md"), re.MULTILINE)
+    assert len(rows) > 3
+    assert dict(rows).items() <= {option.flag: option.default_text for option in options()}.items()
+
+
+def test_the_example_file_is_a_good_one() -> None:
+    Settings(**tomllib.loads(page("examples/gateway.toml")))
+
+
+def test_every_way_to_end_a_connection_is_in_the_table() -> None:
+    closes = [value for value in vars(errors).values() if isinstance(value, Close)]
+    assert len(closes) > 10
+    for close in closes:
+        assert f"| {close.code} | `{close.reason}` |" in page("docs/operating.md")
+
+
+def test_every_status_of_the_trigger_address_is_in_the_tables() -> None:
+    for status in {200, *(status for _, status in STATUS)}:
+        assert f"\n| {status} |" in page("README.md")
+        assert f"\n| {status}" in page("docs/operating.md").partition("### Of the trigger address")[2]
+
+
+def test_every_status_of_the_websocket_address_is_in_the_table() -> None:
+    table = page("docs/operating.md").partition("### Of the trigger address")[0]
+    sources = "".join(page(f"trio_templar/{name}.py") for name in ("handshake", "reception"))
+    used = {*re.findall(r"HandshakeError\((\d{3})", sources), "401", "403", "503"}
+    assert len(used) > 7
+    for status in used:
+        assert re.search(rf"^\| (?:\d+, )?{status}\b", table, re.MULTILINE), status
+
+
+def test_every_error_a_client_can_get_is_in_the_table() -> None:
+    sources = "".join(page(f"trio_templar/{name}.py") for name in ("dialects", "session"))
+    codes = set(re.findall(r'ClientError\(\s*"([a-z-]+)"', sources))
+    assert len(codes) > 7
+    table = page("docs/wire.md").partition("The messages of an error")[2]
+    assert all(f"`{code}`" in table for code in codes)
+
+
+@pytest.mark.parametrize("name", ["2", "3"])
+def test_the_frames_are_those_of_the_dialects(name: str) -> None:
+    dialect = DIALECTS[name]  # type: ignore[index]  # one of both
+    publication = dialect.publication(b"[1.50]")
+    frames = [
+        dialect.welcome([{"target": "car"}]),
+        dialect.success("1"),
+        dialect.error(ClientError("room-not-found", "1"), "ID"),
+        (publication.left + b"1" + publication.right).decode(),
+        dialect.refusal() or "pong",
+    ]
+    rows = page("docs/wire.md")
+    assert [frame for frame in frames if f"`{frame}`" not in rows] == []
+
+
+def test_the_log_lines_are_those_of_the_code() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "trio_templar").glob("*.py"))
+    rows = re.findall(r"^\| `([^`]+)`.* \| (?:info|warning|error) \|", page("docs/operating.md"), re.MULTILINE)
+    assert len(rows) > 8
+    for row in rows:
+        event = row.removesuffix(" …").removeprefix("connect ")
+        assert event in code, row
+
+
+def test_readme_has_one_command_to_try_and_one_to_test() -> None:
+    commands = re.findall(r"```sh\n(python -m pip install .*)\n```", page("README.md"))
+    assert commands == [
+        "python -m pip install . && python -m trio_templar serve --demo",
+        "python -m pip install -e '.[test]' && python -m pytest",
+    ]
