@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -15,10 +16,12 @@ import httpx
 import msgspec
 import trio
 
-from trio_templar.errors import BackendError, Busy, Refused, SettingsError, Unavailable
+from trio_templar.errors import BackendError, Busy, Refused, SettingsError, TemplarError, Unavailable
 from trio_templar.forwarding import ClientRequest, Header
 from trio_templar.rooms import Room
 from trio_templar.settings import Settings
+
+logger = logging.getLogger("trio_templar.backend")
 
 Bootstrap = Callable[[ClientRequest], Awaitable[Mapping[str, Any]]]
 
@@ -87,6 +90,11 @@ class Gate:
                     answer = await self._bootstrap(request)
             except trio.TooSlowError as error:
                 raise Unavailable(f"the API did not answer within {self._seconds:g} s") from error
+            except TemplarError:
+                raise
+            except Exception as error:  # a bootstrap may be foreign code
+                logger.exception("the bootstrap crashed")
+                raise Unavailable("the API failed") from error
         return admission(answer, self._user_id_path)
 
 

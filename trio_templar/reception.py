@@ -39,14 +39,14 @@ class Reception:
         self._settings = settings
         self._gate = gate
         self._refuses_by_message = refuses_by_message
-        self._reading: set[trio.CancelScope] = set()
+        self._arriving: set[trio.CancelScope] = set()
         self._closed = False
         self.clients = 0
 
     def close(self) -> None:
-        """Let nobody in any more: who has not said what it wants is dropped, who has gets 503."""
+        """Let nobody in any more: who is on the way in gets 503."""
         self._closed = True
-        for scope in self._reading:
+        for scope in self._arriving:
             scope.cancel()
 
     async def let_in(self, stream: trio.abc.Stream) -> Guest | None:
@@ -59,8 +59,6 @@ class Reception:
             upgrade = await self._read_upgrade(stream, host)
             inbox = bytearray(upgrade.early)
             admission = await self._ask(upgrade.request, stream, inbox)
-            if self._closed:
-                raise busy("the gateway is stopping")
         except PeerLeft:
             log(logger, logging.INFO, "left before it was let in", peer=address)
         except HandshakeError as error:
@@ -74,11 +72,11 @@ class Reception:
     async def _read_upgrade(self, stream: trio.abc.Stream, host: str) -> Upgrade:
         settings = self._settings
         with trio.move_on_after(settings.handshake_seconds) as scope:
-            self._reading.add(scope)
+            self._arriving.add(scope)
             try:
                 upgrade = await read_upgrade(stream, settings.path, host, settings.max_handshake_bytes)
             finally:
-                self._reading.discard(scope)
+                self._arriving.discard(scope)
         if scope.cancelled_caught:
             if self._closed:
                 raise busy("the gateway is stopping")
@@ -115,12 +113,17 @@ class Reception:
         """Ask the backend, and stop asking when the client leaves; what it sends meanwhile is kept, within bounds."""
         answer: Admission | TemplarError = PeerLeft()
         async with trio.open_nursery() as nursery:
+            self._arriving.add(nursery.cancel_scope)
             nursery.start_soon(self._keep_early, stream, inbox, nursery.cancel_scope)
             try:
                 answer = await self._gate.admit(request)
             except TemplarError as error:
                 answer = error
+            finally:
+                self._arriving.discard(nursery.cancel_scope)
             nursery.cancel_scope.cancel()
+        if self._closed:
+            raise busy("the gateway is stopping")
         if isinstance(answer, TemplarError):
             raise answer
         return answer

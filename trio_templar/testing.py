@@ -222,7 +222,11 @@ class House:
     ) -> WebsocketClient:
         """Return a client with an open websocket. Raises Rejected: if it is not let in."""
         client = WebsocketClient(self.listener.connect(make_pair))
-        await client.open(target, headers)
+        try:
+            await client.open(target, headers)
+        except (Rejected, Closed):
+            await trio.aclose_forcefully(client.stream)
+            raise
         return client
 
     async def subscriber(self, request_id: Any, room: Room) -> WebsocketClient:

@@ -73,7 +73,7 @@ async def test_what_a_browser_sends_is_well_formed() -> None:
 
 
 @given(st.lists(st.integers(1, 200), max_size=10), st.booleans())
-async def test_a_request_may_come_in_any_pieces(cuts: list[int], early: bool) -> None:  # noqa: FBT001
+async def test_a_request_may_come_in_any_pieces(cuts: list[int], early: bool) -> None:
     data = head() + (b"frames" if early else b"")
     chunks = []
     for cut in cuts:
@@ -121,7 +121,7 @@ async def test_another_method_is_not_allowed(method: str) -> None:
     ],
     ids=repr,
 )
-async def test_no_websocket_13_is_an_upgrade_required(changes: dict[str, str | None]) -> None:
+async def test_no_websocket_13_is_an_upgrade_required(changes: dict[str, Any]) -> None:
     error = await refusal(head(**changes))
     assert error.status == 426
     assert {name for name, _ in error.headers} & {"Upgrade", "Sec-WebSocket-Version"}
@@ -203,8 +203,7 @@ def origin_refusal(origin: str | None, host: str | None = "app.example", allowed
     try:
         check_origin(ClientRequest("/ws/", headers), allowed)
     except HandshakeError as error:
-        assert error.status == 403
-        return error.hint
+        return error.hint if error.status == 403 else f"{error.status}"
     return None
 
 

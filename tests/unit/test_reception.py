@@ -1,0 +1,398 @@
+"""The reception: who is let in, what the others are told, and that nothing of them stays behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+
+from tests.unit.conftest import CAR, quiet, settled
+from tests.unit.test_handshake import head
+from trio_templar import BackendError, ClientRequest, Close, Refused, Unavailable
+from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
+
+
+async def rejection(house: House, headers: dict[str, str] | None = None, target: str = "/ws/") -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        await house.connect(headers, target=target)
+    return caught.value
+
+
+async def answer(house: House, data: bytes) -> bytes:
+    """Send `data` and return all that comes until the gateway ends the connection."""
+    stream = house.listener.connect()
+    await stream.send_all(data)
+    return await rest(stream)
+
+
+async def rest(stream: trio.abc.ReceiveStream) -> bytes:
+    received = b""
+    try:
+        while data := await stream.receive_some():
+            received += bytes(data)
+    except trio.BrokenResourceError:
+        pass
+    return received
+
+
+def lines(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    return [getattr(record, "fields", {}) for record in caplog.records if record.getMessage() == event]
+
+
+async def test_an_admitted_client_is_welcomed_with_its_rooms(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR, {"x": "*"}])) as house:
+        client = await house.connect()
+        assert await client.receive_text() == json.dumps({"allowed_rooms": [CAR, {"x": "*"}]})
+
+
+async def test_the_backend_is_asked_with_the_request_of_the_client(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        await house.connect({"Cookie": "sessionid=1"}, target="/ws?token=a")
+        (request,) = house.backend.requests
+        assert (request.target, request.header(b"cookie"), request.param("token")) == ("/ws?token=a", b"sessionid=1", b"a")
+
+
+async def test_the_101_comes_after_the_backends_answer(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        house.backend.seconds = 3
+        await house.connect()
+        assert trio.current_time() == 3
+
+
+async def test_the_answer_to_an_upgrade_is_the_handshake_and_nothing_more(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        stream = house.listener.connect()
+        await stream.send_all(head(Sec_WebSocket_Extensions="permessage-deflate", Sec_WebSocket_Protocol="chat"))
+        await settled()
+        response, _, frame = bytes(await stream.receive_some()).partition(b"\r\n\r\n")
+        assert response.startswith(b"HTTP/1.1 101 ")
+        names = {line.partition(b":")[0].lower() for line in response.splitlines()[1:]}
+        assert names == {b"upgrade", b"connection", b"sec-websocket-accept"}
+        assert b"FghBt7xLTWYmI5bKfpjHLgtSvFM=" in response or b"Sec-WebSocket-Accept" in response
+        if not frame:
+            frame = bytes(await stream.receive_some())
+        assert frame[2:] == b'{"allowed_rooms": []}'
+
+
+# What comes before the 101
+
+
+async def test_messages_that_come_early_are_answered_after_the_welcome(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        house.backend.seconds = 1
+        client = WebsocketClient(house.listener.connect())
+        subscribe = b'{"type":"subscribe","requestId":1,"room":{"target":"car"}}'
+        masked = b"\x81" + bytes([0x80 | len(subscribe)]) + bytes(4) + subscribe
+        assert len(subscribe) < 126
+        early = [masked[:10], masked[10:] + b"\x81\x84" + bytes(4) + b"ping"]
+        await client.stream.send_all(head(Sec_WebSocket_Key="AAAAAAAAAAAAAAAAAAAAAA==") + early[0])
+        await trio.sleep(0.5)
+        await client.stream.send_all(early[1])
+        await trio.sleep(1)
+        received = bytes(await client.stream.receive_some())
+        while b"pong" not in received:
+            received += bytes(await client.stream.receive_some())
+        welcome, success, pong = (received.find(text) for text in (b"allowed_rooms", b"success", b"pong"))
+        assert 0 < welcome < success < pong
+
+
+async def test_what_comes_early_is_bounded(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_message_bytes=1000)) as house:
+        house.backend.seconds = 10
+        stream = house.listener.connect(lockstep_stream_pair)
+        await stream.send_all(head())
+        with trio.move_on_after(5) as scope:
+            for _ in range(100):
+                await stream.send_all(b"x" * 100)
+        assert scope.cancelled_caught, "the gateway stopped reading"
+
+
+async def test_a_client_that_leaves_during_the_bootstrap_is_noticed(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    asked: list[str] = []
+
+    async def bootstrap(request: ClientRequest) -> dict[str, Any]:
+        asked.append("asked")
+        try:
+            await trio.sleep_forever()
+        finally:
+            asked.append("cancelled")
+        raise AssertionError
+
+    backend: Any = bootstrap
+    async with open_gateway(quiet(), backend=backend) as house:
+        stream = house.listener.connect()
+        await stream.send_all(head())
+        await settled()
+        assert asked == ["asked"]
+        await stream.aclose()
+        await settled()
+        assert asked == ["asked", "cancelled"]
+        assert trio.current_time() == 0
+    assert len(caplog.records) == 1
+    assert len(lines(caplog, "left before it was let in")) == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 30, len(head()) - 1])
+async def test_a_client_that_leaves_earlier_is_one_line_in_the_log(
+    size: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_gateway(quiet()) as house:
+        stream = house.listener.connect()
+        await stream.send_all(head()[:size])
+        await stream.aclose()
+        await settled()
+    assert [record.getMessage() for record in caplog.records] == ["left before it was let in"]
+
+
+# The backend's word
+
+
+@pytest.mark.parametrize(("status", "answered"), [(401, 401), (403, 403), (302, 403), (404, 403), (429, 403)])
+async def test_dialect_2_refuses_over_http(status: int, answered: int, autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        house.backend.error = Refused(status)
+        assert (await rejection(house)).status == answered
+
+
+async def test_dialect_3_refuses_in_a_message_and_closes(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_gateway(quiet(dialect="3")) as house:
+        house.backend.error = Refused(401)
+        client = await house.connect()
+        assert await client.receive_text() == '{"is_authorized": false}'
+        with pytest.raises(Closed) as caught:
+            await client.receive()
+        assert caught.value.close.code == 1000
+        await client.stream.aclose()
+        await settled()
+        assert house.gateway.statistics().connections == 0
+    assert [record.getMessage() for record in caplog.records] == ["refused"]
+
+
+@pytest.mark.parametrize("dialect", ["2", "3"])
+async def test_a_backend_that_is_down_is_a_503_and_a_warning(
+    dialect: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_gateway(quiet(dialect=dialect)) as house:
+        house.backend.error = Unavailable("the API is down: ConnectError")
+        rejected = await rejection(house)
+    assert (rejected.status, rejected.headers["retry-after"]) == (503, "1")
+    (line,) = lines(caplog, "refused")
+    assert (line["status"], line["why"]) == (503, "the API is down: ConnectError")
+
+
+@pytest.mark.parametrize("dialect", ["2", "3"])
+async def test_a_backend_that_is_slow_is_a_503_to_the_digit(dialect: str, autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(dialect=dialect, bootstrap_seconds=7)) as house:
+        house.backend.seconds = 8
+        rejected = await rejection(house)
+        assert (rejected.status, trio.current_time()) == (503, 7)
+        assert "7 s" in rejected.body
+
+
+@pytest.mark.parametrize("dialect", ["2", "3"])
+@pytest.mark.parametrize("allowed", [{}, "rooms", 1, False])
+async def test_nonsense_is_a_502_that_says_which(
+    dialect: str, allowed: Any, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_gateway(quiet(dialect=dialect)) as house:
+        house.backend.answer = {"allowed_rooms": allowed}
+        rejected = await rejection(house)
+    assert (rejected.status, lines(caplog, "refused")[0]["why"]) == (502, "allowed_rooms is no list")
+
+
+async def test_a_backend_error_is_a_502(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        house.backend.error = BackendError("the bootstrap answer is not JSON")
+        assert (await rejection(house)).status == 502
+
+
+async def test_an_allowed_room_that_is_no_object_is_a_502_or_a_refusal(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        house.backend.answer = {"allowed_rooms": [CAR, "foo"]}
+        rejected = await rejection(house)
+        assert (rejected.status, rejected.body) == (502, "allowed_rooms[1] is no object\n")
+    async with open_gateway(quiet(dialect="3")) as house:
+        house.backend.answer = {"allowed_rooms": ["foo"]}
+        assert await (await house.connect()).receive() == {"is_authorized": False}
+
+
+@pytest.mark.parametrize("error", [ValueError("secret of ours"), OSError(5, "secret of ours"), KeyError("secret")])
+async def test_a_bootstrap_that_crashes_is_a_503_that_says_nothing_and_a_traceback_in_the_log(
+    error: Exception, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_gateway(quiet()) as house:
+        house.backend.error = error
+        rejected = await rejection(house)
+        assert rejected.status == 503
+        assert "secret" not in rejected.body
+        house.backend.error = None
+        assert await house.connect()
+    assert sum(record.exc_info is not None for record in caplog.records) == 1
+
+
+async def test_rooms_that_json_cannot_carry_end_that_connection_alone(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_gateway(quiet()) as house:
+        house.backend.answer = {"allowed_rooms": [{"x": object()}]}
+        with pytest.raises(Closed):
+            await (await house.connect()).receive()
+        house.backend.answer = {}
+        assert await (await house.connect()).receive() == {"allowed_rooms": []}
+    assert lines(caplog, "close")[0]["code"] == 1011
+    assert sum(record.exc_info is not None for record in caplog.records) == 1
+
+
+# Bounds
+
+
+async def test_a_storm_of_clients_is_told_to_come_back_at_once(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_bootstraps=2, max_bootstraps_waiting=3)) as house:
+        house.backend.seconds = 4
+        outcomes: list[tuple[float, str]] = []
+
+        async def come() -> None:
+            try:
+                await house.connect()
+                outcomes.append((trio.current_time(), "in"))
+            except Rejected as rejected:
+                outcomes.append((trio.current_time(), str(rejected.status)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(7):
+                nursery.start_soon(come)
+        assert sorted(outcomes) == [(0, "503"), (0, "503"), (4, "in"), (4, "in"), (8, "in"), (8, "in"), (12, "in")]
+
+
+async def test_the_time_of_a_bootstrap_counts_from_its_slot(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_bootstraps=1, bootstrap_seconds=5)) as house:
+        house.backend.seconds = 4
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(house.connect)
+        assert trio.current_time() == 12
+
+
+async def test_one_connection_too_many_is_a_503(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_connections=2)) as house:
+        first = await house.connect()
+        await house.connect()
+        rejected = await rejection(house)
+        assert (rejected.status, rejected.body) == (503, "too many connections (max_connections)\n")
+        assert len(house.backend.requests) == 2
+        await first.receive()
+        await first.aclose()
+        await settled()
+        await house.connect()
+
+
+async def test_a_head_over_its_bytes_is_a_431(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_handshake_bytes=1000)) as house:
+        assert (await answer(house, head(X="x" * 100_000))).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_head_that_comes_byte_by_byte_has_a_deadline(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(handshake_seconds=10)) as house:
+        stream = house.listener.connect()
+
+        async def trickle() -> None:
+            for byte in head():
+                await stream.send_all(bytes([byte]))
+                await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trickle)
+            received = b""
+            while data := await stream.receive_some():
+                received += bytes(data)
+            assert (trio.current_time(), received.split(b"\r\n")[0]) == (10, b"HTTP/1.1 408 Request Timeout")
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_does_not_read_its_refusal_is_left(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(goodbye_seconds=2, max_connections=1)) as house:
+        stream = house.listener.connect(lockstep_stream_pair)
+        await stream.send_all(b"nonsense\r\n\r\n")
+        await trio.sleep(1.9)
+        assert (await rejection(house)).status == 503, "it counts as long as it is there"
+        await trio.sleep(0.2)
+        assert await house.connect()
+
+
+# Pages and paths
+
+
+async def test_other_paths_are_not_found_and_other_requests_answered(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        assert (await rejection(house, target="/other/")).status == 404
+        assert (await answer(house, b"GET /ws/ HTTP/1.1\r\nHost: a\r\n\r\n")).startswith(b"HTTP/1.1 426 ")
+        assert (await answer(house, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
+        assert (await answer(house, b"\x00\xff\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert house.backend.requests == []
+
+
+async def test_a_page_of_another_host_is_refused_and_the_log_names_the_option(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_gateway(quiet()) as house:
+        assert (await rejection(house, {"Origin": "https://evil.example"})).status == 403
+        assert house.backend.requests == []
+    (line,) = lines(caplog, "refused")
+    assert line["hint"] == "--allowed-origin https://evil.example would let it in"
+
+
+# The end
+
+
+async def test_a_client_in_its_handshake_when_the_gateway_stops_is_told_so_at_once(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        stream = house.listener.connect()
+        await stream.send_all(head()[:20])
+        await settled()
+        house.gateway.stop()
+        assert (await rest(stream)).startswith(b"HTTP/1.1 503 ")
+        await stream.aclose()
+        await house.served.wait()
+        assert trio.current_time() == 0
+
+
+async def test_a_client_in_its_bootstrap_when_the_gateway_stops_is_told_so_at_once(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        house.backend.seconds = 9
+        stream = house.listener.connect()
+        await stream.send_all(head())
+        await settled()
+        house.gateway.stop()
+        assert (await rest(stream)).startswith(b"HTTP/1.1 503 ")
+        await stream.aclose()
+        await house.served.wait()
+        assert trio.current_time() == 0
+
+
+async def test_a_close_never_comes_before_the_101(autojump_clock: MockClock) -> None:
+    for turns in range(30):
+        async with open_gateway(quiet()) as house:
+            client, server = memory_stream_pair()
+            stream = house.listener.connect(lambda pair=(client, server): pair)  # type: ignore[misc]
+            await stream.send_all(head())
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            house.gateway.stop()
+            received = await rest(stream)
+            await stream.aclose()
+            assert received == b"" or received.startswith(b"HTTP/1.1 "), turns
+
+
+def test_a_closed_says_how() -> None:
+    assert str(Closed(Close(1012, "bye"))) == "1012 bye"
