@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from bench.load import Client, Publication
+from bench.load import Client
+from bench.publisher import Publication
 from bench.wire import MARK, TOKEN_BYTES
 
 Tokens = list[str]

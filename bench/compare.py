@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import limit, options
-from bench.load import Client, Load, Publisher
+from bench.load import Client, Load
 from bench.peers import broadcast, centrifugo, channels, high_templar_2, high_templar_3, nchan, socketio
 from bench.peers.peer import NotInstalledError, Peer
 from bench.phase import Figures, Stopwatch, delivered, joined, one_room, publications, publish
 from bench.picture import bars
 from bench.process import ServerFailedError, pin_generator
+from bench.publisher import Publisher
 from bench.report import Column, Report
 from bench.target import Target, gateway, settle
 from bench.wire import ENVELOPE_BYTES
@@ -79,11 +80,11 @@ def full_room(
     """Publish to one room, with one publisher and with many."""
     triggers = max(args.publishers, round(args.triggers * peer.share))
     one_room(target, load, clients, 1, min(_WARM_UP, triggers), size)
-    figures: Figures = {"lost": 0, "duplicated": 0, "disordered": 0, "strange": 0, "generator_bound": False}
+    figures: Figures = {"lost": 0, "duplicated": 0, "disordered": 0, "strange": 0, "generator_bound": 0, "disturbed": 0}
     for count in (1, args.publishers):
         run = one_room(target, load, clients, count, triggers, size)
         figures |= {f"us_{count}": run["us_per_delivery"], f"p99_ms_{count}": run["p99_ms"], f"run_{count}": run}
-        for fault in ("lost", "duplicated", "disordered", "strange", "generator_bound"):
+        for fault in ("lost", "duplicated", "disordered", "strange", "generator_bound", "disturbed"):
             figures[fault] += run[fault]
     return figures
 

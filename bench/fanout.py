@@ -13,9 +13,9 @@ import argparse
 from collections.abc import Sequence
 
 from bench import limit, options
-from bench.load import Publisher
 from bench.phase import Figures, Stopwatch, delivered, joined, one_room, publications, publish
 from bench.process import pin_generator
+from bench.publisher import Publisher
 from bench.report import Column, Report
 from bench.target import Target, gateway
 

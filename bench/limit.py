@@ -18,9 +18,10 @@ from pathlib import Path
 
 from bench import options
 from bench.check import check
-from bench.load import Client, Load, Publication, connect
+from bench.load import Client, Load, connect
 from bench.phase import WINDOW, Figures
 from bench.process import Process, module, pin_generator, running
+from bench.publisher import Publication
 from bench.report import Column, Report
 from bench.wire import ENVELOPE_BYTES, Step, data_of, server_frame
 

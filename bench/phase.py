@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.check import check
-from bench.load import Client, Load, Publication, Publisher, connect
-from bench.process import Cpu
+from bench.load import Client, Load, connect
+from bench.process import Cpu, core_busy_seconds
+from bench.publisher import Publication, Publisher
 from bench.target import Target, settle
 from bench.wire import data_of
 
@@ -16,33 +17,39 @@ Figures = dict[str, Any]
 
 # The generator is the bottleneck of a run in which its own core was busier than this.
 BUSY = 0.9
+# Something else ran on the core of the server for more than this part of the time: the run says less.
+DISTURBED = 0.1
 WINDOW = 128
 
 
 class Stopwatch:
-    """Wall time, CPU of the server, and how busy the generator was, between `with` and its end."""
+    """Wall time, CPU of the server, of others on its core, and of the generator, between `with` and its end."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
 
     def __enter__(self) -> "Stopwatch":
         gc.disable()  # the generator keeps millions of small objects; collecting them would show as latency
+        self._core = core_busy_seconds()
         self._cpu, self._own, self._wall = self._target.cpu(), time.process_time(), time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.monotonic() - self._wall
         self.cpu: Cpu = self._target.cpu() - self._cpu
+        self.others_busy = max(0.0, core_busy_seconds() - self._core - self.cpu.total) / self.seconds
         self.generator_busy = (time.process_time() - self._own) / self.seconds
         gc.enable()
 
     def figures(self) -> Figures:
-        """Return what was measured, and whether the generator was what limited it."""
+        """Return what was measured, and whether something else than the server limited it."""
         return {
             "seconds": self.seconds,
             "cpu_user": self.cpu.user,
             "cpu_system": self.cpu.system,
             "server_busy": self.cpu.total / self.seconds,
+            "others_busy": self.others_busy,
+            "disturbed": self.others_busy > DISTURBED,
             "generator_busy": self.generator_busy,
             "generator_bound": self.generator_busy > BUSY,
         }

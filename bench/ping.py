@@ -10,9 +10,10 @@ import time
 from collections.abc import Sequence
 
 from bench import options
-from bench.load import Client, Load, Publisher, connect
+from bench.load import Client, Load, connect
 from bench.phase import Figures, Stopwatch, joined, publications, publish
 from bench.process import pin_generator
+from bench.publisher import Publisher
 from bench.report import Column, Report
 from bench.target import Target, gateway
 from bench.wire import server_frame, text_frame

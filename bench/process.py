@@ -113,6 +113,13 @@ def running(
             _end(popen)
 
 
+def core_busy_seconds(core: int = SERVER_CORE) -> float:
+    """Return how long `core` has not been idle since the start of the machine, time taken by a hypervisor included."""
+    line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, line.split()[1:])
+    return (user + nice + system + irq + softirq + steal) * _TICK_SECONDS
+
+
 def module(name: str, *arguments: str) -> list[str]:
     """Return the command that runs a Python module with this interpreter."""
     return [sys.executable, "-m", name, *arguments]

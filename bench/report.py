@@ -99,7 +99,7 @@ class Report:
         return self.spread(case, column.key).text(column.digits, ranges=self.ranges)
 
     def warnings(self) -> list[str]:
-        """Say which cases had faults, and in which the generator was the bottleneck."""
+        """Say which cases had faults, in which the generator was the bottleneck, and which were disturbed."""
         said = []
         for case, runs in self.cases.items():
             faults = {key: sum(run.get(key, 0) for run in runs) for key in _FAULTS}
@@ -107,6 +107,8 @@ class Report:
                 said.append(f"FAULTS in {case}: " + ", ".join(f"{n} {key}" for key, n in faults.items() if n))
             if bound := sum(bool(run.get("generator_bound")) for run in runs):
                 said.append(f"generator-bound: {bound} of {len(runs)} runs of {case}")
+            if disturbed := sum(bool(run.get("disturbed")) for run in runs):
+                said.append(f"disturbed by others on the server's core: {disturbed} of {len(runs)} runs of {case}")
         return said
 
     def as_json(self) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 
 from bench import options
-from bench.load import Publication, Publisher
 from bench.phase import Figures, Stopwatch, delivered, joined, publish
 from bench.process import pin_generator
+from bench.publisher import Publication, Publisher
 from bench.report import Column, Report
 from bench.target import Target, gateway, trigger
 from bench.wire import data_of, post

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from bench import options
-from bench.load import Client, Load, Publisher
+from bench.load import Client, Load
 from bench.phase import Figures, Stopwatch, delivered, joined, publications, publish
 from bench.process import pin_generator
+from bench.publisher import Publisher
 from bench.report import Column, Report
 from bench.target import Target, gateway
 

@@ -15,9 +15,10 @@ import pytest
 from bench import __main__ as everything
 from bench import compare
 from bench.check import check
-from bench.load import Client, Load, Publication, answer_bytes
+from bench.load import Client, Load
 from bench.peers.peer import NotInstalledError, Peer
 from bench.picture import bars
+from bench.publisher import Publication, answer_bytes
 from bench.report import Column, Report
 from bench.target import Target
 from bench.wire import Step, data_of, server_frame, text_frame
