@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -78,7 +79,9 @@ class _Server(TCPServer):
     _left = False
 
     async def protocol_send(self, event: Event) -> None:
-        if not (self._left and isinstance(event, Updated)):  # which would start the idle time
+        if self._left and isinstance(event, Updated):  # which would start the idle time
+            return
+        with suppress(trio.BusyResourceError):  # the reading side is closing the socket at this moment
             await super().protocol_send(event)
 
     async def _read_data(self) -> None:
