@@ -66,6 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, body = self.server.api.answer(call)
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")  # so that tests can count the descriptors of the gateway
         self.end_headers()
         self.wfile.write(body)
 

@@ -64,9 +64,9 @@ def closing(client: ClientConnection) -> tuple[int, str]:
 def request(
     url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, method: str | None = None
 ) -> tuple[int, bytes, Mapping[str, str]]:
-    """Make one HTTP request without any proxy and return status, body and headers."""
+    """Make one HTTP request without any proxy and return status, body and headers. A body is JSON unless said."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    asked = urllib.request.Request(url, body, dict(headers or {}), method=method)
+    asked = urllib.request.Request(url, body, {"Content-Type": "application/json", **(headers or {})}, method=method)
     try:
         with opener.open(asked, timeout=PATIENCE_SECONDS) as response:
             return response.status, response.read(), dict(response.headers)
@@ -78,7 +78,7 @@ def request(
 def trigger(gateway: GatewayProcess, data: Any, *rooms: Any) -> None:
     """Publish as a plain backend would."""
     body = json.dumps({"data": data, "rooms": list(rooms) or [CAR]}).encode()
-    assert request(gateway.trigger_url, body, {"Content-Type": "application/json"})[:2] == (200, b"publish success")
+    assert request(gateway.trigger_url, body)[:2] == (200, b"publish success")
 
 
 def head(gateway: GatewayProcess, *headers: str, path: str = "/ws/") -> bytes:
