@@ -1,0 +1,118 @@
+"""The files of examples/, used as the documentation says: by a publisher, a browser and nginx."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.e2e.browser import CHROMIUM, run_browser
+from tests.e2e.clients import connect, receive, request, subscribe
+from tests.e2e.processes import ROOT, GatewayProcess, Process, eventually, gateway
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+EXAMPLES = ROOT / "examples"
+NEWS = {"target": "news"}
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[GatewayProcess]:
+    """A gateway with users and rooms of its own, open to pages from anywhere."""
+    with gateway("--demo", "--allowed-origin=null") as process:
+        yield process
+
+
+def test_the_publisher_publishes_one_some_and_many(demo: GatewayProcess) -> None:
+    with connect(f"{demo.websocket_url}?token=ada") as client:
+        receive(client)
+        subscribe(client, "n", NEWS)
+        program = Process([sys.executable, str(EXAMPLES / "publish.py"), demo.trigger_url])
+        assert program.wait() == 0, program.log.all
+        assert program.output.all == ["publish success", "publish success", "publish success: 3"]
+        assert [json.loads(receive(client))["data"] for _ in range(6)] == [{"text": "one"}, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here; on Debian: apt install chromium")
+def test_the_browser_client_listens_and_stops_listening(demo: GatewayProcess, tmp_path: Path) -> None:
+    module = base64.b64encode((EXAMPLES / "client.js").read_bytes()).decode()
+    car_1, car_2 = {"target": "car", "car": 1}, {"target": "car", "car": 2}
+    with run_browser(tmp_path) as browser, browser.page() as page:
+        page.evaluate(
+            f"import('data:text/javascript;base64,{module}').then(({{connect}}) => {{"
+            f"  const client = connect('{demo.websocket_url}?token=ada');"
+            "  globalThis.got = [];"
+            f"  globalThis.leave = client.subscribe({json.dumps(car_1)}, (data) => got.push(['one', data]));"
+            f"  client.subscribe({json.dumps(car_2)}, (data) => got.push(['two', data]));"
+            "})"
+        )
+
+        def publish_until_got(sent: str, rooms: object, count: int) -> object:
+            """A page says nowhere that it is subscribed, so publish until it hears something."""
+
+            def look() -> object:
+                status, body, _ = request(demo.trigger_url, json.dumps({"rooms": rooms, "data": sent}).encode())
+                assert (status, body) == (200, b"publish success")
+                return page.evaluate(f"got.length >= {count} && got.splice(0)")
+
+            return eventually(look)
+
+        got = publish_until_got("both", [car_1, car_2], 2)
+        assert isinstance(got, list)
+        assert got[:2] == [["one", "both"], ["two", "both"]]
+        page.evaluate("leave()")
+        got = publish_until_got("later", [car_1, car_2], 3)
+        assert isinstance(got, list)
+        assert got[-1] == ["two", "later"]
+        assert ["one", "later"] not in got[1:]
+
+
+@contextmanager
+def nginx(folder: Path, behind: GatewayProcess) -> Iterator[str]:
+    """Run nginx with the block of the documentation in front of a gateway; gives its host and port."""
+    assert NGINX is not None
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        place = "{}:{}".format(*probe.getsockname())
+    block, count = re.subn("127.0.0.1:8001", "{}:{}".format(*behind.address), (EXAMPLES / "nginx.conf").read_text())
+    assert count == 2  # where it is used, and the comment
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
+        f"daemon off; master_process off; pid {folder}/pid; error_log stderr notice; events {{}}\n"
+        f"http {{ access_log off; {temporary}\nserver {{ listen {place};\n{block}}} }}\n"
+    )
+    process = Process([NGINX, "-p", str(folder), "-e", "stderr", "-c", str(configuration)])
+    try:
+        eventually(lambda: process.popen.poll() is None and is_open(place))
+        yield place
+    finally:
+        process.end()
+
+
+def is_open(place: str) -> bool:
+    host, _, port = place.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+@pytest.mark.skipif(NGINX is None, reason="there is no nginx here; on Debian: apt install nginx-light")
+def test_nginx_passes_websockets_on_and_the_origin_is_still_checked(demo: GatewayProcess, tmp_path: Path) -> None:
+    with nginx(tmp_path, demo) as place:
+        url = f"ws://{place}/ws/?token=grace"
+        with connect(url, {"Origin": f"http://{place}"}) as client:
+            assert json.loads(receive(client)) == {"allowed_rooms": [NEWS, {"target": "car", "car": 2}]}
+            assert json.loads(subscribe(client, 1, NEWS)) == {"requestId": 1, "code": "success"}
+            request(demo.trigger_url, json.dumps({"rooms": [NEWS], "data": 1.5}).encode())
+            assert json.loads(receive(client)) == {"requestId": 1, "type": "publish", "data": 1.5}
+        with pytest.raises(InvalidStatus, match="403"), connect(url, {"Origin": "http://elsewhere.test"}):
+            pass
