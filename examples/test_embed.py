@@ -3,7 +3,7 @@
 import pytest
 import trio
 import trio.testing
-from embed import CLOCK, bootstrap, tick
+from embed import CLOCK, bootstrap, main, tick
 
 from trio_templar import Settings
 from trio_templar.testing import Closed, Rejected, open_gateway
@@ -37,3 +37,12 @@ async def test_who_has_no_token_is_refused(settings: Settings) -> None:
     async with open_gateway(settings, bootstrap=bootstrap) as house:
         with pytest.raises(Rejected, match="401"):
             await house.connect()
+
+
+async def test_the_program_runs_until_it_is_cancelled(
+    autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with trio.move_on_after(3) as scope:
+        await main(Settings(bind=("127.0.0.1:0",), trigger_bind=""))
+    assert scope.cancelled_caught
+    assert capsys.readouterr().out.startswith("listening on ws://127.0.0.1:")
