@@ -23,11 +23,13 @@ PASS_BYTES: Final = 65_536
 # Between two checkpoints a pass delivers at most so many batches and bytes, or other clients would notice.
 TURN_DELIVERIES: Final = 250
 TURN_BYTES: Final = 4_194_304
-# Before a pass over so many subscribers: give way while triggers keep arriving, at most so often. One needs about a
-# dozen turns of the event loop from its socket to the channel.
-COALESCING_SUBSCRIBERS: Final = 100
-COALESCING_TURNS: Final = 48
-ARRIVAL_TURNS: Final = 12
+# What one delivery is taken to cost; only to judge what a pass over a room will cost.
+DELIVERY_SECONDS: Final = 8e-6
+# A pass that costs less is not worth waiting for. Before others: wait while triggers keep arriving, each within this
+# share of the cost of the pass, and in all for no longer than so many passes.
+EXPENSIVE_SECONDS: Final = 0.002
+ARRIVAL_SHARE: Final = 0.25
+COALESCING_PASSES: Final = 2
 
 
 class RoomChannel:
@@ -153,8 +155,7 @@ class Fanout:
         """Deliver what waits in `channel`, pass by pass, until nothing does."""
         try:
             while channel.waiting:
-                if len(room.subscriptions) >= COALESCING_SUBSCRIBERS:
-                    await self._let_triggers_in(channel)
+                await self._let_triggers_in(room, channel)
                 batch = Batch(channel.take())
                 self.in_flight_bytes -= batch.size
                 self._waiters.unpark_all()
@@ -163,15 +164,15 @@ class Fanout:
             room.channel = None
             channel.close()
 
-    async def _let_triggers_in(self, channel: RoomChannel) -> None:
-        """Give way to the triggers already on their way: one more in a pass costs far less than one more pass."""
-        known, quiet = channel.waiting, 0
-        for _ in range(COALESCING_TURNS):
-            await trio.lowlevel.checkpoint()
-            quiet = quiet + 1 if channel.waiting == known else 0
-            known = channel.waiting
-            if quiet == ARRIVAL_TURNS:
-                break
+    async def _let_triggers_in(self, room: Room, channel: RoomChannel) -> None:
+        """Wait for the triggers already on their way: one more in a pass costs far less than one more pass."""
+        cost = len(room.subscriptions) * DELIVERY_SECONDS
+        if cost < EXPENSIVE_SECONDS:
+            return
+        known = 0
+        with trio.move_on_after(COALESCING_PASSES * cost):
+            while known != (known := channel.waiting):
+                await trio.sleep(cost * ARRIVAL_SHARE)
 
     async def _pass(self, room: Room, batch: Batch) -> None:
         """Offer `batch` to everyone who is subscribed now, giving way in between."""

@@ -9,7 +9,7 @@ import base64
 import binascii
 import contextlib
 import hmac
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -234,12 +234,14 @@ class Body:
             raise self._too_large()
         chunks: list[bytes] = []
         size = 0
-        with self._deadline("the body"):
+        with trio.move_on_after(self._seconds) as scope:
             while self._more:
                 chunk = await self._next()
                 size += len(chunk)
                 if size <= self._max_bytes:  # else read on, for the answer to arrive
                     chunks.append(chunk)
+        if scope.cancelled_caught:
+            raise self._too_slow("the body")
         if size > self._max_bytes:
             raise self._too_large()
         return b"".join(chunks)
@@ -249,7 +251,7 @@ class Body:
 
         Raises TooLarge, TooSlow or Gone: as `whole`, for one line.
         """
-        with self._deadline("the line"):
+        with trio.move_on_after(self._seconds) as scope:
             while self._more:
                 chunk = await self._next()
                 self._line += chunk
@@ -258,14 +260,16 @@ class Body:
                     return [bytes(line) for line in lines]
                 if len(self._line) > self._max_bytes:
                     raise self._too_large()
+        if scope.cancelled_caught:
+            raise self._too_slow("the line")
         last, self._line = bytes(self._line), bytearray()
         return [last] if last else []
 
     async def discard(self) -> None:
         """Read what is left, so that the answer is not lost with the connection; gives up after a while."""
-        with trio.move_on_after(self._seconds):
-            while self._more:
-                with contextlib.suppress(Gone):
+        if self._more:
+            with trio.move_on_after(self._seconds), contextlib.suppress(Gone):
+                while self._more:
                     await self._next()
 
     async def _next(self) -> bytes:
@@ -277,13 +281,8 @@ class Body:
         chunk: bytes = message.get("body", b"")
         return chunk
 
-    @contextlib.contextmanager
-    def _deadline(self, what: str) -> Iterator[None]:
-        try:
-            with trio.fail_after(self._seconds):
-                yield
-        except trio.TooSlowError as error:
-            raise TooSlow(f"{what} did not come within {self._seconds:g} s (http_body_seconds)") from error
+    def _too_slow(self, what: str) -> TooSlow:
+        return TooSlow(f"{what} did not come within {self._seconds:g} s (http_body_seconds)")
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"over {self._max_bytes} bytes (max_trigger_bytes)")
