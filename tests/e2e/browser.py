@@ -40,9 +40,11 @@ class Page:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
+        self._complaints: list[str] = []
+        self.call("Log.enable")
 
     def call(self, method: str, **parameters: Any) -> Any:
-        """Return the result of one DevTools method; events are passed over."""
+        """Return the result of one DevTools method."""
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
@@ -50,6 +52,13 @@ class Page:
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
+            if message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
+                self._complaints.append(message["params"]["entry"]["text"])
+
+    def complaints(self) -> list[str]:
+        """What stands in the browser's console as an error, so far."""
+        self.evaluate("0")
+        return self._complaints
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression; a promise is awaited."""
