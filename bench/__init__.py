@@ -4,7 +4,7 @@ In reading order:
 
     wire      bytes: handshakes, masked frames, HTTP requests, and the numbered data that makes loss visible
     load      the load generator: raw non-blocking sockets on epoll, and the clients
-    publisher who posts the triggers, in the same loop
+    publisher posts the triggers, in the same loop
     check     what was received against what was sent, after the clock has stopped
     process   server processes: start, pin to a core, CPU time, memory
     api       the backend: answers every bootstrap from a constant

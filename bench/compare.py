@@ -142,9 +142,9 @@ def draw(report: Report, folder: Path, many: int) -> None:
 
 def install(names: Sequence[str]) -> None:
     """Make the environments; say what is left for root to do."""
-    for name in names:
-        print(f"installing {PEERS[name].name}", flush=True)
-        PEERS[name].install()
+    for peer in (PEERS[name] for name in names if PEERS[name].requirements):
+        print(f"installing {peer.name}", flush=True)
+        peer.install()
     if packages := sorted({package for name in names for package in PEERS[name].debian}):
         print("as root, where missing: apt-get install", *packages)
 

@@ -41,9 +41,7 @@ class Peer:
     share: float = 1.0
 
     def install(self) -> None:
-        """Make the environment, if it needs one."""
-        if not self.requirements:
-            return
+        """Make the environment and install into it."""
         folder = ENVIRONMENTS / self.environment
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(folder / "bin" / "pip"), "install", "--quiet"]
