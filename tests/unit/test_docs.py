@@ -128,6 +128,11 @@ def test_the_log_lines_are_those_of_the_code() -> None:
     for row in rows:
         event = row.removesuffix(" …").removeprefix("connect ")
         assert event in code, row
+    written = re.findall(r'logger\.(?:warning|error|exception)\(\s*"(?:%s )?([\w ]+\w)', code)
+    written += re.findall(r'log\(\s*logger, [\w.]+, "([^"]+)"', code)
+    assert len(written) > 8
+    table = page("docs/operating.md").partition("## The log")[2]
+    assert [line for line in written if line not in table] == []
 
 
 def test_readme_has_one_command_to_try_and_one_to_test() -> None:
