@@ -1,0 +1,92 @@
+"""The original Autobahn cases against our handshake, connection and outbox, with a session that echoes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import kosoku
+import pytest
+import trio
+
+from trio_templar import ClientRequest, Settings
+from trio_templar.backend import Gate
+from trio_templar.connection import Connection, House
+from trio_templar.dialects import DIALECTS
+from trio_templar.frames import header, text_frame
+from trio_templar.hub import Hub
+from trio_templar.outbox import Waiting
+from trio_templar.reception import Reception
+from trio_templar.session import Rules
+from trio_templar.sockets import accept_loop, open_listeners, url_of
+
+BINARY = 0x82
+# Compression, which we do not offer.
+EXCLUDED = ["12.*", "13.*"]
+# Two messages of the largest case; some cases send 16 MiB.
+LARGEST_BYTES = 34_000_000
+
+
+class EchoConnection(Connection):
+    """A connection as it is, but for what is said: nothing at first, then whatever the client says."""
+
+    __slots__ = ()
+
+    def _welcome(self) -> None:
+        pass
+
+    def _hear(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            self.outbox.reply(text_frame(message.encode()))
+        else:
+            self.outbox.reply(header(BINARY, len(message)) + message)
+
+
+async def let_everybody_in(_: ClientRequest) -> Mapping[str, Any]:
+    await trio.lowlevel.checkpoint()
+    return {"allowed_rooms": []}
+
+
+async def serve_echo(reception: Reception, house: House, stream: trio.abc.Stream) -> None:
+    """`serve_client`, with another class."""
+    try:
+        guest = await reception.let_in(stream)
+        if guest is not None:
+            await EchoConnection(house, stream, guest).serve()
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize(
+    ("cases", "count"),
+    [(["1.*", "2.*", "3.*", "4.*", "5.*", "7.*", "10.*"], 102), (["6.*"], 145), (["9.*"], 54)],
+    ids=["framing", "UTF-8", "limits"],
+)
+async def test_all_cases_without_compression_pass(cases: list[str], count: int) -> None:
+    settings = Settings(max_message_bytes=LARGEST_BYTES, outbox_bytes=LARGEST_BYTES)
+    reception = Reception(settings, Gate(let_everybody_in, settings), refuses_by_message=False)
+    house = House(
+        rules=Rules(DIALECTS["2"], Hub(), max_subscriptions=1, max_room_bytes=100, max_request_id_bytes=100),
+        waiting=Waiting(settings.outbox_bytes, settings.outbox_frames),
+        connections=set(),
+        hooks=None,
+        max_message_bytes=settings.max_message_bytes,
+        goodbye_seconds=settings.goodbye_seconds,
+    )
+    [listener] = await open_listeners("127.0.0.1:0")
+    url = url_of(listener, "ws", settings.path)
+
+    def run() -> list[Any]:
+        return asyncio.run(kosoku.run_fuzzingclient(url, cases, EXCLUDED, concurrency=4))
+
+    async with trio.open_nursery() as clients, trio.open_nursery() as accepting:
+        accepting.start_soon(accept_loop, listener, partial(serve_echo, reception, house), clients)
+        results = await trio.to_thread.run_sync(run)
+        accepting.cancel_scope.cancel()
+
+    assert len(results) == count
+    assert [result.case_id for result in results if not result.passed] == []
+    assert house.connections == set()
+    assert (house.waiting.bytes, house.waiting.outboxes) == (0, set())
