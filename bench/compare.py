@@ -18,12 +18,12 @@ from bench import limit, options
 from bench.load import Client, Load
 from bench.peers import broadcast, centrifugo, channels, high_templar_2, high_templar_3, nchan, socketio
 from bench.peers.peer import NotInstalledError, Peer
-from bench.phase import Figures, Stopwatch, delivered, joined, one_room, publications, publish
+from bench.phase import WINDOW, Figures, Stopwatch, delivered, joined, one_room, publications, publish
 from bench.picture import bars
 from bench.process import ServerFailedError, pin_generator
 from bench.publisher import Publisher
 from bench.report import Column, Report
-from bench.target import Target, gateway, settle
+from bench.target import Target, gateway
 from bench.wire import ENVELOPE_BYTES
 
 PEERS = {
@@ -36,7 +36,7 @@ PEERS = {
     "high-templar-2": high_templar_2.PEER,
     "high-templar-3": high_templar_3.PEER,
 }
-_WARM_UP, _BEFORE_MEMORY = 10, 10
+_WARM_UP, _ELSEWHERE = 10, 999_999
 
 
 def columns(many: int) -> list[Column]:
@@ -57,12 +57,11 @@ def columns(many: int) -> list[Column]:
 def measure(target: Target, peer: Peer, args: argparse.Namespace, reference: float) -> Figures:
     """Run one round of one server; `reference` is the CPU per send of the bare loop in this round."""
     size = args.size + ENVELOPE_BYTES - target.envelope_bytes
-    with joined(target, [0] * min(_BEFORE_MEMORY, args.clients)):
+    with joined(target, [_ELSEWHERE] * min(WINDOW, args.clients)):  # as in `memory`: others are there already
         before = target.rss_bytes()
-    settle(target)
-    with joined(target, [0] * args.clients) as (load, clients):
-        memory = (target.rss_bytes() - before) / args.clients / 1024
-        figures = full_room(target, load, clients, peer, args, size)
+        with joined(target, [0] * args.clients) as (load, clients):
+            memory = (target.rss_bytes() - before) / args.clients / 1024
+            figures = full_room(target, load, clients, peer, args, size)
     for count in (1, args.publishers):
         figures[f"x_limit_{count}"] = figures[f"us_{count}"] / reference
     rooms = many_rooms(target, peer, args, size)
@@ -113,7 +112,7 @@ def run(args: argparse.Namespace) -> Report:
         report.add(f"send loop in {language}", {"us_1": bare, "x_limit_1": 1.0})
         for name in list(names):
             try:
-                with PEERS[name].start(max(args.clients, args.rooms)) as target:
+                with PEERS[name].start(max(args.clients + WINDOW, args.rooms)) as target:
                     report.add(PEERS[name].name, measure(target, PEERS[name], args, bare))
             except (NotInstalledError, ServerFailedError, TimeoutError) as error:
                 names.remove(name)

@@ -1,7 +1,8 @@
 """What a connection costs in memory while nothing happens.
 
-A fresh gateway for each case. RSS after the clients have joined and all is quiet, minus RSS before (a few clients have
-been there by then, so that imports and first-time allocations are not charged to the others), divided by their number.
+A fresh gateway for each case. RSS after the clients have joined and all is quiet, minus RSS before, divided by their
+number. By then others have joined, as many at once as ever will be, and stay: what a server allocates for its first
+clients, and for many on their way at once, is not charged to those who come later.
 Cases: admitted only; subscribed to a room all share; subscribed to a room of its own. Kernel memory of sockets is not
 in the RSS of anybody.
 """
@@ -23,7 +24,6 @@ COLUMNS = (
     Column("rss_before_mb", "MB before", 1),
     Column("rss_after_mb", "MB after", 1),
 )
-_EARLIER = 10
 _SETTLE_SECONDS = 0.5
 
 
@@ -36,9 +36,10 @@ def rooms_of(case: str, clients: int) -> list[int | None]:
 
 def measure(start: Callable[[int], AbstractContextManager[Target]], case: str, clients: int) -> Figures:
     """Start a server, connect `clients` to it, and return what each has added to its memory."""
-    with start(clients + _EARLIER) as target, _earlier(target, case) as load:
+    earlier = min(WINDOW, clients)
+    with start(clients + earlier) as target, _earlier(target, case, earlier) as load:
         before = target.rss_bytes()
-        later = crowd(load, target, rooms_of(case, clients), first=_EARLIER + 1)
+        later = crowd(load, target, rooms_of(case, clients), first=earlier + 1)
         connect(load, later, window=WINDOW)
         settle(target)
         time.sleep(_SETTLE_SECONDS)
@@ -53,12 +54,13 @@ def measure(start: Callable[[int], AbstractContextManager[Target]], case: str, c
 
 
 @contextmanager
-def _earlier(target: Target, case: str) -> Iterator[Load]:
-    """Have a few clients be there already."""
+def _earlier(target: Target, case: str, count: int) -> Iterator[Load]:
+    """Have clients be there already who came all at once."""
     load = Load()
-    clients = crowd(load, target, rooms_of(case, _EARLIER))
-    connect(load, clients, window=1)
+    clients = crowd(load, target, rooms_of(case, count))
+    connect(load, clients, window=WINDOW)
     settle(target)
+    time.sleep(_SETTLE_SECONDS)
     yield load
     for client in clients:
         client.close()
