@@ -171,7 +171,7 @@ class Fanout:
             return
         known = 0
         with trio.move_on_after(COALESCING_PASSES * cost):
-            while known != (known := channel.waiting):
+            while known != (known := channel.waiting):  # noqa: ASYNC110  # an event would cost each put
                 await trio.sleep(cost * ARRIVAL_SHARE)
 
     async def _pass(self, room: Room, batch: Batch) -> None:
