@@ -11,9 +11,9 @@ import kosoku
 import pytest
 import trio
 
-from trio_templar import ClientRequest, Settings
+from trio_templar import ClientRequest, Settings, connection
 from trio_templar.backend import Gate
-from trio_templar.connection import Connection, House
+from trio_templar.connection import House
 from trio_templar.dialects import DIALECTS
 from trio_templar.frames import header, text_frame
 from trio_templar.hub import Hub
@@ -29,7 +29,7 @@ EXCLUDED = ["12.*", "13.*"]
 LARGEST_BYTES = 34_000_000
 
 
-class EchoConnection(Connection):
+class EchoConnection(connection.Connection):
     """A connection as it is, but for what is said: nothing at first, then whatever the client says."""
 
     __slots__ = ()
@@ -49,22 +49,15 @@ async def let_everybody_in(_: ClientRequest) -> Mapping[str, Any]:
     return {"allowed_rooms": []}
 
 
-async def serve_echo(reception: Reception, house: House, stream: trio.abc.Stream) -> None:
-    """`serve_client`, with another class."""
-    try:
-        guest = await reception.let_in(stream)
-        if guest is not None:
-            await EchoConnection(house, stream, guest).serve()
-    finally:
-        await trio.aclose_forcefully(stream)
-
-
 @pytest.mark.parametrize(
     ("cases", "count"),
     [(["1.*", "2.*", "3.*", "4.*", "5.*", "7.*", "10.*"], 102), (["6.*"], 145), (["9.*"], 54)],
     ids=["framing", "UTF-8", "limits"],
 )
-async def test_all_cases_without_compression_pass(cases: list[str], count: int) -> None:
+async def test_all_cases_without_compression_pass(
+    cases: list[str], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "Connection", EchoConnection)
     settings = Settings(max_message_bytes=LARGEST_BYTES, outbox_bytes=LARGEST_BYTES)
     reception = Reception(settings, Gate(let_everybody_in, settings), refuses_by_message=False)
     house = House(
@@ -82,7 +75,7 @@ async def test_all_cases_without_compression_pass(cases: list[str], count: int) 
         return asyncio.run(kosoku.run_fuzzingclient(url, cases, EXCLUDED, concurrency=4))
 
     async with trio.open_nursery() as clients, trio.open_nursery() as accepting:
-        accepting.start_soon(accept_loop, listener, partial(serve_echo, reception, house), clients)
+        accepting.start_soon(accept_loop, listener, partial(connection.serve_client, reception, house), clients)
         results = await trio.to_thread.run_sync(run)
         accepting.cancel_scope.cancel()
 
