@@ -26,6 +26,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 FORM_TYPES: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 NDJSON_TYPE: Final = b"application/x-ndjson"
+# How long an answer waits for the rest of a body that nobody needs.
+LINGER_SECONDS: Final = 1.0
 
 
 class Unauthorized(TemplarError):
@@ -111,7 +113,7 @@ class HttpApi:
                 headers = dict(scope["headers"])
                 body = Body(receive, headers, self._max_bytes, self._body_seconds)
                 await self._answer(Request(scope["method"], scope["path"], headers, body), send)
-                await body.discard()
+                await body.discard(self._body_seconds)
             case "lifespan":
                 await _live(receive, send)
             case _:
@@ -135,6 +137,7 @@ class HttpApi:
             while lines := await body.lines():
                 for line in lines:
                     number += 1
+                    body.check(line)
                     if line.strip():
                         await self._publish_line(line)
                         published += 1
@@ -160,6 +163,8 @@ class HttpApi:
             return
         except TemplarError as error:
             response = _failure(error)
+        if not request.body.hopeless:
+            await request.body.discard(LINGER_SECONDS)
         await send(
             {
                 "type": "http.response.start",
@@ -223,6 +228,7 @@ class Body:
         self._seconds = seconds
         self._line = bytearray()
         self._more = True
+        self.hopeless = False  # whether it is known to be too long to wait for its end
 
     async def whole(self) -> bytes:
         """Return the body.
@@ -231,6 +237,7 @@ class Body:
         Raises TooSlow: if it does not come in time. Raises Gone: if the caller leaves.
         """
         if self._announced > self._max_bytes:
+            self.hopeless = True
             raise self._too_large()
         chunks: list[bytes] = []
         size = 0
@@ -259,16 +266,21 @@ class Body:
                     *lines, self._line = self._line.split(b"\n")
                     return [bytes(line) for line in lines]
                 if len(self._line) > self._max_bytes:
-                    raise self._too_large()
+                    break  # no need of its end: it is refused
         if scope.cancelled_caught:
             raise self._too_slow("the line")
         last, self._line = bytes(self._line), bytearray()
         return [last] if last else []
 
-    async def discard(self) -> None:
-        """Read what is left, so that the answer is not lost with the connection; gives up after a while."""
+    def check(self, line: bytes) -> None:
+        """Raise TooLarge: if `line` is."""
+        if len(line) > self._max_bytes:
+            raise self._too_large()
+
+    async def discard(self, seconds: float) -> None:
+        """Read what is left for so long: an answer before the end of a body can be lost to a reset."""
         if self._more:
-            with trio.move_on_after(self._seconds), contextlib.suppress(Gone):
+            with trio.move_on_after(seconds), contextlib.suppress(Gone):
                 while self._more:
                     await self._next()
 
