@@ -17,7 +17,15 @@ from trio.testing import MockClock, Sequencer
 from tests.unit.conftest import FakeReceiver, settled
 from trio_templar.dialects import DIALECTS
 from trio_templar.errors import Busy, TooLarge
-from trio_templar.fanout import INLINE_SUBSCRIBERS, PASS_BYTES, TURN_DELIVERIES, Fanout, RoomChannel
+from trio_templar.fanout import (
+    ARRIVAL_SHARE,
+    DELIVERY_SECONDS,
+    INLINE_SUBSCRIBERS,
+    PASS_BYTES,
+    TURN_DELIVERIES,
+    Fanout,
+    RoomChannel,
+)
 from trio_templar.frames import Publication
 from trio_templar.hub import Hub, Subscription
 from trio_templar.triggers import Trigger
@@ -218,6 +226,7 @@ async def test_a_pass_gives_way_after_a_bounded_number_of_deliveries(autojump_cl
         delivered: list[int] = []
 
         async def watch() -> None:
+            await trio.sleep(len(receivers) * DELIVERY_SECONDS * ARRIVAL_SHARE)  # for triggers on their way
             while not receivers[-1].data:
                 await trio.lowlevel.checkpoint()
                 delivered.append(gateway.fanout.deliveries)

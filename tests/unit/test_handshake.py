@@ -10,11 +10,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import Request
 
 from trio_templar import ClientRequest
-from trio_templar.handshake import HandshakeError, PeerLeft, Upgrade, busy, canonical_head, check_origin, read_upgrade
+from trio_templar.handshake import (
+    HandshakeError,
+    PeerLeft,
+    Upgrade,
+    busy,
+    check_origin,
+    read_upgrade,
+    switching_protocols,
+)
 
 KEY = base64.b64encode(bytes(range(16)))
 HEADERS = {
@@ -266,9 +272,13 @@ def test_an_answer_closes_the_connection() -> None:
     assert b"\r\nConnection: close\r\n" in HandshakeError(404, "nothing here").response()
 
 
-def test_the_canonical_head_is_a_websocket_request() -> None:
-    server = WSConnection(ConnectionType.SERVER)
-    server.receive_data(canonical_head(KEY))
-    (event,) = server.events()
-    assert isinstance(event, Request)
-    assert (event.target, event.extensions, event.subprotocols) == ("/", [], [])
+def test_the_101_has_three_headers_and_the_answer_to_the_key() -> None:
+    # The key and its answer are the example of RFC 6455, 1.3.
+    assert switching_protocols(b"dGhlIHNhbXBsZSBub25jZQ==").split(b"\r\n") == [
+        b"HTTP/1.1 101 Switching Protocols",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        b"",
+        b"",
+    ]

@@ -55,7 +55,7 @@ class Client:
 def make_client(*takes: int, max_bytes: int = 100_000, max_frames: int = 1000) -> Client:
     transport = FakeTransport(list(takes))
     waiting = Waiting(max_bytes, max_frames)
-    outbox = Outbox(transport, waiting)
+    outbox = Outbox(transport, transport, waiting)
     hub = Hub()
     return Client(transport, waiting, outbox, hub, hub.subscribe(b"room", outbox, b"1"))
 

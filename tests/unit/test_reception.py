@@ -53,7 +53,11 @@ async def test_the_backend_is_asked_with_the_request_of_the_client(autojump_cloc
     async with open_gateway(quiet()) as house:
         await house.connect({"Cookie": "sessionid=1"}, target="/ws?token=a")
         (request,) = house.backend.requests
-        assert (request.target, request.header(b"cookie"), request.param("token")) == ("/ws?token=a", b"sessionid=1", b"a")
+        assert (request.target, request.header(b"cookie"), request.param("token")) == (
+            "/ws?token=a",
+            b"sessionid=1",
+            b"a",
+        )
 
 
 async def test_the_101_comes_after_the_backends_answer(autojump_clock: MockClock) -> None:

@@ -1,0 +1,413 @@
+"""A connection: what a client hears, and how it ends, on memory streams and on real sockets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, lockstep_stream_pair
+from wsproto import WSConnection
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+
+from tests.unit.conftest import CAR, RIDE, frames, quiet, settled
+from tests.unit.test_dialects import any_message
+from trio_templar import Settings
+from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
+
+EVERYTHING = [{}, {"target": "*"}]
+
+
+async def stream_of(house: House) -> tuple[trio.abc.Stream, WSConnection]:
+    """An open websocket without a client around it, past its welcome."""
+    client = await house.connect()
+    await client.receive()
+    return client.stream, client._protocol
+
+
+async def closing(client: WebsocketClient) -> tuple[int, str]:
+    try:
+        while True:
+            await client.receive_text()
+    except Closed as closed:
+        return closed.close.code, closed.close.reason
+
+
+def fields(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    return [getattr(record, "fields", {}) for record in caplog.records if record.getMessage() == event]
+
+
+# What a client hears
+
+
+async def test_a_subscriber_hears_what_is_published(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber("a", CAR)
+        await house.gateway.publish([CAR, RIDE, CAR], {"id": 1})
+        expected = '{"requestId": "a", "type": "publish", "data": {"id":1}}'
+        assert [await client.receive_text() for _ in range(2)] == [expected] * 2
+
+
+async def test_a_client_of_dialect_3_hears_its_own_order_of_keys(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(dialect="3"), backend=FakeBackend([CAR])) as house:
+        client = await house.connect()
+        assert await client.receive_text() == json.dumps({"is_authorized": True, "allowed_rooms": [CAR]})
+        assert await client.subscribe(1, CAR) == {"code": "success"}
+        await house.gateway.publish([CAR], None)
+        assert await client.receive_text() == '{"type": "publish", "data": null, "requestId": 1}'
+
+
+async def test_nothing_is_heard_after_an_unsubscribe_was_answered(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        for number in range(100):
+            await house.gateway.publish([CAR], number)
+        await client.send({"type": "unsubscribe", "requestId": 1})
+        await settled()
+        await house.gateway.publish([CAR], "never")
+        heard: list[Any] = []
+        while heard[-1:] != [{"requestId": 1, "code": "success"}]:
+            heard.append(await client.receive())
+        await client.send("ping")
+        assert await client.receive() == "pong"
+        assert house.gateway.statistics().rooms == 0
+
+
+async def test_messages_of_a_client_are_answered_in_order(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        client = await house.connect()
+        for number in range(20):
+            await client.send({"type": "unsubscribe", "requestId": number})
+        await client.receive()
+        assert [(await client.receive())["requestId"] for _ in range(20)] == list(range(20))
+
+
+async def test_a_ping_of_the_protocol_is_answered_with_its_payload(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        stream, protocol = await stream_of(house)
+        await stream.send_all(protocol.send(Ping(b"are you there?")))
+        await settled()
+        assert frames(bytes(await stream.receive_some())) == [(0x8A, b"are you there?")]
+
+
+def is_unicode(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+@given(st.lists(any_message, min_size=1, max_size=5), st.lists(st.integers(1, 50), max_size=20))
+async def test_messages_cut_anyhow_get_one_answer_each(messages: list[str | bytes], cuts: list[int]) -> None:
+    sendable = [each for each in messages if isinstance(each, bytes) or is_unicode(each)]
+    async with open_gateway(quiet(), backend=FakeBackend(EVERYTHING)) as house:
+        stream, protocol = await stream_of(house)
+        data = b"".join(
+            protocol.send(BytesMessage(each) if isinstance(each, bytes) else TextMessage(each)) for each in sendable
+        )
+        for cut in cuts:
+            await stream.send_all(data[:cut])
+            await settled()
+            data = data[cut:]
+        await stream.send_all(data)
+        await settled()
+        received = b""
+        while len(frames(received)) < len(sendable):
+            received += bytes(await stream.receive_some())
+        for first, payload in frames(received):
+            assert first == 0x81
+            assert payload == b"pong" or json.loads(payload)["code"] in ("error", "success")
+        assert house.gateway.statistics().connections == 1
+
+
+async def test_a_message_in_fragments_is_one_message(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        stream, protocol = await stream_of(house)
+        for part, end in (("pi", False), ("", False), ("ng", True)):
+            await stream.send_all(protocol.send(TextMessage(part, message_finished=end)))
+        await settled()
+        assert frames(bytes(await stream.receive_some())) == [(0x81, b"pong")]
+
+
+# How it ends
+
+
+async def test_a_client_that_says_goodbye_gets_its_code_back(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        await client.stream.send_all(client._protocol.send(CloseConnection(4321, "enough")))
+        assert await closing(client) == (4321, "enough")
+        await client.stream.aclose()
+        await settled()
+        statistics = house.gateway.statistics()
+        assert (statistics.connections, statistics.rooms, statistics.subscriptions) == (0, 0, 0)
+    (line,) = fields(caplog, "close")
+    assert (line["code"], line["why"]) == (4321, "enough")
+
+
+async def test_a_client_that_is_gone_is_forgotten_at_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        await client.stream.aclose()
+        await settled()
+        assert (house.gateway.statistics().connections, house.gateway.statistics().rooms) == (0, 0)
+        await house.gateway.publish([CAR], 1)
+    assert [line["code"] for line in fields(caplog, "close")] == [1006]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x81\x04ping", 1002),
+        (b"\xc1\x84\0\0\0\0ping", 1002),
+        (b"\x83\x80\0\0\0\0", 1002),
+        (b"\x89\xfe\x00\x7e\0\0\0\0", 1002),
+        (b"\x80\x80\0\0\0\0", 1002),
+        (b"\x88\x81\0\0\0\0x", 1002),
+        (b"\x88\x82\0\0\0\0\x03\xed", 1002),
+        (b"\x81\x81\0\0\0\0\xff", 1007),
+    ],
+    ids=repr,
+)
+async def test_who_breaks_the_protocol_is_told_so(data: bytes, code: int, autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        client = await house.connect()
+        await client.stream.send_all(data)
+        assert (await closing(client))[0] == code
+        await client.stream.aclose()
+        await settled()
+        assert house.gateway.statistics().connections == 0
+
+
+@pytest.mark.parametrize("message", ["x" * 1001, b"x" * 1001, "é" * 501, "x" * 100_000])
+async def test_a_message_over_its_bytes_is_a_1009(message: str | bytes, autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_message_bytes=1000)) as house:
+        client = await house.connect()
+        await client.send(message)
+        assert (await closing(client))[0] == 1009
+
+
+async def test_a_message_may_have_just_the_bytes_allowed(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_message_bytes=1000)) as house:
+        client = await house.connect()
+        await client.receive()
+        for message in ("x" * 1000, b"x" * 1000, "é" * 500):
+            await client.send(message)
+            assert (await client.receive())["message"] == "non-json-message"
+
+
+async def test_a_message_without_end_is_not_kept(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_message_bytes=1000)) as house:
+        stream, protocol = await stream_of(house)
+        for _ in range(10):
+            await stream.send_all(protocol.send(TextMessage("x" * 400, message_finished=False)))
+        await settled()
+        assert b"\x88" in bytes(await stream.receive_some())
+
+
+async def test_after_the_close_frame_nothing_follows(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        stream, protocol = await stream_of(house)
+        subscribe = json.dumps({"type": "subscribe", "requestId": 1, "room": CAR})
+        both = protocol.send(TextMessage(subscribe)) + protocol.send(TextMessage("ping"))
+        await stream.send_all(both + protocol.send(Ping()) + protocol.send(CloseConnection(1000)))
+        await house.gateway.publish([CAR], 1)
+        received = b""
+        while data := await stream.receive_some():
+            received += bytes(data)
+        opcodes = [first & 15 for first, _ in frames(received)]
+        assert opcodes.count(8) == 1
+        assert opcodes[-1] == 8
+
+
+async def test_a_client_that_does_not_end_after_the_close_is_left_after_a_while(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(goodbye_seconds=2)) as house:
+        client = await house.connect()
+        await client.stream.send_all(client._protocol.send(CloseConnection(1000)))
+        await closing(client)
+        await trio.sleep(1.9)
+        assert house.gateway.statistics().connections == 1
+        await trio.sleep(0.2)
+        assert house.gateway.statistics().connections == 0
+        assert await client.stream.receive_some() == b""
+
+
+async def test_a_client_that_does_not_read_its_close_is_left_after_a_while(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(goodbye_seconds=2), backend=FakeBackend([CAR])) as house:
+        client = await house.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        await house.gateway.publish([CAR], 1)
+        await settled()
+        await client.stream.send_all(client._protocol.send(CloseConnection(1000)))
+        await trio.sleep(1.9)
+        assert house.gateway.statistics().connections == 1
+        await trio.sleep(0.2)
+        assert house.gateway.statistics().connections == 0
+
+
+async def test_a_crash_of_ours_harms_one_connection(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        healthy = await house.subscriber(1, CAR)
+        victim = await house.subscriber(1, CAR)
+
+        def crash(_: object) -> str:
+            raise RuntimeError("a fault of ours")
+
+        monkeypatch.setattr("trio_templar.session.parse", crash)
+        await victim.send("ping")
+        await settled()
+        monkeypatch.undo()
+        await healthy.send("ping")
+        assert await healthy.receive() == "pong"
+        assert house.gateway.statistics().connections == 1
+    assert [line["code"] for line in fields(caplog, "close")][:1] == [1011]
+    assert sum(record.exc_info is not None for record in caplog.records) == 1
+
+
+# The log
+
+
+async def test_the_log_has_one_line_at_open_and_one_at_close(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    backend = FakeBackend([CAR])
+    backend.answer = {"user": {"id": 42}}
+    async with open_gateway(quiet(), backend=backend) as house:
+        client = await house.connect({"Cookie": "sessionid=s3cret"}, target="/ws/?token=s3cret")
+        welcome = await client.receive_text()
+        reply = await client.subscribe(1, CAR)
+        await house.gateway.publish([CAR], "s3cret")
+        frame = await client.receive_text()
+        await trio.sleep(12.5)
+        await client.aclose()
+        await settled()
+    opened, closed = caplog.records
+    assert (opened.getMessage(), closed.getMessage()) == ("open", "close")
+    (at_open,), (at_close,) = fields(caplog, "open"), fields(caplog, "close")
+    assert at_open["id"] == at_close["id"]
+    assert (at_open["user"], at_close["user"]) == (42, 42)
+    assert (at_close["code"], at_close["seconds"], at_close["frames"]) == (1000, 12.5, 1)
+    said = sum(2 + len(text) for text in (welcome, json.dumps(reply), frame))
+    assert at_close["bytes"] >= said + 4
+    assert "s3cret" not in caplog.text
+    assert "s3cret" not in repr([vars(record) for record in caplog.records])
+
+
+async def test_a_message_over_a_bound_is_a_line_that_names_it_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_gateway(quiet(max_subscriptions=1), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        for request_id in (2, 3):
+            assert (await client.subscribe(request_id, CAR))["message"] == "too-many-subscriptions"
+    assert [line["bound"] for line in fields(caplog, "over a bound")] == ["max_subscriptions"]
+
+
+# On real sockets: the direct write
+
+
+async def dial(url: str, receive_buffer: int = 0) -> trio.SocketStream:
+    host, port = url.removeprefix("ws://").partition("/")[0].split(":")
+    sock = trio.socket.socket()
+    if receive_buffer:
+        sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
+    await sock.connect((host, int(port)))
+    return trio.SocketStream(sock)
+
+
+def on_tcp(**changes: Any) -> Settings:
+    return quiet(bind=("127.0.0.1:0",), **changes)
+
+
+async def subscriber(house: House, receive_buffer: int = 0) -> WebsocketClient:
+    client = WebsocketClient(await dial(house.gateway.websocket_urls[0], receive_buffer))
+    await client.open()
+    await client.receive()
+    assert (await client.subscribe(1, CAR))["code"] == "success"
+    return client
+
+
+async def test_a_publication_is_written_before_publish_returns() -> None:
+    async with open_gateway(on_tcp(), backend=FakeBackend([CAR])) as house:
+        client = await subscriber(house)
+        assert isinstance(client.stream, trio.SocketStream)
+        await house.gateway.publish([CAR], 1)
+        frame = os.read(client.stream.socket.fileno(), 1000)
+        assert frames(frame) == [(0x81, b'{"requestId": 1, "type": "publish", "data": 1}')]
+        await client.stream.aclose()
+
+
+async def test_a_client_that_reads_slowly_gets_everything_in_order() -> None:
+    async with open_gateway(on_tcp(), backend=FakeBackend([CAR])) as house:
+        client = await subscriber(house, receive_buffer=4096)
+        size = 5000
+        for number in range(100):
+            await house.gateway.publish([CAR], [number, "x" * size])
+        assert house.gateway.statistics().slow_connections == 1
+        heard = [(await client.receive())["data"] for _ in range(100)]
+        assert [number for number, _ in heard] == list(range(100))
+        assert house.gateway.statistics().waiting_bytes == 0
+        assert house.gateway.statistics().slow_connections == 0
+        await client.stream.aclose()
+
+
+async def test_a_client_that_does_not_read_is_cut_and_the_others_hear_everything(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    settings = on_tcp(outbox_bytes=100_000, goodbye_seconds=0.001)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        stuck = await subscriber(house, receive_buffer=4096)
+        healthy = await subscriber(house)
+        with trio.fail_after(10):
+            for number in range(200):
+                await house.gateway.publish([CAR], [number, "x" * 10_000])
+                assert (await healthy.receive())["data"][0] == number
+            while house.gateway.statistics().connections > 1:
+                await trio.lowlevel.checkpoint()
+        assert house.gateway.statistics().waiting_bytes == 0
+        await stuck.stream.aclose()
+        await healthy.stream.aclose()
+    cut = fields(caplog, "close")[0]
+    assert (cut["code"], cut["why"]) == (1013, "too slow: too many bytes wait")
+    assert cut["peer"].startswith("127.0.0.1:")
+
+
+async def test_a_client_that_resets_is_gone_and_nothing_else() -> None:
+    async with open_gateway(on_tcp(), backend=FakeBackend([CAR])) as house:
+        healthy = await subscriber(house)
+        rude = await subscriber(house)
+        assert isinstance(rude.stream, trio.SocketStream)
+        rude.stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await rude.stream.aclose()
+        with trio.fail_after(5):
+            for number in range(3):
+                await house.gateway.publish([CAR], number)
+                assert (await healthy.receive())["data"] == number
+            while house.gateway.statistics().connections > 1:
+                await trio.lowlevel.checkpoint()
+        await healthy.stream.aclose()
+
+
+async def test_the_last_words_arrive_although_the_client_was_still_talking() -> None:
+    async with open_gateway(on_tcp(max_message_bytes=1000)) as house:
+        client = WebsocketClient(await dial(house.gateway.websocket_urls[0]))
+        await client.open()
+        await client.receive()
+        await client.send("x" * 200_000)
+        with trio.fail_after(5):
+            assert (await closing(client))[0] == 1009
+        await client.stream.aclose()

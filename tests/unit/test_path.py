@@ -1,0 +1,41 @@
+"""The path of a message: what a newcomer reads to know how data gets from a trigger to a socket."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from trio_templar.connection import Connection
+from trio_templar.fanout import Fanout
+from trio_templar.http_api import HttpApi
+from trio_templar.outbox import Outbox
+
+# In reading order; each of the six steps calls, or wakes, the next one.
+PATH: list[tuple[Callable[..., Any], ...]] = [
+    (HttpApi.trigger,),
+    (Fanout.publish,),
+    (Fanout.publish_nowait, Fanout._put),
+    (Fanout._fanout_loop, Fanout._pass, Fanout._deliver),
+    (Outbox.put, Outbox._write),
+    (Connection._write_loop,),
+]
+
+
+def lines(*functions: Callable[..., Any]) -> int:
+    return sum(len(inspect.getsource(function).splitlines()) for function in functions)
+
+
+def test_the_path_of_a_message_is_six_steps_in_fewer_than_150_lines() -> None:
+    assert len(PATH) == 6
+    assert sum(lines(*step) for step in PATH) < 150
+
+
+def test_each_function_of_the_path_fits_a_glance() -> None:
+    assert max(lines(function) for step in PATH for function in step) <= 30
+
+
+def test_each_step_leads_to_the_next() -> None:
+    leads = ["publish(", "publish_nowait(", "_fanout_loop", "receiver.put(", "start_writing("]
+    for step, lead in zip(PATH, leads, strict=False):
+        assert any(lead in inspect.getsource(function) for function in step), lead

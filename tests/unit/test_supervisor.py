@@ -1,0 +1,246 @@
+"""The supervisor: who is slow, silent or idle, to the digit of virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, lockstep_stream_pair
+
+from tests.unit.conftest import CAR, FakeTransport, quiet, settled
+from tests.unit.test_outbox import batch, make_client
+from trio_templar.errors import CROWDED, SILENT, STUCK, Close
+from trio_templar.frames import close_frame
+from trio_templar.outbox import Outbox, Waiting
+from trio_templar.supervisor import Patience, Supervisor
+from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
+
+
+@asynccontextmanager
+async def reading(client: WebsocketClient, ended: list[tuple[float, Close]]) -> AsyncIterator[None]:
+    """Read what `client` gets, and note when and how it ends."""
+
+    async def read() -> None:
+        try:
+            while True:
+                await client.receive_text()
+        except Closed as closed:
+            ended.append((trio.current_time(), closed.close))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def over(house: House) -> float:
+    """Wait until nobody is connected and return when that was."""
+    with trio.fail_after(1000):
+        while house.gateway.statistics().connections:
+            await trio.sleep(0.125)  # noqa: ASYNC110  # virtual time
+    return trio.current_time()
+
+
+# Silence
+
+
+async def test_a_silent_client_is_pinged_and_one_that_answers_stays(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(ping_seconds=30, pong_seconds=20)) as house:
+        client = await house.connect()
+        ended: list[tuple[float, Close]] = []
+        async with reading(client, ended):
+            await trio.sleep(30.5)
+            assert client.pings == 1
+            await trio.sleep(300)
+        assert client.pings == 11
+        assert ended == []
+
+
+async def test_a_client_that_does_not_answer_is_closed(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(ping_seconds=30, pong_seconds=20, goodbye_seconds=2)) as house:
+        client = await house.connect()
+        assert await over(house) == 52
+        received = bytes(await client.stream.receive_some())
+        assert received.endswith(b"\x89\x00" + close_frame(SILENT))
+
+
+async def test_a_client_that_speaks_is_not_pinged(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(ping_seconds=30)) as house:
+        client = await house.connect()
+        ended: list[tuple[float, Close]] = []
+        async with reading(client, ended):
+            for _ in range(20):
+                await trio.sleep(20)
+                await client.send("ping")
+        assert (client.pings, ended) == (0, [])
+
+
+async def test_half_a_frame_is_a_sign_of_life(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(ping_seconds=30, pong_seconds=20)) as house:
+        client = await house.connect()
+        await client.stream.send_all(b"\x81\xfe\x04\x00\0\0\0\0")
+        for _ in range(50):
+            await trio.sleep(20)
+            await client.stream.send_all(b"x")
+        assert house.gateway.statistics().connections == 1
+
+
+# Idleness
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [({"dialect": "3"}, 300), ({"idle_seconds": 70}, 70), ({"dialect": "3", "idle_seconds": 40}, 40)],
+    ids=repr,
+)
+async def test_a_client_without_messages_is_closed(
+    settings: dict[str, Any], seconds: float, autojump_clock: MockClock
+) -> None:
+    async with open_gateway(quiet(**settings)) as house:
+        client = await house.connect()
+        ended: list[tuple[float, Close]] = []
+        async with reading(client, ended):
+            await trio.sleep(1000)
+        assert ended == [(seconds, Close(1000, "no message for too long"))]
+
+
+@pytest.mark.parametrize("settings", [{}, {"dialect": "3", "idle_seconds": 0}], ids=repr)
+async def test_a_client_may_be_idle_for_ever_where_it_may(settings: dict[str, Any], autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(**settings)) as house:
+        client = await house.connect()
+        ended: list[tuple[float, Close]] = []
+        async with reading(client, ended):
+            await trio.sleep(3000)
+        assert ended == []
+
+
+async def test_a_message_puts_idleness_off(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(dialect="3")) as house:
+        client = await house.connect()
+        ended: list[tuple[float, Close]] = []
+        async with reading(client, ended):
+            await trio.sleep(200)
+            await client.send("ping")
+            await trio.sleep(1000)
+        assert [when for when, _ in ended] == [500]
+
+
+# Slowness
+
+
+async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> None:
+    settings = quiet(slow_seconds=15, goodbye_seconds=2)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        client = await house.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        await trio.sleep(5.5)
+        await house.gateway.publish([CAR], 1)
+        assert house.gateway.statistics().slow_connections == 1
+        await trio.sleep_until(22.9)  # first seen at 6, cut at 21, and two seconds for the goodbye
+        assert house.gateway.statistics().connections == 1
+        await trio.sleep_until(23.1)
+        assert house.gateway.statistics().connections == 0
+        assert house.gateway.statistics().waiting_bytes == 0
+
+
+async def test_a_client_that_takes_a_little_is_slow_but_stays(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(slow_seconds=15), backend=FakeBackend([CAR])) as house:
+        client = await house.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        for number in range(20):
+            await house.gateway.publish([CAR], number)
+            await house.gateway.publish([CAR], number)
+        for _ in range(40):
+            await trio.sleep(10)
+            if house.gateway.statistics().slow_connections == 0:
+                break
+            await client.receive()
+        assert house.gateway.statistics().connections == 1
+
+
+# What it decides, without a gateway
+
+
+def supervisor(waiting: Waiting, **changes: Any) -> Supervisor:
+    bounds = {"slow": 10.0, "ping": 30.0, "pong": 20.0, "idle": None, "outboxes_bytes": 10**6, **changes}
+    return Supervisor(Patience(**bounds), [], waiting)
+
+
+def test_progress_is_any_byte() -> None:
+    client = make_client(0)
+    watch = supervisor(client.waiting)
+    client.outbox.put(client.subscription, batch("x" * 50))
+    for now in range(0, 90, 9):
+        watch.look(now)
+        client.write(1)
+    assert client.outbox.closed is None
+    watch.look(90)
+    watch.look(99)
+    assert client.outbox.closed is None
+    watch.look(100)
+    assert client.outbox.closed == STUCK
+
+
+def test_time_in_which_nobody_could_act_counts_against_nobody() -> None:
+    client = make_client(0)
+    watch = supervisor(client.waiting)
+    client.outbox.put(client.subscription, batch("x"))
+    watch.look(0)
+    watch.forgive(1000)
+    watch.look(1009)
+    assert client.outbox.closed is None
+    watch.look(1010)
+    assert client.outbox.closed == STUCK
+
+
+def test_the_slowest_go_while_memory_is_short() -> None:
+    waiting = Waiting(10**6, 1000)
+    outboxes = []
+    for size in (300, 100, 500, 200):
+        transport = FakeTransport([0])
+        outbox = Outbox(transport, transport, waiting)
+        outbox.reply(b"x")
+        subscription = make_client().subscription
+        outbox.put(subscription, batch("x" * size))
+        outboxes.append(outbox)
+    watch = supervisor(waiting, outboxes_bytes=waiting.bytes)
+    watch.look(0)
+    assert [outbox.closed for outbox in outboxes] == [None] * 4
+    watch = supervisor(waiting, outboxes_bytes=500)
+    watch.look(0)
+    assert [outbox.closed for outbox in outboxes] == [CROWDED, None, CROWDED, None]
+
+
+def test_it_looks_often_enough_for_the_shortest_patience() -> None:
+    def tick(**changes: Any) -> float:
+        bounds: dict[str, Any] = {"slow": 15, "ping": 30, "pong": 20, "idle": None, "outboxes_bytes": 1, **changes}
+        return Patience(**bounds).tick
+
+    assert tick() == 1
+    assert tick(slow=2) == tick(pong=2) == tick(ping=2) == tick(idle=2) == 0.5
+
+
+def test_after_a_suspended_machine_everybody_gets_time_again() -> None:
+    clock = MockClock()
+
+    async def main() -> None:
+        async with open_gateway(quiet(ping_seconds=30, pong_seconds=20, dialect="3")) as house:
+            await house.connect()
+            await settled()
+            clock.jump(10_000)
+            await settled()
+            for _ in range(25):
+                clock.jump(1)
+                await settled()
+            assert house.gateway.statistics().connections == 1
+            for _ in range(60):
+                clock.jump(1)
+                await settled()
+            assert house.gateway.statistics().connections == 0
+
+    trio.run(main, clock=clock)
