@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import uuid
 from dataclasses import dataclass
 from typing import Final
 
 import trio
-from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_server_stream
+import wsproto.connection
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
 from trio_templar.errors import CRASHED, DROPPED, GONE, MESSAGE_TOO_BIG, NOT_AUTHORIZED, SLOW_BYTES, Close
 from trio_templar.frames import closes, text_frame
-from trio_templar.handshake import canonical_head
+from trio_templar.handshake import switching_protocols
 from trio_templar.hooks import Caller, HookCalls
 from trio_templar.log import log
 from trio_templar.outbox import Outbox, Waiting
 from trio_templar.reception import Guest, Reception
 from trio_templar.session import Rules, Session
 from trio_templar.sockets import hang_up, reset_on_close
+from trio_templar.wire import wire_for
 
 logger = logging.getLogger("trio_templar.connection")
 
@@ -47,12 +48,10 @@ class Connection(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_early",
         "_hook_calls",
         "_house",
         "_nursery",
-        "_opened",
-        "_stream",
+        "_wire",
         "id",
         "last_heard",
         "last_message",
@@ -66,14 +65,12 @@ class Connection(trio.abc.Stream):
 
     def __init__(self, house: House, stream: trio.abc.Stream, guest: Guest) -> None:
         self._house = house
-        self._stream = stream
+        self._wire = wire_for(stream)
         self._nursery: trio.Nursery | None = None
-        self._early = [canonical_head(guest.key), guest.early]
-        self._opened: trio.Event | None = trio.Event()
         self._hook_calls: HookCalls | None = None
         self.id = str(uuid.uuid4())
         self.peer = guest.address
-        self.outbox = Outbox(self, house.waiting)
+        self.outbox = Outbox(self._wire, self, house.waiting)
         self.session: Session | None = None
         self.user_id: object = None
         self.pinged = False
@@ -88,29 +85,23 @@ class Connection(trio.abc.Stream):
         if self._house.hooks is not None:
             self._hook_calls = self._house.hooks.calls_for(self.id, self.user_id, guest.request)
 
-    async def serve(self) -> None:
-        """Serve the client until it has gone or its outbox was closed; the caller closes the stream."""
+    async def serve(self, websocket: WebSocketConnection, opening: bytes) -> None:
+        """Serve the client until it has gone or its outbox was closed; the caller closes the stream.
+
+        `opening` is the 101 that goes out first.
+        """
         self._house.connections.add(self)
         try:
             async with trio.open_nursery() as self._nursery:
-                websocket = await self._open()
+                self.outbox.reply(opening)
+                self._welcome()
+                self._nursery.start_soon(websocket._reader_task)  # noqa: SLF001  # see `websocket_on`
                 await self._read_loop(websocket)
             await self._say_goodbye()
         finally:
             self._nursery = None
             self._house.connections.discard(self)
             self._end()
-
-    async def _open(self) -> WebSocketConnection:
-        """Let trio-websocket send the 101, then say welcome, and only then let it see what the client sent early."""
-        assert self._nursery is not None
-        assert self._opened is not None
-        request = await wrap_server_stream(self._nursery, self, QUEUED_MESSAGES, self._house.max_message_bytes)
-        websocket = await request.accept()
-        self._welcome()
-        self._opened.set()
-        self._opened = None
-        return websocket
 
     def _welcome(self) -> None:
         dialect = self._house.rules.dialect
@@ -149,25 +140,20 @@ class Connection(trio.abc.Stream):
         """Write what the socket could not take at once, until nothing waits."""
         while (data := self.outbox.unsent()) is not None:
             try:
-                self.outbox.sent(await self._send_some(data))
-                self.last_heard = trio.current_time()  # a socket that makes progress is alive
+                self.outbox.sent(await self._wire.write(data))
+                if isinstance(self._wire.stream, trio.SocketStream):  # one that makes progress has a peer alive
+                    self.last_heard = trio.current_time()
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 self.outbox.close(GONE)
                 self.outbox.discard()
         if self.outbox.closed is not None:
             self.closing()
 
-    async def _send_some(self, data: memoryview) -> int:
-        if isinstance(self._stream, trio.SocketStream):
-            return await self._stream.socket.send(data)
-        await self._stream.send_all(data)
-        return len(data)
-
     async def _say_goodbye(self) -> None:
         if self.outbox.idle and self._close.code != GONE.code:
-            await hang_up(self._stream, self._house.goodbye_seconds)
+            await hang_up(self._wire.stream, self._house.goodbye_seconds)
         else:
-            reset_on_close(self._stream)
+            reset_on_close(self._wire.stream)
 
     def _end(self) -> None:
         # Where nothing closed the outbox, either we failed or the gateway was cancelled.
@@ -199,16 +185,7 @@ class Connection(trio.abc.Stream):
             why=close.reason,
         )
 
-    # What the outbox needs: outbox.Transport
-
-    def write_nowait(self, data: bytes) -> int:
-        """Write to the socket what it takes at once. The descriptor is asked for each time: a closed one is -1."""
-        if not isinstance(self._stream, trio.SocketStream):
-            return 0
-        try:
-            return os.write(self._stream.socket.fileno(), data)
-        except BlockingIOError:
-            return 0
+    # What the outbox needs: outbox.Owner
 
     def start_writing(self) -> None:
         """Start the write loop."""
@@ -228,19 +205,13 @@ class Connection(trio.abc.Stream):
     # What trio-websocket needs: trio.abc.Stream
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return first a request head, then (once the 101 is out) what the client sent early, then what it sends."""
-        if self._early:
-            if len(self._early) == 1 and self._opened is not None:
-                await self._opened.wait()
-            data = self._early.pop(0)
-            if data:
-                return data
-        heard = await self._stream.receive_some(max_bytes)
+        """Return what the client sends."""
+        data = await self._wire.read()
         self.last_heard = trio.current_time()
-        return bytes(heard)
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Put one frame of the library (or its 101) into the outbox; its close frame is a close like any other."""
+        """Put one frame of the library into the outbox; its close frame is a close like any other."""
         await trio.lowlevel.checkpoint()
         frame = bytes(data)
         close = closes(frame)
@@ -269,6 +240,21 @@ def _size(message: str | bytes) -> int:
     return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
 
 
+def websocket_on(connection: Connection, early: bytes, max_message_bytes: int) -> WebSocketConnection:
+    """Return trio-websocket's end of a connection that is open already; `early` is what the client sent so far.
+
+    The library's own way in would have the handshake again, from bytes made up for it, and keep what it made of them
+    (3 KB) for as long as the connection lasts. The price is that we start its reader ourselves.
+    """
+    protocol = wsproto.connection.Connection(wsproto.ConnectionType.SERVER, trailing_data=early)
+    return WebSocketConnection(
+        connection,
+        protocol,  # type: ignore[arg-type]  # what a WSConnection passes everything on to
+        message_queue_size=QUEUED_MESSAGES,
+        max_message_size=max_message_bytes,
+    )
+
+
 async def serve_client(reception: Reception, house: House, stream: trio.abc.Stream) -> None:
     """Own one client from accepted stream to closed socket. Nothing a client does escapes."""
     reception.clients += 1
@@ -276,8 +262,10 @@ async def serve_client(reception: Reception, house: House, stream: trio.abc.Stre
         guest = await reception.let_in(stream)
         if guest is not None:
             connection = Connection(house, stream, guest)
+            opening = switching_protocols(guest.key)
+            websocket = websocket_on(connection, guest.early, house.max_message_bytes)
             del guest  # nothing of the handshake is kept
-            await connection.serve()
+            await connection.serve(websocket, opening)
     except* Exception:
         logger.exception("a connection crashed")
     finally:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import h11
 import trio
+from wsproto.utilities import generate_accept_token
 
 from trio_templar.errors import TemplarError
 from trio_templar.forwarding import ClientRequest
@@ -147,9 +148,10 @@ def _hostname(url: str) -> str:
         return ""
 
 
-def canonical_head(key: bytes) -> bytes:
-    """Return the least request head that trio-websocket accepts, for a client that is let in."""
+def switching_protocols(key: bytes) -> bytes:
+    """Return the 101 for a client that is let in: these three headers and no extension (RFC 6455, 4.2.2)."""
+    accept = generate_accept_token(key)
     return (
-        b"GET / HTTP/1.1\r\nHost: client\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n" % key
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
     )

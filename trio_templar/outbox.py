@@ -5,7 +5,7 @@ backlog that lasts until it is empty: a remainder, replies, and publications as 
 rendered when they are written. So an idle connection holds neither channel nor task, and an unsubscribe changes
 what a waiting reference becomes.
 
-Everything here is synchronous: `Outbox` decides, the write loop of its transport does the waiting.
+Everything here is synchronous: `Outbox` decides, the write loop of its connection does the waiting.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from trio_templar.hub import Subscription
 WRITE_BYTES: Final = 65_536
 
 
-class Transport(Protocol):
-    """What an outbox needs of its connection."""
+class Writer(Protocol):
+    """What an outbox writes to."""
 
     def write_nowait(self, data: bytes) -> int:
         """Write what can be written without waiting and return its size. Raises OSError: if the peer is gone."""
+
+
+class Owner(Protocol):
+    """What an outbox needs of its connection."""
 
     def start_writing(self) -> None:
         """Start the write loop: something waits, and none is running."""
@@ -51,10 +55,11 @@ class Outbox:
     Any task of the gateway may put; only the write loop of its connection calls `unsent` and `sent`.
     """
 
-    __slots__ = ("_backlog", "_transport", "_waiting", "closed", "frames", "sent_bytes")
+    __slots__ = ("_backlog", "_owner", "_waiting", "_wire", "closed", "frames", "sent_bytes")
 
-    def __init__(self, transport: Transport, waiting: Waiting) -> None:
-        self._transport = transport
+    def __init__(self, wire: Writer, owner: Owner, waiting: Waiting) -> None:
+        self._wire = wire
+        self._owner = owner
         self._waiting = waiting
         self._backlog: _Backlog | None = None
         self.closed: Close | None = None
@@ -94,7 +99,7 @@ class Outbox:
             self._write(frame or close_frame(close))
         else:
             self._backlog.farewell = frame or close_frame(close)
-        self._transport.closing()
+        self._owner.closing()
 
     def cut(self, close: Close) -> None:
         """Close without the publications that wait: the client is too slow for them."""
@@ -138,7 +143,7 @@ class Outbox:
 
     def _write(self, data: bytes) -> None:
         try:
-            size = self._transport.write_nowait(data)
+            size = self._wire.write_nowait(data)
         except OSError:
             self.close(GONE)
             return
@@ -146,7 +151,7 @@ class Outbox:
         if size != len(data):
             self._backlog = _Backlog(memoryview(data)[size:], self._waiting)
             self._waiting.outboxes.add(self)
-            self._transport.start_writing()
+            self._owner.start_writing()
 
     def _has_room(self, backlog: _Backlog) -> bool:
         """Cut a client over its bounds, judged by what waits already: a large publication never cuts a quick one."""
