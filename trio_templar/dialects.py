@@ -41,7 +41,9 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Totals of the gateway (High-templar 3.1)."""
+    """Totals of the gateway (High-templar 3.1); `request_id` is for the refusal."""
+
+    request_id: str | None = None
 
 
 Command = Ping | Subscribe | Unsubscribe | Status
@@ -67,7 +69,7 @@ def parse(message: str | bytes, max_request_id_bytes: int) -> Command:
         case "unsubscribe":
             return Unsubscribe(_usable(request_id))
         case "status":
-            return Status()
+            return Status(request_id or None)
         case _:
             raise ClientError("message-type-not-allowed", request_id or None)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -61,6 +63,7 @@ class Gateway:
         self.websocket_urls: tuple[str, ...] = ()
         self.trigger_url: str | None = None
         self.demo_url: str | None = None
+        self.online_since = datetime.now()  # local and without a zone, as High-templar 3.1 says it
         self.stopped = trio.Event()
         self.scope = trio.CancelScope()
 
@@ -90,6 +93,21 @@ class Gateway:
             in_flight_bytes=self.fanout.in_flight_bytes,
             waiting_bytes=self.waiting.bytes,
             slow_connections=len(self.waiting.outboxes),
+        )
+
+    def status(self) -> str:
+        """Return what High-templar 3.1 tells a client that asks for totals; what we do not count is 0."""
+        return json.dumps(
+            {
+                "open_connections": len(self.connections),
+                "num_rooms": len(self.hub.rooms),
+                "online_since": self.online_since.isoformat(),
+                "rabbitmq_messages_received": self.fanout.triggers,
+                "ws_messages_received": 0,
+                "ws_messages_send": self.fanout.deliveries,
+                "ws_messages_send_error": 0,
+                "ws_messages_send_queued": 0,
+            }
         )
 
     def stop(self, within: float | None = None) -> None:
@@ -219,6 +237,7 @@ def _house(gateway: Gateway, api: _Api, hook_calls: trio.Nursery) -> House:
         max_subscriptions=settings.max_subscriptions,
         max_room_bytes=settings.max_room_bytes,
         max_request_id_bytes=settings.max_request_id_bytes,
+        status=gateway.status if settings.allow_status and gateway.dialect.allows_status else None,
     )
     return House(
         rules=rules,

@@ -67,9 +67,9 @@ class Session:
             case Unsubscribe(request_id):
                 self._unsubscribe(request_id)
                 return self._rules.dialect.success(request_id)
-            case Status():
+            case Status(request_id):
                 if self._rules.status is None:
-                    raise ClientError("message-type-not-allowed")
+                    raise ClientError("message-type-not-allowed", request_id)
                 return self._rules.status()
 
     def _subscribe(self, request_id: str, room: Room) -> None:

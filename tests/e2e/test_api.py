@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import trustme
 from websockets.exceptions import InvalidStatus
 
 from tests.e2e.api import Api, Call, admit, serve_api
-from tests.e2e.clients import closing, connect, receive
+from tests.e2e.clients import closing, connect, receive, subscriber, trigger
 from tests.e2e.processes import GatewayProcess, gateway
 
 
@@ -253,3 +255,33 @@ def test_dialect_3_tells_a_refused_client_so_and_closes_with_1000(api: Api) -> N
     with gateway(f"--api-url={api.url}", "--dialect=3") as process, connect(process.websocket_url) as client:
         assert receive(client) == b'{"is_authorized": false}'
         assert closing(client)[0] == 1000
+
+
+def test_dialect_3_shows_totals_to_a_client_only_if_that_is_allowed(api: Api) -> None:
+    with gateway(f"--api-url={api.url}", "--dialect=3") as process, connect(process.websocket_url) as client:
+        receive(client)
+        client.send('{"type": "status"}')
+        assert json.loads(receive(client))["message"] == "message-type-not-allowed"
+    with gateway(f"--api-url={api.url}", "--dialect=3", "--allow-status") as process:
+        with subscriber(process.websocket_url) as client:
+            trigger(process, 1)
+            receive(client)
+            client.send('{"type": "status"}')
+            status = json.loads(receive(client))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+", status.pop("online_since"))
+    assert list(status.items()) == [
+        ("open_connections", 1),
+        ("num_rooms", 1),
+        ("rabbitmq_messages_received", 1),
+        ("ws_messages_received", 0),
+        ("ws_messages_send", 1),
+        ("ws_messages_send_error", 0),
+        ("ws_messages_send_queued", 0),
+    ]
+
+
+def test_dialect_2_knows_no_totals_and_names_the_request(api: Api) -> None:
+    with gateway(f"--api-url={api.url}", "--allow-status") as process, connect(process.websocket_url) as client:
+        receive(client)
+        client.send('{"type": "status", "requestId": "s"}')
+        assert receive(client) == b'{"requestId": "s", "code": "error", "message": "message-type-not-allowed"}'
