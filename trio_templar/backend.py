@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -25,6 +26,7 @@ logger = logging.getLogger("trio_templar.backend")
 
 Bootstrap = Callable[[ClientRequest], Awaitable[Mapping[str, Any]]]
 
+ACCEPT: Final = ((b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"))
 # Shorter than the API's own (gunicorn: 2 s), or a request meets a connection that is being closed.
 KEEP_ALIVE_SECONDS: Final = 1.5
 
@@ -101,28 +103,34 @@ class Gate:
 class HttpBackend:
     """The API over HTTP, on TCP, TLS or a unix socket. Open from `async with` to its end; shared by all clients.
 
-    It uses httpx's transport without the client around it: that has no cookie jar in which users could meet, follows
-    no redirects, reads no environment.
+    It uses httpx's transports without the client around them: they have no cookie jar in which users could meet, follow
+    no redirects, read no environment.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.api_url if settings.api_url.endswith("/") else settings.api_url + "/"
+        self._bootstrap_url = httpx.URL(self._url + "bootstrap/")  # parsing one takes longer than it looks
         self._forwarding = settings.forwarding
         self._max_bytes = settings.max_bootstrap_bytes
-        # One more than can ask at once: hooks use it too, and httpcore loses slots of a full pool to cancellation.
-        limits = httpx.Limits(max_connections=settings.max_bootstraps * 2, keepalive_expiry=KEEP_ALIVE_SECONDS)
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=_tls(settings), limits=limits, uds=settings.api_socket or None, trust_env=False
-        )
         self._hook_limiter = trio.CapacityLimiter(settings.max_bootstraps)
-        self._stack = AsyncExitStack()
+        self._new_transport = partial(
+            httpx.AsyncHTTPTransport,
+            verify=_tls(settings),
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEP_ALIVE_SECONDS),
+            uds=settings.api_socket or None,
+            trust_env=False,
+        )
+        # One transport with one connection for each call at once, the last used on top. A shared pool looks at all its
+        # connections several times in each call, and loses slots for good when a call is cancelled while it is full.
+        self._idle: list[httpx.AsyncHTTPTransport] = []
 
     async def __aenter__(self) -> HttpBackend:
-        await self._stack.enter_async_context(self._transport)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+            while self._idle:
+                await self._idle.pop().aclose()
 
     async def bootstrap(self, request: ClientRequest) -> Mapping[str, Any]:
         """Ask `GET bootstrap/` with the client's own headers and return the answer.
@@ -132,10 +140,10 @@ class HttpBackend:
         """
         headers = self._forwarding.api_headers(request)
         try:
-            status, body = await self._request("GET", "bootstrap/", headers)
+            status, body = await self._request("GET", self._bootstrap_url, headers)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
             # A kept connection may have died since its last use; a GET can be asked again.
-            status, body = await self._translated("GET", "bootstrap/", headers)
+            status, body = await self._translated("GET", self._bootstrap_url, headers)
         except httpx.HTTPError as error:
             raise _unavailable(error) from error
         if status != 200:
@@ -148,7 +156,7 @@ class HttpBackend:
     async def post(self, path: str, headers: Sequence[Header]) -> None:
         """POST to a hook's path. Raises BackendError: if the API does not answer with a 2xx."""
         async with self._hook_limiter:
-            status, _ = await self._translated("POST", path.lstrip("/"), headers)
+            status, _ = await self._translated("POST", httpx.URL(self._url + path.lstrip("/")), headers)
         if not 200 <= status < 300:
             raise BackendError(f"the API answered {status} to the hook {path}")
 
@@ -156,30 +164,39 @@ class HttpBackend:
         """Return the headers that go with every call for this client."""
         return self._forwarding.api_headers(request)
 
-    async def _translated(self, method: str, path: str, headers: Sequence[Header]) -> tuple[int, bytes]:
+    async def _translated(self, method: str, url: httpx.URL, headers: Sequence[Header]) -> tuple[int, bytes]:
         try:
-            return await self._request(method, path, headers)
+            return await self._request(method, url, headers)
         except httpx.HTTPError as error:
             raise _unavailable(error) from error
 
-    async def _request(self, method: str, path: str, headers: Sequence[Header]) -> tuple[int, bytes]:
+    async def _request(self, method: str, url: httpx.URL, headers: Sequence[Header]) -> tuple[int, bytes]:
         """Return status and body, of which more than `max_bootstrap_bytes` is an error."""
-        request = httpx.Request(
-            method,
-            self._url + path,
-            headers=[*headers, (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")],
-        )
-        response = await self._transport.handle_async_request(request)
+        request = httpx.Request(method, url, headers=[*headers, *ACCEPT])
+        transport = self._idle.pop() if self._idle else self._new_transport()
+        whole = False
         try:
-            body = bytearray()
-            async for chunk in response.aiter_raw():
+            response = await transport.handle_async_request(request)
+            body = await self._body(response)
+            whole = True
+        finally:
+            if whole:
+                self._idle.append(transport)
+            else:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                    await transport.aclose()
+        return response.status_code, body
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        body = bytearray()
+        async with aclosing(aiter(response.stream)) as chunks:  # type: ignore[type-var]  # it is a generator
+            async for chunk in chunks:
                 body += chunk
                 if len(body) > self._max_bytes:
                     raise BackendError(f"the answer is over {self._max_bytes} bytes (max_bootstrap_bytes)")
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await response.aclose()
-        return response.status_code, bytes(body)
+        await response.stream.aclose()
+        return bytes(body)
 
 
 def _unavailable(error: httpx.HTTPError) -> Unavailable:
@@ -194,9 +211,12 @@ def _reason(error: BaseException) -> str:
     return str(reason or "")
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | bool:
+def _tls(settings: Settings) -> ssl.SSLContext:
+    """Return the one context all connections share; without TLS one that trusts nobody."""
+    if not settings.api_url.startswith("https://"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not settings.api_ca:
-        return settings.api_url.startswith("https://")
+        return httpx.create_ssl_context(trust_env=False)
     try:
         return ssl.create_default_context(cafile=settings.api_ca)
     except OSError as error:
