@@ -1,0 +1,165 @@
+"""The command: where settings come from, and one line for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.conftest import PYTHON, one_line
+from trio_templar import Settings, SettingsError
+from trio_templar.cli import _parser, main, read_settings
+
+
+def settings(*argv: str, env: dict[str, str] | None = None) -> Settings:
+    return read_settings(vars(_parser().parse_args(["serve", *argv])), env or {})
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line on standard error of a command that exits with 2."""
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    text = capsys.readouterr().err
+    assert one_line(text)
+    assert text.startswith("trio-templar: ")
+    return text
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the command an empty environment, and take back what it does to the log."""
+    monkeypatch.setattr("os.environ", {})
+    logger = logging.getLogger("trio_templar")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+def test_without_options_everything_is_its_default() -> None:
+    assert settings() == Settings()
+
+
+def test_the_command_line_wins_then_the_environment_then_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('path = "/file/"\ndialect = "3"\nmax-connections = 7\n')
+    env = {"TRIO_TEMPLAR_PATH": "/env/", "TRIO_TEMPLAR_DIALECT": "2", "TRIO_TEMPLAR_CONFIG": str(file)}
+    found = settings("--path=/cli/", env=env)
+    assert (found.path, found.dialect, found.max_connections) == ("/cli/", "2", 7)
+    assert settings("--config", str(file)).path == "/file/"
+
+
+def test_a_repeated_option_is_a_list() -> None:
+    assert settings("--bind", "a:1", "--bind=unix:b").bind == ("a:1", "unix:b")
+
+
+def test_a_list_in_the_environment_is_split_at_blanks_or_lines() -> None:
+    assert settings(env={"TRIO_TEMPLAR_BIND": "a:1  b:2"}).bind == ("a:1", "b:2")
+    lines = "A=fixed:x y\nB=key:b"
+    assert settings(env={"TRIO_TEMPLAR_CONNECTION_HEADER": lines}).connection_header == ("A=fixed:x y", "B=key:b")
+
+
+def test_a_list_of_the_command_line_replaces_that_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('bind = ["a:1", "b:2"]')
+    assert settings(f"--config={file}").bind == ("a:1", "b:2")
+    assert settings(f"--config={file}", "--bind=c:3").bind == ("c:3",)
+
+
+def test_a_switch_can_be_on_or_off(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("forward_host = true")
+    assert settings(f"--config={file}").forward_host
+    assert not settings(f"--config={file}", "--no-forward-host").forward_host
+    assert settings("--forward-host").forward_host
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "COMMAND"),
+        (["serve", "--nonsense"], "--nonsense"),
+        (["serve", "--dialect=4"], "--dialect"),
+        (["serve", "--max-connections=many"], "--max-connections"),
+        (["serve", "--max-conn=5"], "--max-conn"),
+        (["serve", "--bind"], "--bind"),
+        (["serve", "--bind=nonsense"], "bind: 'nonsense'"),
+        (["serve", "--trigger-bind=0.0.0.0:0"], "insecure_trigger"),
+        (["serve", "--config=/does/not/exist"], "/does/not/exist"),
+        (["serve"], "api_url"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_option_is_one_line_that_names_it_and_exit_status_2(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in complaint(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'colour = "red"', "colour in"),
+        (b"[serve]\npath = '/'", "serve in"),
+        (b"dialect = 3", "dialect in"),
+        (b"bind = 'a:1'", "bind in"),
+        (b"nonsense", "gateway.toml"),
+        (b"\xff", "gateway.toml"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_file_is_one_line_that_names_the_key(
+    content: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_bytes(content)
+    assert words in complaint(capsys, "serve", f"--config={file}")
+
+
+def test_a_wrong_variable_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"^TRIO_TEMPLAR_DRAIN_SECONDS: "):
+        settings(env={"TRIO_TEMPLAR_DRAIN_SECONDS": "soon"})
+
+
+@pytest.mark.parametrize("option", ["--bind", "--trigger-bind"])
+def test_an_address_in_use_is_one_line_that_names_it(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        rest = ["--bind=127.0.0.1:0"] if option == "--trigger-bind" else []
+        assert address in complaint(capsys, "serve", "--api-url=http://127.0.0.1:1/", *rest, option, address)
+
+
+def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(flag in text for flag in ("--api-url", "--drain-seconds", "--config", "--connection-header"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_says_when_it_is_ready_tells_systemd_and_leaves_with_0(number: int, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        command = [PYTHON, "-m", "trio_templar", "serve", "--api-url=http://127.0.0.1:1/"]
+        ports: list[Any] = ["--bind=127.0.0.1:0", "--bind=[::1]:0", "--trigger-bind=127.0.0.1:0"]
+        env = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with subprocess.Popen([*command, *ports], stderr=subprocess.PIPE, text=True, env=env) as process:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert line.startswith("trio-templar: ready on ws://127.0.0.1:")
+            assert ", ws://[::1]:" in line
+            assert "/trigger/" in line
+            assert ":0/" not in line
+            assert systemd.recv(100) == b"READY=1"
+            process.send_signal(number)
+            assert systemd.recv(100) == b"STOPPING=1"
+            assert process.wait(10) == 0
+            assert process.stderr.read() == ""

@@ -1,0 +1,302 @@
+"""The gateway in another program: started, published to, stopped to the digit, cancelled, and never met by another."""
+
+from __future__ import annotations
+
+import errno
+from functools import partial
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock, lockstep_stream_pair
+
+import trio_templar
+from tests.unit.conftest import CAR, RIDE, quiet, settled
+from tests.unit.test_connection import closing
+from tests.unit.test_supervisor import reading
+from trio_templar import Busy, Close, Gateway, Settings, SettingsError, TooLarge, TriggerError
+from trio_templar.testing import Closed, FakeBackend, House, MemoryListener, Rejected, WebsocketClient, open_gateway
+
+
+async def stuck_subscriber(house: House) -> WebsocketClient:
+    """A client that subscribes and then never reads again."""
+    client = await house.connect(make_pair=lockstep_stream_pair)
+    await client.receive()
+    await client.subscribe(1, CAR)
+    return client
+
+
+async def test_it_starts_as_the_readme_says() -> None:
+    async with trio.open_nursery() as nursery:
+        settings = Settings(bind=("127.0.0.1:0",), trigger_bind="127.0.0.1:0")
+        serve = partial(trio_templar.serve, settings, bootstrap=FakeBackend([CAR]))
+        gateway: Gateway = await nursery.start(serve)
+        (url,) = gateway.websocket_urls
+        assert url.startswith("ws://127.0.0.1:")
+        host, _, port = url.removeprefix("ws://").removesuffix("/ws/").partition(":")
+        client = WebsocketClient(await trio.open_tcp_stream(host, int(port)))
+        await client.open()
+        await client.receive()
+        await client.subscribe(1, CAR)
+        assert gateway.trigger_url is not None
+        async with httpx.AsyncClient() as publisher:
+            answer = await publisher.post(gateway.trigger_url, json={"rooms": [CAR], "data": 1})
+        assert answer.text == "publish success"
+        assert (await client.receive())["data"] == 1
+        gateway.stop()
+        with pytest.raises(Closed, match="1012"):
+            await client.receive()
+        await client.stream.aclose()
+
+
+async def test_it_listens_on_a_unix_socket_too(tmp_path: Any) -> None:
+    path = str(tmp_path / "ws.sock")
+    async with open_gateway(quiet(bind=(f"unix:{path}",))) as house:
+        assert house.gateway.websocket_urls == (f"unix:{path}",)
+        client = WebsocketClient(await trio.open_unix_socket(path))
+        await client.open()
+        assert await client.receive() == {"allowed_rooms": []}
+        await client.stream.aclose()
+
+
+@pytest.mark.parametrize("name", ["bind", "trigger_bind"])
+async def test_an_address_in_use_is_a_settings_error_that_names_it(name: str) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+    settings = quiet(**{name: (address,) if name == "bind" else address})
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(SettingsError, match=address), flatten_subgroups=True, allow_unwrapped=True
+    ):
+        await trio_templar.serve(settings, bootstrap=FakeBackend())
+    await listener.aclose()
+
+
+async def test_without_an_api_it_refuses_to_start() -> None:
+    with pytest.raises(SettingsError, match="api_url"):
+        await trio_templar.serve(quiet())
+
+
+async def test_two_gateways_in_one_program_do_not_meet(autojump_clock: MockClock) -> None:
+    async with (
+        open_gateway(quiet(), backend=FakeBackend([CAR])) as one,
+        open_gateway(quiet(dialect="3"), backend=FakeBackend([CAR])) as other,
+    ):
+        client = await one.subscriber(1, CAR)
+        stranger = await other.subscriber(1, CAR)
+        await other.gateway.publish([CAR], "other")
+        await one.gateway.publish([CAR], "one")
+        assert (await client.receive())["data"] == "one"
+        assert (await stranger.receive())["data"] == "other"
+        one.gateway.stop()
+        await client.stream.aclose()
+        await one.served.wait()
+        assert other.gateway.statistics().connections == 1
+
+
+async def test_statistics_are_the_totals_of_now(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR, RIDE])) as house:
+        client = await house.subscriber(1, CAR)
+        await client.subscribe(2, RIDE)
+        await house.subscriber(1, CAR)
+        await house.gateway.publish([CAR, RIDE, {"nobody": 1}], 1)
+        statistics = house.gateway.statistics()
+        assert (statistics.connections, statistics.rooms, statistics.subscriptions) == (2, 2, 3)
+        assert (statistics.triggers, statistics.publications, statistics.deliveries) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("data", [{"a": [1, None, "é"]}, "text", 1.5, None, True, msgspec.Raw(b'{"x":1.50}')], ids=repr)
+async def test_anything_that_is_json_can_be_published(data: Any, autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        await house.gateway.publish([CAR], data)
+        expected = {"x": 1.5} if isinstance(data, msgspec.Raw) else data
+        assert (await client.receive())["data"] == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [object(), "\ud800", {1, object()}, b"\xff".decode("latin-1") * 10**6],
+    ids=["object", "surrogate", "set", "large"],
+)
+async def test_anything_else_is_a_trigger_error(data: Any, autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(outbox_bytes=1000), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        with pytest.raises(TriggerError):
+            await house.gateway.publish([CAR], data)
+        with pytest.raises(TriggerError, match="rooms"):
+            await house.gateway.publish([{"a": object()}], 1)
+        await house.gateway.publish([CAR], "next")
+        assert (await client.receive())["data"] == "next"
+
+
+async def test_data_over_half_an_outbox_is_too_large(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(outbox_bytes=1000)) as house:
+        await house.gateway.publish([CAR], "x" * 498)
+        with pytest.raises(TooLarge):
+            await house.gateway.publish([CAR], "x" * 499)
+
+
+async def test_3_1s_status_is_shown_where_the_settings_allow_it(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(dialect="3", allow_status=True), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        await client.send({"type": "status"})
+        status = await client.receive()
+        assert (status["open_connections"], status["num_rooms"]) == (1, 1)
+        assert list(status) == [
+            "open_connections",
+            "num_rooms",
+            "online_since",
+            "rabbitmq_messages_received",
+            "ws_messages_received",
+            "ws_messages_send",
+            "ws_messages_send_error",
+            "ws_messages_send_queued",
+        ]
+
+
+@pytest.mark.parametrize("settings", [{"dialect": "3"}, {"dialect": "2", "allow_status": True}], ids=repr)
+async def test_nobody_else_is_shown_a_status(settings: dict[str, Any], autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(**settings)) as house:
+        client = await house.connect()
+        await client.receive()
+        await client.send({"type": "status"})
+        assert (await client.receive())["message"] == "message-type-not-allowed"
+
+
+# Stop
+
+
+async def test_stopping_sends_what_waits_and_says_why(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        for number in range(3):
+            await house.gateway.publish([CAR], number)
+        house.gateway.stop()
+        assert [(await client.receive())["data"] for _ in range(3)] == [0, 1, 2]
+        ended: list[tuple[float, Close]] = []
+        async with reading(client, ended):
+            await settled()
+        assert ended == [(0, Close(1012, "the gateway is stopping"))]
+        await client.stream.aclose()
+        await house.served.wait()
+        assert trio.current_time() == 0
+
+
+async def test_a_gateway_without_clients_stops_at_once(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        house.gateway.stop()
+        await house.served.wait()
+        assert trio.current_time() == 0
+
+
+async def test_nobody_is_let_in_and_nothing_is_published_while_it_stops(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        await stuck_subscriber(house)
+        house.gateway.stop()
+        with pytest.raises(Busy, match="stopping"):
+            await house.gateway.publish([CAR], 1)
+        await settled()
+        with pytest.raises((Rejected, Closed, trio.ClosedResourceError, trio.BrokenResourceError)):
+            await house.connect()
+
+
+async def test_a_stuck_client_cannot_hold_up_the_drain(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(goodbye_seconds=60, drain_seconds=5), backend=FakeBackend([CAR])) as house:
+        await stuck_subscriber(house)
+        await house.gateway.publish([CAR], "in flight")
+        await settled()
+        await trio.sleep(1)
+        house.gateway.stop()
+        await house.served.wait()
+        assert trio.current_time() == 1 + 5
+
+
+async def test_a_stuck_client_gets_its_goodbye_seconds_and_no_more(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(goodbye_seconds=2, drain_seconds=10), backend=FakeBackend([CAR])) as house:
+        await stuck_subscriber(house)
+        await house.gateway.publish([CAR], "in flight")
+        await settled()
+        house.gateway.stop()
+        await house.served.wait()
+        assert trio.current_time() == 2
+
+
+async def test_stopping_again_may_shorten_the_drain_and_never_lengthens_it(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(goodbye_seconds=60, drain_seconds=50), backend=FakeBackend([CAR])) as house:
+        await stuck_subscriber(house)
+        await house.gateway.publish([CAR], 1)
+        house.gateway.stop()
+        await trio.sleep(1)
+        house.gateway.stop(within=1)
+        house.gateway.stop()
+        house.gateway.stop(within=100)
+        await house.served.wait()
+        assert trio.current_time() == 2
+
+
+async def test_cancelling_ends_it_now(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        await stuck_subscriber(house)
+        await house.gateway.publish([CAR], 1)
+    assert trio.current_time() == 0
+    assert await closing(client) == (1006, "")
+    assert house.gateway.statistics().connections == 0
+    assert house.gateway.statistics().waiting_bytes == 0
+
+
+async def test_listeners_are_closed_at_the_end(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        pass
+    with pytest.raises((trio.ClosedResourceError, trio.BrokenResourceError)):
+        house.listener.connect()
+
+
+# Accepting
+
+
+class ShortOfDescriptors(MemoryListener):
+    """Fails the first accepts as a machine without file descriptors does."""
+
+    failures = 25
+
+    async def accept(self) -> trio.abc.Stream:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return await super().accept()
+
+
+async def test_out_of_descriptors_it_pauses_says_so_once_and_goes_on(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = ShortOfDescriptors()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio_templar.serve, quiet(), bootstrap=FakeBackend(), listeners=[listener]))
+        client = WebsocketClient(listener.connect())
+        await client.open()
+        assert trio.current_time() > 0
+        nursery.cancel_scope.cancel()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "Too many open files" in caplog.text
+
+
+async def test_a_storm_of_clients_is_let_in_and_gone_again(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        clients: list[WebsocketClient] = []
+
+        async def come() -> None:
+            clients.append(await house.subscriber(1, CAR))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(come)
+        await house.gateway.publish([CAR], 1)
+        for client in clients:
+            assert (await client.receive())["data"] == 1
+            await client.stream.aclose()
+        await settled()
+        statistics = house.gateway.statistics()
+        assert (statistics.connections, statistics.rooms, statistics.waiting_bytes) == (0, 0, 0)
