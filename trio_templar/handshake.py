@@ -11,7 +11,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
 import h11
 import trio
@@ -19,6 +18,7 @@ from wsproto.utilities import generate_accept_token
 
 from trio_templar.errors import TemplarError
 from trio_templar.forwarding import ClientRequest
+from trio_templar.origins import origin_allowed
 
 READ_BYTES: Final = 4096
 
@@ -133,19 +133,10 @@ def check_origin(request: ClientRequest, allowed_origins: Collection[str]) -> No
     Browsers send cookies to us from any page, so the page's origin must be checked (RFC 6455, 10.2).
     Raises HandshakeError: if the page is another one.
     """
-    origin = (request.header(b"origin") or b"").decode("latin-1")
-    if not origin or "*" in allowed_origins or origin.lower() in map(str.lower, allowed_origins):
-        return
-    host = (request.header(b"host") or b"").decode("latin-1")
-    if not _hostname(origin) == _hostname(f"//{host}") != "":
-        raise HandshakeError(403, "origin not allowed", hint=f"--allowed-origin {origin} would let it in")
-
-
-def _hostname(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+    origin = request.header(b"origin") or b""
+    if not origin_allowed(origin, request.header(b"host") or b"", allowed_origins):
+        text = origin.decode("latin-1")
+        raise HandshakeError(403, "origin not allowed", hint=f"--allowed-origin {text} would let it in")
 
 
 def switching_protocols(key: bytes) -> bytes:

@@ -17,6 +17,7 @@ import trio
 
 from trio_templar.errors import Busy, TemplarError, TooLarge, TriggerError
 from trio_templar.fanout import Fanout
+from trio_templar.origins import origin_allowed
 from trio_templar.triggers import TriggerReader
 
 Scope = MutableMapping[str, Any]
@@ -34,6 +35,10 @@ class Unauthorized(TemplarError):
     """The caller does not have the trigger token."""
 
 
+class ForeignPage(TemplarError):
+    """A web page of another host is the caller."""
+
+
 class UnsupportedType(TemplarError):
     """A form is no trigger."""
 
@@ -49,6 +54,7 @@ class Gone(TemplarError):
 # The first that fits; what is not here is a fault of ours.
 STATUS: Final[tuple[tuple[type[TemplarError], int], ...]] = (
     (Unauthorized, 401),
+    (ForeignPage, 403),
     (TooSlow, 408),
     (TooLarge, 413),
     (UnsupportedType, 415),
@@ -121,9 +127,9 @@ class HttpApi:
 
     async def trigger(self, request: Request) -> Response:
         """`POST /trigger/` (High-templar 2.5): publish one trigger, an array of them all or nothing, or a stream."""
-        self._check_token(request.headers.get(b"authorization", b""))
+        self._check_caller(request.headers)
         if request.content_type in FORM_TYPES:
-            raise UnsupportedType("a form is no trigger; send JSON")
+            raise UnsupportedType("a form is no trigger; send JSON as Content-Type: application/json, or as none")
         if request.content_type == NDJSON_TYPE:
             return await self._stream(request.body)
         body = await request.body.whole()
@@ -152,9 +158,13 @@ class HttpApi:
         if not self._fanout.publish_nowait(trigger):  # a checkpoint for each line would cost more than the line
             await self._fanout.publish(trigger)
 
-    def _check_token(self, authorization: bytes) -> None:
-        if self._token and not hmac.compare_digest(_token_in(authorization), self._token):
-            raise Unauthorized("the trigger token is missing or wrong")
+    def _check_caller(self, headers: Mapping[bytes, bytes]) -> None:
+        """Let in who has the token; where there is none, who is no page of another host that a browser here shows."""
+        if self._token:
+            if not hmac.compare_digest(_token_in(headers.get(b"authorization", b"")), self._token):
+                raise Unauthorized("the trigger token is missing or wrong")
+        elif not origin_allowed(headers.get(b"origin", b""), headers.get(b"host", b"")):
+            raise ForeignPage("pages of other hosts may not trigger; set a trigger_token if one must")
 
     async def _answer(self, request: Request, send: Send) -> None:
         try:

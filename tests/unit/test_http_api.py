@@ -193,6 +193,21 @@ async def test_the_token_lets_in_as_bearer_or_password(authorization: str) -> No
         assert (await gateway.post(ONE, authorization=authorization)).status_code == 200
 
 
+async def test_a_page_of_another_host_cannot_trigger_where_there_is_no_token() -> None:
+    async with api() as gateway:
+        response = await gateway.post(ONE, origin="https://evil.example")
+        assert response.status_code == 403
+        assert "trigger_token" in response.text
+        assert (await gateway.post(ONE, origin="http://gateway:8080")).status_code == 200
+
+
+async def test_with_a_token_the_page_does_not_matter() -> None:
+    async with api(token="secret") as gateway:
+        response = await gateway.post(ONE, origin="https://evil.example", authorization="Bearer secret")
+        assert response.status_code == 200
+
+
+
 @pytest.mark.parametrize(
     "authorization",
     [
