@@ -235,7 +235,7 @@ async def test_a_pass_gives_way_after_a_bounded_number_of_deliveries(autojump_cl
         with trio.fail_after(5):
             await watch()
         steps = [after - before for before, after in zip([0, *delivered], delivered, strict=False)]
-        assert max(steps) == TURN_DELIVERIES
+        assert TURN_DELIVERIES <= max(steps) <= 2 * TURN_DELIVERIES  # Trio runs either of two tasks first
 
 
 async def test_a_pass_that_is_expensive_lets_in_the_triggers_on_their_way(autojump_clock: MockClock) -> None:
