@@ -411,3 +411,21 @@ async def test_the_last_words_arrive_although_the_client_was_still_talking() -> 
         with trio.fail_after(5):
             assert (await closing(client))[0] == 1009
         await client.stream.aclose()
+
+
+async def test_a_client_that_did_not_read_is_reset_at_the_end() -> None:
+    async with open_gateway(on_tcp(goodbye_seconds=0.001), backend=FakeBackend([CAR])) as house:
+        client = await subscriber(house, receive_buffer=4096)
+        for number in range(100):
+            await house.gateway.publish([CAR], [number, "x" * 5000])
+        house.gateway.stop()
+        with trio.fail_after(5):
+            await house.served.wait()
+            reset = False
+            try:
+                while await client.stream.receive_some():
+                    pass
+            except trio.BrokenResourceError:
+                reset = True
+        assert reset, "what it did not read is not kept for it"
+        await client.stream.aclose()

@@ -207,7 +207,6 @@ async def test_with_a_token_the_page_does_not_matter() -> None:
         assert response.status_code == 200
 
 
-
 @pytest.mark.parametrize(
     "authorization",
     [

@@ -203,6 +203,7 @@ def test_a_cut_drops_publications_but_keeps_replies_and_tears_no_frame() -> None
         client.outbox.put(client.subscription, batch(each))
     client.outbox.reply(reply("said"))
     client.outbox.cut(STUCK)
+    assert client.waiting.bytes == len(reply(message("a"))) - 3 + len(reply("said"))
     client.write_all()
     assert texts(bytes(client.transport.written)) == [message("a"), "said"]
     assert bytes(client.transport.written).endswith(close_frame(STUCK))
