@@ -344,7 +344,7 @@ def test_a_bad_trigger_says_what_and_where_and_nobody_gets_anything(
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 def test_a_form_is_no_trigger(shared: GatewayProcess, kind: str) -> None:
     status, text, _ = request(shared.trigger_url, b"rooms=1", {"Content-Type": kind})
-    assert (status, text) == (415, b"a form is no trigger; send JSON")
+    assert (status, text) == (415, b"a form is no trigger; send JSON as Content-Type: application/json, or as none")
 
 
 def http(process: GatewayProcess) -> socket.socket:
