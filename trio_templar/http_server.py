@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Event, RawData
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
@@ -54,10 +54,11 @@ async def serve_http(
 
 async def _serve_caller(app: Any, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
     state = ConnectionState(LifespanState())
-    server = _Server(ASGIWrapper(app), config, context, state, stream)  # type: ignore[arg-type]  # it takes both
+    server = _Server(ASGIWrapper(app), config, context, state, stream)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_close_when_cancelled, stream)
+            nursery.start_soon(server.close_when_idle)
             await server.run()
             nursery.cancel_scope.cancel()
     except* Exception:
@@ -73,21 +74,51 @@ async def _close_when_cancelled(stream: trio.SocketStream) -> None:
         stream.socket.close()
 
 
-class _Server(TCPServer):
-    """One caller. hypercorn would keep the socket of one that has left until `KEEP_ALIVE_SECONDS` are over."""
+class _IdleClock:
+    """Since when a caller has been idle, or None. Stands for hypercorn's idle task: one more task in each request."""
 
-    _left = False
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+    async def restart(self, *_: object) -> None:
+        self.since = trio.current_time()
+
+    async def stop(self) -> None:
+        self.since = None
+
+
+class _Server(TCPServer):
+    """One caller."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._clock = self.idle_task = _IdleClock()  # type: ignore[assignment]  # it has the same methods
+        self._head = b""
+
+    async def close_when_idle(self) -> None:
+        """Close a connection that has been idle for too long (twice that at most), or is when we stop."""
+        terminated = self.context.terminated
+        while True:
+            with trio.move_on_after(KEEP_ALIVE_SECONDS):
+                await terminated.wait()
+            since = self._clock.since
+            if since is not None and (terminated.is_set() or trio.current_time() - since >= KEEP_ALIVE_SECONDS):
+                await self._initiate_server_close()
+                return
+            if terminated.is_set():  # the request under way is the last
+                return
 
     async def protocol_send(self, event: Event) -> None:
-        if self._left and isinstance(event, Updated):  # which would start the idle time
-            return
+        """Write what hypercorn has to say; a response in one piece, where it would write head, body and nothing."""
+        if isinstance(event, RawData):
+            if event.data.startswith(b"HTTP/1.1 ") and not event.data.startswith(b"HTTP/1.1 1"):
+                self._head = event.data
+                return
+            event, self._head = RawData(self._head + event.data), b""
+            if not event.data:
+                return
         with suppress(trio.BusyResourceError):  # the reading side is closing the socket at this moment
             await super().protocol_send(event)
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        self._left = True
-        await self.idle_task.stop()
 
 
 def _config() -> Config:
