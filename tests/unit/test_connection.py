@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair
 from wsproto import WSConnection
@@ -99,6 +99,7 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
+@settings(max_examples=25)
 @given(st.lists(any_message, min_size=1, max_size=5), st.lists(st.integers(1, 50), max_size=20))
 async def test_messages_cut_anyhow_get_one_answer_each(messages: list[str | bytes], cuts: list[int]) -> None:
     sendable = [each for each in messages if isinstance(each, bytes) or is_unicode(each)]
