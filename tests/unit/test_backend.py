@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -53,7 +53,8 @@ async def api(*answers: bytes, **changes: Any) -> AsyncIterator[tuple[HttpBacken
 
     async def serve(stream: trio.abc.Stream) -> None:
         async with stream:
-            await server.serve(stream)
+            with suppress(trio.BrokenResourceError):  # whoever asked has left
+                await server.serve(stream)
 
     async with trio.open_nursery() as nursery:
         run = partial(trio.serve_tcp, serve, 0, host="127.0.0.1")
