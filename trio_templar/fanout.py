@@ -21,14 +21,14 @@ INLINE_SUBSCRIBERS: Final = 16
 # One pass hands at most so many bytes to a subscriber: what a socket's send buffer takes at once.
 PASS_BYTES: Final = 65_536
 # Between two checkpoints a pass delivers at most so many batches and bytes, or other clients would notice.
-TURN_DELIVERIES: Final = 250
+TURN_DELIVERIES: Final = 100
 TURN_BYTES: Final = 4_194_304
 # What one delivery is taken to cost; only to judge what a pass over a room will cost.
 DELIVERY_SECONDS: Final = 8e-6
 # A pass that costs less is not worth waiting for. Before others: wait while triggers keep arriving, each within this
 # share of the cost of the pass, and in all for no longer than so many passes.
 EXPENSIVE_SECONDS: Final = 0.002
-ARRIVAL_SHARE: Final = 0.25
+ARRIVAL_SHARE: Final = 0.375
 COALESCING_PASSES: Final = 2
 
 

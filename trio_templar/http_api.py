@@ -9,7 +9,7 @@ import base64
 import binascii
 import contextlib
 import hmac
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import trio
 from trio_templar.errors import Busy, TemplarError, TooLarge, TriggerError
 from trio_templar.fanout import Fanout
 from trio_templar.origins import origin_allowed
-from trio_templar.triggers import TriggerReader
+from trio_templar.triggers import Trigger, TriggerReader
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -133,7 +133,7 @@ class HttpApi:
         if request.content_type == NDJSON_TYPE:
             return await self._stream(request.body)
         body = await request.body.whole()
-        await self._fanout.publish(self._reader.read(body))
+        await self._publish(self._reader.read(body))
         return Response(200, b"publish success")
 
     async def _stream(self, body: Body) -> Response:
@@ -145,7 +145,7 @@ class HttpApi:
                     number += 1
                     body.check(line)
                     if line.strip():
-                        await self._publish_line(line)
+                        await self._publish([self._reader.read_one(line)])
                         published += 1
         except (TriggerError, Busy) as error:
             raise type(error)(f"line {number}: {error}; published {published}") from error
@@ -153,10 +153,9 @@ class HttpApi:
             raise TooSlow(f"line {number + 1}: {error}; published {published}") from error
         return text(200, f"publish success: {published}")
 
-    async def _publish_line(self, line: bytes) -> None:
-        trigger = [self._reader.read_one(line)]
-        if not self._fanout.publish_nowait(trigger):  # a checkpoint for each line would cost more than the line
-            await self._fanout.publish(trigger)
+    async def _publish(self, triggers: Sequence[Trigger]) -> None:
+        if not self._fanout.publish_nowait(triggers):  # else without the checkpoint that `publish` is
+            await self._fanout.publish(triggers)
 
     def _check_caller(self, headers: Mapping[bytes, bytes]) -> None:
         """Let in who has the token; where there is none, who is no page of another host that a browser here shows."""
