@@ -25,6 +25,9 @@ from trio_templar.wire import wire_for
 
 logger = logging.getLogger("trio_templar.connection")
 
+# A client may send so many times the bytes of a message without one being whole: frames of a byte take seven. The
+# library keeps each fragment, empty ones too.
+FRAGMENT_SHARE: Final = 16
 # Messages trio-websocket may read ahead; while its queue is full it answers no ping.
 QUEUED_MESSAGES: Final = 4
 
@@ -51,6 +54,7 @@ class Connection(trio.abc.Stream):
         "_hook_calls",
         "_house",
         "_nursery",
+        "_unheard_bytes",
         "_wire",
         "id",
         "last_heard",
@@ -68,6 +72,7 @@ class Connection(trio.abc.Stream):
         self._wire = wire_for(stream)
         self._nursery: trio.Nursery | None = None
         self._hook_calls: HookCalls | None = None
+        self._unheard_bytes = 0
         self.id = str(uuid.uuid4())
         self.peer = guest.address
         self.outbox = Outbox(self._wire, self, house.waiting)
@@ -88,13 +93,12 @@ class Connection(trio.abc.Stream):
     async def serve(self, websocket: WebSocketConnection, opening: bytes) -> None:
         """Serve the client until it has gone or its outbox was closed; the caller closes the stream.
 
-        `opening` is the 101 that goes out first.
+        `opening` is the 101 that goes out first, in one write with the welcome.
         """
         self._house.connections.add(self)
         try:
             async with trio.open_nursery() as self._nursery:
-                self.outbox.reply(opening)
-                self._welcome()
+                self._welcome(opening)
                 self._nursery.start_soon(websocket._reader_task)  # noqa: SLF001  # see `websocket_on`
                 await self._read_loop(websocket)
             await self._say_goodbye()
@@ -103,13 +107,13 @@ class Connection(trio.abc.Stream):
             self._house.connections.discard(self)
             self._end()
 
-    def _welcome(self) -> None:
+    def _welcome(self, opening: bytes) -> None:
         dialect = self._house.rules.dialect
         if self.session is None:
-            self.outbox.reply(text_frame((dialect.refusal() or "").encode()))
+            self.outbox.reply(opening + text_frame((dialect.refusal() or "").encode()))
             self.outbox.close(NOT_AUTHORIZED)
             return
-        self.outbox.reply(text_frame(self.session.welcome().encode()))
+        self.outbox.reply(opening + text_frame(self.session.welcome().encode()))
         log(logger, logging.INFO, "open", id=self.id, user=self.user_id, peer=self.peer)
         if self._hook_calls is not None:
             self._hook_calls.connected()
@@ -119,6 +123,7 @@ class Connection(trio.abc.Stream):
             while True:
                 message = await websocket.get_message()
                 self.last_message = trio.current_time()
+                self._unheard_bytes = 0
                 self._hear(message)
         except ConnectionClosed as closed:
             self.outbox.close(_close_of(closed.reason))
@@ -208,6 +213,9 @@ class Connection(trio.abc.Stream):
         """Return what the client sends."""
         data = await self._wire.read()
         self.last_heard = trio.current_time()
+        self._unheard_bytes += len(data)
+        if self._unheard_bytes > FRAGMENT_SHARE * self._house.max_message_bytes:
+            self.outbox.close(MESSAGE_TOO_BIG)
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -216,6 +224,7 @@ class Connection(trio.abc.Stream):
         frame = bytes(data)
         close = closes(frame)
         if close is None:
+            self._unheard_bytes = 0  # a pong: what came was heard
             self.outbox.reply(frame)
         else:
             self.outbox.close(close, frame)
@@ -259,6 +268,8 @@ async def serve_client(reception: Reception, house: House, stream: trio.abc.Stre
     """Own one client from accepted stream to closed socket. Nothing a client does escapes."""
     reception.clients += 1
     try:
+        if reception.overrun:
+            return
         guest = await reception.let_in(stream)
         if guest is not None:
             connection = Connection(house, stream, guest)

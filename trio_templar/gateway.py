@@ -140,12 +140,17 @@ async def serve(
     async with AsyncExitStack() as stack:
         doors = [await stack.enter_async_context(listener) for listener in listeners]
         for address in settings.bind:
-            for listener in await open_listeners(address):
+            for listener in await _listen(address, stack):
                 gateway.websocket_urls += (url_of(listener, "ws", settings.path),)
-                doors.append(await stack.enter_async_context(listener))
+                doors.append(listener)
+        triggers = await _listen(settings.trigger_bind, stack) if settings.trigger_bind else []
         api = await _api(settings, bootstrap, hooks, stack)
         with gateway.scope:
-            await _run(gateway, api, doors, task_status)
+            await _run(gateway, api, doors, triggers, task_status)
+
+
+async def _listen(address: str, stack: AsyncExitStack) -> list[trio.SocketListener]:
+    return [await stack.enter_async_context(listener) for listener in await open_listeners(address)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,7 @@ async def _run(
     gateway: Gateway,
     api: _Api,
     doors: Sequence[trio.abc.Listener[trio.abc.Stream]],
+    triggers: Sequence[trio.SocketListener],
     task_status: trio.TaskStatus[Gateway],
 ) -> None:
     """Open the nursery tree; what is nested deepest ends first when the gateway stops."""
@@ -193,8 +199,8 @@ async def _run(
             async with trio.open_nursery() as clients:
                 async with trio.open_nursery() as rooms, trio.open_nursery() as http, trio.open_nursery() as accepting:
                     gateway.fanout = _fanout(gateway, rooms)
-                    if settings.trigger_bind:
-                        await _start_http(gateway, http)
+                    if triggers:
+                        _start_http(gateway, triggers, http)
                     for door in doors:
                         accepting.start_soon(accept_loop, door, partial(serve_client, reception, house), clients)
                     task_status.started(gateway)
@@ -206,7 +212,7 @@ async def _run(
             watch.cancel_scope.cancel()
 
 
-async def _start_http(gateway: Gateway, nursery: trio.Nursery) -> None:
+def _start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
     from trio_templar.http_api import HttpApi
     from trio_templar.http_server import serve_http  # hypercorn is only imported by who listens for triggers
 
@@ -223,9 +229,9 @@ async def _start_http(gateway: Gateway, nursery: trio.Nursery) -> None:
 
         app.routes |= demo.routes(gateway.websocket_urls, needs_token=bool(settings.token))
     grace = min(3.0, settings.drain_seconds / 2)
-    url = await nursery.start(serve_http, app, settings.trigger_bind, gateway.stopped.wait, grace)
-    gateway.trigger_url = url if url.startswith("unix:") else f"{url}/trigger/"
-    gateway.demo_url = f"{url}/" if settings.demo else None
+    nursery.start_soon(serve_http, app, listeners, gateway.stopped.wait, grace)
+    gateway.trigger_url = url_of(listeners[0], "http", "/trigger/")
+    gateway.demo_url = url_of(listeners[0], "http", "/") if settings.demo else None
 
 
 def _house(gateway: Gateway, api: _Api, hook_calls: trio.Nursery) -> House:

@@ -24,7 +24,10 @@ READ_BYTES: Final = 4096
 
 
 class HandshakeError(TemplarError):
-    """A request that is answered over HTTP and ends there. `hint` is for the log: what the operator can do."""
+    """A request that is answered over HTTP and ends there.
+
+    `text` is what the client is told; `hint` is for the log alone: what happened behind, or what the operator can do.
+    """
 
     def __init__(self, status: int, text: str, *headers: tuple[str, str], hint: str = "") -> None:
         super().__init__(text)
@@ -46,9 +49,9 @@ class HandshakeError(TemplarError):
         return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def busy(text: str, retry_after: int = 1) -> HandshakeError:
+def busy(text: str, retry_after: int = 1, *, hint: str = "") -> HandshakeError:
     """Return a 503 that asks the client to come back."""
-    return HandshakeError(503, text, ("Retry-After", str(retry_after)))
+    return HandshakeError(503, text, ("Retry-After", str(retry_after)), hint=hint)
 
 
 class PeerLeft(TemplarError):

@@ -6,7 +6,7 @@ We accept for it: `hypercorn.trio.serve` logs a traceback ten times a second whe
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -19,7 +19,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
-from trio_templar.sockets import accept_loop, open_listeners, reset_on_close, url_of
+from trio_templar.sockets import accept_loop, reset_on_close
 
 logger = logging.getLogger("trio_templar.http_server")
 
@@ -28,24 +28,17 @@ KEEP_ALIVE_SECONDS: Final = 60.0
 
 async def serve_http(
     app: Any,
-    address: str,
+    listeners: Iterable[trio.SocketListener],
     stopped: Callable[[], Awaitable[None]],
     grace_seconds: float,
-    *,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an ASGI app on `address` until `stopped` returns, then let requests finish; reports its URL.
-
-    Raises SettingsError: if it cannot listen there.
-    """
-    listeners = await open_listeners(address)
+    """Serve an ASGI app on `listeners` until `stopped` returns, then let requests finish."""
     context = WorkerContext(None)
     serve_one = partial(_serve_caller, app, _config(), context)
     async with trio.open_nursery() as callers:
         async with trio.open_nursery() as accepting:
             for listener in listeners:
                 accepting.start_soon(accept_loop, listener, serve_one, callers)
-            task_status.started(url_of(listeners[0], "http", ""))
             await stopped()
             accepting.cancel_scope.cancel()
         await context.terminated.set()  # ends whoever is idle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -16,6 +17,10 @@ from trio_templar.settings import Settings
 from trio_templar.sockets import hang_up, peer_of
 
 logger = logging.getLogger("trio_templar.reception")
+
+
+# Clients beyond `max_connections` that are heard out and get their 503; more are dropped without a word.
+TOLD_CLIENTS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,11 @@ class Reception:
         self._arriving: set[trio.CancelScope] = set()
         self._closed = False
         self.clients = 0
+
+    @property
+    def overrun(self) -> bool:
+        """Whether there are so many clients that one more is not even told so."""
+        return self.clients > self._settings.max_connections + TOLD_CLIENTS
 
     def close(self) -> None:
         """Let nobody in any more: who is on the way in gets 503."""
@@ -101,11 +111,11 @@ class Reception:
             status = error.status if error.status in (401, 403) else 403
             raise HandshakeError(status, f"not authorized: {error}") from error
         except Unavailable as error:
-            raise busy(str(error)) from error
+            raise busy("the API is not available", hint=str(error)) from error
         except BackendError as error:
             if self._refuses_by_message and isinstance(error, NoRoom):
                 return None
-            raise HandshakeError(502, str(error)) from error
+            raise HandshakeError(502, "the API's answer is of no use", hint=str(error)) from error
 
     async def _ask_while_connected(
         self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray

@@ -34,8 +34,8 @@ class EchoConnection(connection.Connection):
 
     __slots__ = ()
 
-    def _welcome(self) -> None:
-        pass
+    def _welcome(self, opening: bytes) -> None:
+        self.outbox.reply(opening)
 
     def _hear(self, message: str | bytes) -> None:
         if isinstance(message, str):

@@ -196,6 +196,25 @@ async def test_a_message_over_its_bytes_is_a_1009(message: str | bytes, autojump
         assert (await closing(client))[0] == 1009
 
 
+async def test_a_message_of_endless_empty_fragments_is_a_1009(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_message_bytes=64)) as house:
+        client = await house.connect()
+        await client.receive()
+        first, more = b"\x01\x80\0\0\0\0", b"\x00\x80\0\0\0\0"
+        await client.stream.send_all(first + 1000 * more)
+        assert (await closing(client))[0] == 1009
+
+
+async def test_pings_of_the_protocol_without_a_message_are_welcome_for_ever(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_message_bytes=64)) as house:
+        client = await house.connect()
+        await client.receive()
+        for _ in range(1000):
+            await client.stream.send_all(b"\x89\x80\0\0\0\0")
+        await client.send("ping")
+        assert await client.receive() == "pong"
+
+
 async def test_a_message_may_have_just_the_bytes_allowed(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(max_message_bytes=1000)) as house:
         client = await house.connect()

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -23,6 +24,7 @@ from trio_templar.http_api import HttpApi, Request, Response
 from trio_templar.http_server import serve_http
 from trio_templar.hub import Hub
 from trio_templar.rooms import room_key
+from trio_templar.sockets import open_listeners, url_of
 from trio_templar.triggers import TriggerReader
 
 ONE = {"rooms": [CAR], "data": 1}
@@ -370,7 +372,10 @@ async def server(**bounds: Any) -> AsyncIterator[tuple[FakeReceiver, str, Callab
         car = FakeReceiver()
         hub.subscribe(room_key(CAR), car, b"1")
         stopped = trio.Event()
-        url = await nursery.start(serve_http, app, "127.0.0.1:0", stopped.wait, 1.0)
+        listeners = await open_listeners("127.0.0.1:0")
+        url = url_of(listeners[0], "http", "")
+        nursery.start_soon(serve_http, app, listeners, stopped.wait, 1.0)
+        await trio.testing.wait_all_tasks_blocked()
         task = next(iter(nursery.child_tasks))
         yield car, url, lambda: tasks_below(task)
         stopped.set()
