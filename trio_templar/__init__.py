@@ -9,7 +9,7 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     hub          core: who listens to what; rooms: room keys and permission
     http_api     POST /trigger/ (an ASGI app; http_server runs hypercorn); triggers: core: JSON → checked triggers
     fanout       publish, room channels, the fan-out loop; frames: core: websocket frames
-    outbox       the bounded way to one socket
+    outbox       the bounded way to one socket; wire: bytes in and out of it; sockets: what Trio leaves to us
     supervisor   slow consumers, silence, memory
     hooks        what happens elsewhere when a client connects, pings or leaves
     settings     core: all settings; forwarding: core: which headers go to the API; origins: core: which pages
