@@ -22,7 +22,7 @@ INLINE_SUBSCRIBERS: Final = 16
 PASS_BYTES: Final = 65_536
 # Between two checkpoints a pass delivers at most so many batches and bytes, or other clients would notice.
 TURN_DELIVERIES: Final = 100
-TURN_BYTES: Final = 4_194_304
+TURN_BYTES: Final = 1_048_576
 # What one delivery is taken to cost; only to judge what a pass over a room will cost.
 DELIVERY_SECONDS: Final = 8e-6
 # A pass that costs less is not worth waiting for. Before others: wait while triggers keep arriving, each within this
@@ -111,45 +111,46 @@ class Fanout:
 
         Raises TooLarge: if they never will.
         """
-        by_room = self._by_room(triggers)
-        size = sum(publication.size for publications in by_room.values() for publication in publications)
-        if not self._fit(by_room, size):
+        batches = self._by_room(triggers)
+        if not self._fit(batches):
             return False
         self.triggers += len(triggers)
-        for room, publications in by_room.items():
-            self._put(room, publications)
+        for room, batch in batches:
+            self._put(room, batch)
         return True
 
-    def _by_room(self, triggers: Sequence[Trigger]) -> dict[Room, list[Publication]]:
+    def _by_room(self, triggers: Sequence[Trigger]) -> list[tuple[Room, Batch]]:
         """Return what each room that somebody is in would get, in order."""
         by_room: dict[Room, list[Publication]] = {}
-        for trigger in triggers:
-            for key in trigger.keys:
-                room = self._hub.rooms.get(key)
+        rooms = self._hub.rooms
+        for keys, publication in triggers:
+            for key in keys:
+                room = rooms.get(key)
                 if room is not None:
-                    by_room.setdefault(room, []).append(trigger.publication)
-        return by_room
+                    by_room.setdefault(room, []).append(publication)
+        return [(room, Batch(publications)) for room, publications in by_room.items()]
 
-    def _fit(self, by_room: dict[Room, list[Publication]], size: int) -> bool:
-        for room, publications in by_room.items():
-            if len(publications) > self._room_publications:
-                raise TooLarge(f"{len(publications)} publications for one room at once (room_publications)")
-            if room.channel is not None and len(publications) + room.channel.waiting > self._room_publications:
+    def _fit(self, batches: Sequence[tuple[Room, Batch]]) -> bool:
+        size = self.in_flight_bytes
+        for room, batch in batches:
+            size += batch.size
+            if batch.count > self._room_publications:
+                raise TooLarge(f"{batch.count} publications for one room at once (room_publications)")
+            if room.channel is not None and batch.count + room.channel.waiting > self._room_publications:
                 return False
-        return self.in_flight_bytes == 0 or self.in_flight_bytes + size <= self._max_bytes
+        return self.in_flight_bytes == 0 or size <= self._max_bytes
 
-    def _put(self, room: Room, publications: list[Publication]) -> None:
-        self.publications += len(publications)
+    def _put(self, room: Room, batch: Batch) -> None:
+        self.publications += batch.count
         if room.channel is None:
-            batch = Batch(publications)
             if len(room.subscriptions) <= INLINE_SUBSCRIBERS and (batch.count == 1 or batch.size <= PASS_BYTES):
                 self._deliver(room, batch, room.subscriptions)
                 return
             room.channel = RoomChannel(self._room_publications)
             self._nursery.start_soon(self._fanout_loop, room, room.channel)
-        for publication in publications:
+        for publication in batch.publications:
             room.channel.send.send_nowait(publication)
-            self.in_flight_bytes += publication.size
+        self.in_flight_bytes += batch.size
 
     async def _fanout_loop(self, room: Room, channel: RoomChannel) -> None:
         """Deliver what waits in `channel`, pass by pass, until nothing does."""

@@ -8,8 +8,7 @@ single `requestId.join(pieces)`, where the pieces are shared by all requestIds o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from trio_templar.errors import UNSENDABLE, Close
 
@@ -55,8 +54,7 @@ def closes(frame: bytes) -> Close | None:
     return Close(int.from_bytes(payload[:2]), payload[2:].decode(errors="replace"))
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(NamedTuple):
     """One `data` on its way: what stands in its frame on either side of the requestId."""
 
     left: bytes
@@ -79,7 +77,7 @@ class Batch:
     def __init__(self, publications: Sequence[Publication]) -> None:
         self.publications = publications
         self.count = len(publications)
-        self.size = sum(publication.size for publication in publications)
+        self.size = sum([len(left) + len(right) for left, right in publications])
         self._pieces: dict[int, list[bytes]] = {}
         self._request_id = b""
         self._frames = b""
@@ -99,8 +97,8 @@ def _cut(publications: Sequence[Publication], id_size: int) -> list[bytes]:
     """Return the pieces between which a requestId of `id_size` bytes makes the frames."""
     pieces = []
     open_piece = b""
-    for publication in publications:
-        head = header(TEXT, publication.size + id_size)
-        pieces.append(open_piece + head + publication.left)
-        open_piece = publication.right
-    return [*pieces, open_piece]
+    for left, right in publications:
+        pieces.append(open_piece + header(TEXT, len(left) + id_size + len(right)) + left)
+        open_piece = right
+    pieces.append(open_piece)
+    return pieces

@@ -240,7 +240,7 @@ class Body:
         self.hopeless = False  # whether it is known to be too long to wait for its end
 
     async def whole(self) -> bytes:
-        """Return the body.
+        """Return the body: when its announced length is there, or it has ended.
 
         Raises TooLarge: if it is, but not before it is read unless its length was announced.
         Raises TooSlow: if it does not come in time. Raises Gone: if the caller leaves.
@@ -251,7 +251,7 @@ class Body:
         chunks: list[bytes] = []
         size = 0
         with trio.move_on_after(self._seconds) as scope:
-            while self._more:
+            while self._more and not 0 < self._announced <= size:
                 chunk = await self._next()
                 size += len(chunk)
                 if size <= self._max_bytes:  # else read on, for the answer to arrive

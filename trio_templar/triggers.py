@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,8 +13,7 @@ from trio_templar.frames import Publication
 from trio_templar.rooms import Room, room_key
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class Trigger(NamedTuple):
     """One publish call, checked: the keys of its rooms, duplicates too, and the publication for each."""
 
     keys: Sequence[bytes]
