@@ -20,6 +20,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from trio_templar.sockets import accept_loop, reset_on_close
+from trio_templar.wire import wire_for
 
 logger = logging.getLogger("trio_templar.http_server")
 
@@ -87,6 +88,7 @@ class _Server(TCPServer):
         super().__init__(*arguments)
         self._clock = self.idle_task = _IdleClock()  # type: ignore[assignment]  # it has the same methods
         self._head = b""
+        self._wire = wire_for(self.stream)
 
     async def close_when_idle(self) -> None:
         """Close a connection that has been idle for too long (twice that at most), or is when we stop."""
@@ -107,11 +109,21 @@ class _Server(TCPServer):
             if event.data.startswith(b"HTTP/1.1 ") and not event.data.startswith(b"HTTP/1.1 1"):
                 self._head = event.data
                 return
-            event, self._head = RawData(self._head + event.data), b""
+            data, self._head = self._head + event.data, b""
+            event = RawData(data[self._write_nowait(data) :])
             if not event.data:
                 return
         with suppress(trio.BusyResourceError):  # the reading side is closing the socket at this moment
             await super().protocol_send(event)
+
+    def _write_nowait(self, data: bytes) -> int:
+        """Write what the socket takes unless something waits already; errors are left to who writes the rest."""
+        if self.send_lock.locked():
+            return 0
+        try:
+            return self._wire.write_nowait(data)
+        except OSError:
+            return 0
 
 
 def _config() -> Config:
