@@ -10,13 +10,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import msgspec
 import trio
 
 from trio_templar.backend import Bootstrap, Gate, HttpBackend
 from trio_templar.connection import Connection, House, serve_client
 from trio_templar.dialects import DIALECTS
-from trio_templar.errors import STOPPING, Busy, SettingsError, TriggerError
+from trio_templar.errors import STOPPING, Busy, SettingsError
 from trio_templar.fanout import Fanout
 from trio_templar.hooks import Caller, Client, Hook, Hooks
 from trio_templar.hub import Hub
@@ -27,7 +26,7 @@ from trio_templar.session import Rules
 from trio_templar.settings import Settings
 from trio_templar.sockets import accept_loop, open_listeners, url_of
 from trio_templar.supervisor import Patience, Supervisor
-from trio_templar.triggers import TriggerReader
+from trio_templar.triggers import TriggerReader, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +74,7 @@ class Gateway:
         """
         if self.stopped.is_set():
             raise Busy("the gateway is stopping")
-        try:
-            encoded = msgspec.json.encode(data)
-        except (TypeError, ValueError, UnicodeError, RecursionError, OverflowError) as error:
-            raise TriggerError(f"data: {error}") from error
-        await self.fanout.publish([self.reader.make(rooms, encoded)])
+        await self.fanout.publish([self.reader.make(rooms, to_json(data))])
 
     def statistics(self) -> Statistics:
         """Return the totals as they are now."""

@@ -29,6 +29,17 @@ class _Body(msgspec.Struct):
 
 _one = msgspec.json.Decoder(_Body)
 _many = msgspec.json.Decoder(list[_Body])
+_raw = msgspec.json.Decoder(msgspec.Raw)
+
+
+def to_json(data: Any) -> bytes:
+    """Return `data` as JSON; a `msgspec.Raw` as it is. Raises TriggerError: if it cannot be, or is not."""
+    if isinstance(data, msgspec.Raw):
+        return bytes(_decode(_raw, bytes(data)))
+    try:
+        return msgspec.json.encode(data)
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise TriggerError(f"data: {error}") from error
 
 
 class TriggerReader:

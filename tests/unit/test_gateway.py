@@ -115,8 +115,15 @@ async def test_anything_that_is_json_can_be_published(data: Any, autojump_clock:
 
 @pytest.mark.parametrize(
     "data",
-    [object(), "\ud800", {1, object()}, b"\xff".decode("latin-1") * 10**6],
-    ids=["object", "surrogate", "set", "large"],
+    [
+        object(),
+        "\ud800",
+        {1, object()},
+        b"\xff".decode("latin-1") * 10**6,
+        msgspec.Raw(b'"\xff"'),
+        msgspec.Raw(b"{"),
+    ],
+    ids=["object", "surrogate", "set", "large", "raw, not UTF-8", "raw, not JSON"],
 )
 async def test_anything_else_is_a_trigger_error(data: Any, autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(outbox_bytes=1000), backend=FakeBackend([CAR])) as house:
