@@ -155,6 +155,8 @@ class Connection(trio.abc.Stream):
             self.closing()
 
     async def _say_goodbye(self) -> None:
+        if self.session is not None:
+            self.session.end()  # not only when the peer has hung up
         if self.outbox.idle and self._close.code != GONE.code:
             await hang_up(self._wire.stream, self._house.goodbye_seconds)
         else:

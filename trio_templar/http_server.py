@@ -6,6 +6,7 @@ We accept for it: `hypercorn.trio.serve` logs a traceback ten times a second whe
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -25,6 +26,8 @@ from trio_templar.wire import wire_for
 logger = logging.getLogger("trio_templar.http_server")
 
 KEEP_ALIVE_SECONDS: Final = 60.0
+# hypercorn writes without a deadline: the kernel drops a caller that takes nothing for so long.
+USER_TIMEOUT_MILLISECONDS: Final = 30_000
 
 
 async def serve_http(
@@ -39,6 +42,8 @@ async def serve_http(
     async with trio.open_nursery() as callers:
         async with trio.open_nursery() as accepting:
             for listener in listeners:
+                if listener.socket.family != socket.AF_UNIX:  # accepted sockets inherit it
+                    listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
                 accepting.start_soon(accept_loop, listener, serve_one, callers)
             await stopped()
             accepting.cancel_scope.cancel()

@@ -196,6 +196,15 @@ async def test_a_message_over_its_bytes_is_a_1009(message: str | bytes, autojump
         assert (await closing(client))[0] == 1009
 
 
+async def test_a_client_that_said_goodbye_has_left_its_rooms_at_once(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(goodbye_seconds=2), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        await client.stream.send_all(b"\x88\x80\0\0\0\0")  # and keeps its end of the stream open
+        await settled()
+        assert house.gateway.statistics().connections == 1
+        assert house.gateway.statistics().rooms == 0
+
+
 async def test_a_message_of_endless_empty_fragments_is_a_1009(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(max_message_bytes=64)) as house:
         client = await house.connect()
