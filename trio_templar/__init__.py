@@ -7,7 +7,8 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     connection   one admitted client, from its 101 to its last byte
     session      core: a client's message in, the reply out; dialects: the wire formats
     hub          core: who listens to what; rooms: room keys and permission
-    http_api     POST /trigger/ (an ASGI app; http_server runs hypercorn); triggers: core: JSON → checked triggers
+    http_api     who may call over HTTP, and answers (an ASGI app; http_server runs hypercorn);
+                 http_triggers: POST /trigger/; triggers: core: JSON → checked triggers
     fanout       publish, room channels, the fan-out loop; frames: core: websocket frames
     outbox       the bounded way to one socket; wire: bytes in and out of it; sockets: what Trio leaves to us
     supervisor   slow consumers, silence, memory
@@ -17,7 +18,7 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     demo         --demo: an API inside the gateway and a page; its files are in demo_page/
     testing      what embedding programs (and our tests) test with
 
-A message goes `http_api.trigger → fanout.publish → fan-out loop → outbox.put → (socket | write loop)`.
+A message goes `http_triggers.trigger → fanout.publish → fan-out loop → outbox.put → (socket | write loop)`.
 """
 
 import importlib

@@ -15,7 +15,7 @@ import trio
 
 from trio_templar.errors import Refused
 from trio_templar.forwarding import ClientRequest
-from trio_templar.http_api import Handler, Request, Response
+from trio_templar.http_api import Request, Response, Route, Routes
 from trio_templar.rooms import Room
 
 # Who may enter what. The token of a real user would be a secret; these are their names.
@@ -44,7 +44,7 @@ async def bootstrap(request: ClientRequest) -> Mapping[str, Any]:
     return {"user": {"id": name}, "allowed_rooms": USERS[name]}
 
 
-def routes(websocket_urls: Iterable[str], *, needs_token: bool) -> dict[tuple[str, str], Handler]:
+def routes(websocket_urls: Iterable[str], *, needs_token: bool) -> Routes:
     """Return the page's routes for `HttpApi.routes`; the page connects to the first of `websocket_urls` with a port."""
     websocket = next(url for url in map(urlsplit, websocket_urls) if url.port)
     folder = importlib.resources.files("trio_templar") / "demo_page"
@@ -72,9 +72,9 @@ def _headers(websockets: str) -> tuple[tuple[bytes, bytes], ...]:
     )
 
 
-def _always(response: Response) -> Handler:
+def _always(response: Response) -> Route:
     async def handler(request: Request) -> Response:  # noqa: ARG001  # the same to everybody
         await trio.lowlevel.checkpoint()
         return response
 
-    return handler
+    return Route(handler, public=True)

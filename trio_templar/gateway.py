@@ -210,15 +210,11 @@ async def _run(
 def _start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
     from trio_templar.http_api import HttpApi
     from trio_templar.http_server import serve_http  # hypercorn is only imported by who listens for triggers
+    from trio_templar.http_triggers import TriggerApi
 
     settings = gateway.settings
-    app = HttpApi(
-        gateway.fanout,
-        gateway.reader,
-        token=settings.token,
-        max_bytes=settings.max_trigger_bytes,
-        body_seconds=settings.http_body_seconds,
-    )
+    app = HttpApi(token=settings.token, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
+    app.routes |= TriggerApi(gateway.fanout, gateway.reader).routes()
     if settings.demo:
         from trio_templar import demo
 

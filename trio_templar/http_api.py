@@ -1,6 +1,6 @@
-"""The HTTP API that backends talk to: an ASGI app, served by hypercorn on its own listener.
+"""The HTTP API: an ASGI app, served by hypercorn on its own listener. Who may call, and what an answer looks like.
 
-One table says which handler a method and path have, one which status an exception gives.
+One table says which handler a method and path have (others fill it), one which status an exception gives.
 """
 
 from __future__ import annotations
@@ -9,24 +9,20 @@ import base64
 import binascii
 import contextlib
 import hmac
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import trio
 
 from trio_templar.errors import Busy, TemplarError, TooLarge, TriggerError
-from trio_templar.fanout import Fanout
 from trio_templar.origins import origin_allowed
-from trio_templar.triggers import Trigger, TriggerReader
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-FORM_TYPES: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data")
-NDJSON_TYPE: Final = b"application/x-ndjson"
 # How long an answer waits for the rest of a body that nobody needs.
 LINGER_SECONDS: Final = 1.0
 
@@ -91,26 +87,29 @@ class Response:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
+class Route(NamedTuple):
+    """Who answers at one method and path; `public` routes need no token and answer pages of any host."""
+
+    handler: Handler
+    public: bool = False
+
+
+Routes = dict[tuple[str, str], Route]
+
+
 def text(status: int, body: str, *headers: tuple[bytes, bytes]) -> Response:
     """Return an answer in words."""
     return Response(status, body.encode(errors="replace"), headers, b"text/plain; charset=utf-8")
 
 
 class HttpApi:
-    """The ASGI app. `routes` can be added to before it is served."""
+    """The ASGI app. `routes` are filled before it is served."""
 
-    def __init__(
-        self, fanout: Fanout, reader: TriggerReader, *, token: str, max_bytes: int, body_seconds: float
-    ) -> None:
-        self._fanout = fanout
-        self._reader = reader
+    def __init__(self, *, token: str, max_bytes: int, body_seconds: float) -> None:
         self._token = token.encode()
         self._max_bytes = max_bytes
         self._body_seconds = body_seconds
-        self.routes: dict[tuple[str, str], Handler] = {
-            ("POST", "/trigger/"): self.trigger,
-            ("POST", "/trigger"): self.trigger,
-        }
+        self.routes: Routes = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -124,38 +123,6 @@ class HttpApi:
                 await _live(receive, send)
             case _:
                 await send({"type": "websocket.close", "code": 1000})
-
-    async def trigger(self, request: Request) -> Response:
-        """`POST /trigger/` (High-templar 2.5): publish one trigger, an array of them all or nothing, or a stream."""
-        self._check_caller(request.headers)
-        if request.content_type in FORM_TYPES:
-            raise UnsupportedType("a form is no trigger; send JSON as Content-Type: application/json, or as none")
-        if request.content_type == NDJSON_TYPE:
-            return await self._stream(request.body)
-        body = await request.body.whole()
-        await self._publish(self._reader.read(body))
-        return Response(200, b"publish success")
-
-    async def _stream(self, body: Body) -> Response:
-        """Publish line by line. What came before a bad line is published; the answer says how many that were."""
-        published = number = 0
-        try:
-            while lines := await body.lines():
-                for line in lines:
-                    number += 1
-                    body.check(line)
-                    if line.strip():
-                        await self._publish([self._reader.read_one(line)])
-                        published += 1
-        except (TriggerError, Busy) as error:
-            raise type(error)(f"line {number}: {error}; published {published}") from error
-        except TooSlow as error:
-            raise TooSlow(f"line {number + 1}: {error}; published {published}") from error
-        return text(200, f"publish success: {published}")
-
-    async def _publish(self, triggers: Sequence[Trigger]) -> None:
-        if not self._fanout.publish_nowait(triggers):  # else without the checkpoint that `publish` is
-            await self._fanout.publish(triggers)
 
     def _check_caller(self, headers: Mapping[bytes, bytes]) -> None:
         """Let in who has the token; where there is none, who is no page of another host that a browser here shows."""
@@ -188,9 +155,11 @@ class HttpApi:
         await send({"type": "http.response.body", "body": response.body})
 
     async def _route(self, request: Request) -> Response:
-        handler = self.routes.get((request.method, request.path))
-        if handler is not None:
-            return await handler(request)
+        route = self.routes.get((request.method, request.path))
+        if route is not None:
+            if not route.public:
+                self._check_caller(request.headers)
+            return await route.handler(request)
         allowed = sorted(method for method, path in self.routes if path == request.path)
         if allowed:
             return text(405, "method not allowed", (b"allow", ", ".join(allowed).encode()))

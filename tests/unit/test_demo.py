@@ -11,8 +11,7 @@ import trio
 
 from trio_templar import ClientRequest, Refused, Settings, SettingsError, demo
 from trio_templar.backend import admission
-from trio_templar.fanout import Fanout
-from trio_templar.gateway import Gateway, serve
+from trio_templar.gateway import serve
 from trio_templar.http_api import HttpApi
 from trio_templar.rooms import Room, is_allowed
 from trio_templar.testing import MemoryListener, Rejected, WebsocketClient
@@ -24,10 +23,7 @@ MAX_ANSWER_BYTES = 16_384
 
 def client(*, needs_token: bool = False) -> httpx.AsyncClient:
     """A client of an HTTP API with the demo's routes; nothing is published through it."""
-    gateway = Gateway(Settings())
-    app = HttpApi(
-        Fanout.__new__(Fanout), gateway.reader, token="s3cret" if needs_token else "", max_bytes=1000, body_seconds=1
-    )
+    app = HttpApi(token="s3cret" if needs_token else "", max_bytes=1000, body_seconds=1)
     app.routes |= demo.routes(["unix:/run/ws", "ws://127.0.0.1:1234/live/"], needs_token=needs_token)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://demo.test:80")
 

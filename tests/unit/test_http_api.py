@@ -20,8 +20,9 @@ from tests.unit.conftest import CAR, FakeReceiver
 from trio_templar.dialects import DIALECTS
 from trio_templar.errors import Busy
 from trio_templar.fanout import Fanout
-from trio_templar.http_api import HttpApi, Request, Response
+from trio_templar.http_api import HttpApi, Request, Response, Route
 from trio_templar.http_server import serve_http
+from trio_templar.http_triggers import TriggerApi
 from trio_templar.hub import Hub
 from trio_templar.rooms import room_key
 from trio_templar.sockets import open_listeners, url_of
@@ -51,7 +52,9 @@ def make_app(nursery: trio.Nursery, **bounds: Any) -> tuple[HttpApi, Hub, Fanout
     hub = Hub()
     fanout = Fanout(hub, nursery, room_publications=5, in_flight_bytes=10**6, max_waiting=2, wait_seconds=5)
     reader = TriggerReader(DIALECTS["2"], 5000)
-    return HttpApi(fanout, reader, **{"token": "", "max_bytes": 10_000, "body_seconds": 10, **bounds}), hub, fanout
+    app = HttpApi(**{"token": "", "max_bytes": 10_000, "body_seconds": 10, **bounds})
+    app.routes |= TriggerApi(fanout, reader).routes()
+    return app, hub, fanout
 
 
 @asynccontextmanager
@@ -146,7 +149,7 @@ async def test_routes_can_be_added() -> None:
         return Response(200, b"hello")
 
     async with api() as gateway:
-        gateway.app.routes["GET", "/"] = hello
+        gateway.app.routes["GET", "/"] = Route(hello)
         assert (await gateway.publisher.get("/")).text == "hello"
 
 
@@ -177,7 +180,7 @@ async def test_a_gateway_that_is_full_is_a_503_with_a_time_to_come_back() -> Non
         raise Busy("full", 7)
 
     async with api() as gateway:
-        gateway.app.routes["POST", "/trigger/"] = full
+        gateway.app.routes["POST", "/trigger/"] = Route(full)
         response = await gateway.post(ONE)
         assert (response.status_code, response.headers["retry-after"]) == (503, "7")
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from trio_templar.connection import Connection
 from trio_templar.fanout import Fanout
-from trio_templar.http_api import HttpApi
+from trio_templar.http_triggers import TriggerApi
 from trio_templar.outbox import Outbox
 
 # In reading order; each of the six steps calls, or wakes, the next one.
 PATH: list[tuple[Callable[..., Any], ...]] = [
-    (HttpApi.trigger,),
+    (TriggerApi.trigger,),
     (Fanout.publish,),
     (Fanout.publish_nowait, Fanout._put),
     (Fanout._fanout_loop, Fanout._pass, Fanout._deliver),
