@@ -14,7 +14,9 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     supervisor   slow consumers, silence, memory
     hooks        what happens elsewhere when a client connects, pings or leaves
     settings     core: all settings; forwarding: core: which headers go to the API; origins: core: which pages
-                 may talk to us; cli: the command
+                 may talk to us
+    cli          `trio-templar`: argv and environment to one of the commands in commands/
+    client       the other end, for commands and tests
     demo         --demo: an API inside the gateway and a page; its files are in demo_page/
     testing      what embedding programs (and our tests) test with
 

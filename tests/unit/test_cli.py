@@ -14,11 +14,12 @@ import pytest
 
 from tests.unit.conftest import PYTHON, one_line
 from trio_templar import Settings, SettingsError
-from trio_templar.cli import _parser, main, read_settings
+from trio_templar.cli import main, make_parser
+from trio_templar.commands.sources import read_settings
 
 
 def settings(*argv: str, env: dict[str, str] | None = None) -> Settings:
-    return read_settings(vars(_parser().parse_args(["serve", *argv])), env or {})
+    return read_settings(vars(make_parser().parse_args(["serve", *argv])), env or {})
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:

@@ -10,15 +10,19 @@ import pytest
 
 import trio_templar
 from tests.unit.conftest import PYTHON
+from trio_templar.cli import COMMANDS
 
 PACKAGE = Path(trio_templar.__file__).parent
-MODULES = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py")}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+    for path in PACKAGE.rglob("*.py")
+}
 CORE = ["errors", "rooms", "frames", "dialects", "session", "hub", "triggers", "settings", "forwarding"]
 ASYNC = {"trio", "trio_websocket", "httpx", "hypercorn", "h11", "wsproto", "anyio", "asyncio", "socket", "logging"}
 
 
 def imported(module: str) -> set[str]:
-    """The modules that `module` imports anywhere; ours by their last name."""
+    """The modules that `module` imports anywhere; ours by their name in the package."""
     found: set[str] = set()
     for node in ast.walk(MODULES[module]):
         if isinstance(node, ast.Import):
@@ -29,8 +33,18 @@ def imported(module: str) -> set[str]:
             continue
         for name in names:
             top, _, rest = name.partition(".")
-            found.add(rest.partition(".")[0] if top == "trio_templar" and rest else top)
+            found.add(_module(rest) if top == "trio_templar" and rest else top)
     return found
+
+
+def _module(name: str) -> str:
+    """`commands.serve.COMMAND` is in `commands.serve`; what is in no module of ours keeps its first part."""
+    parts = name.split(".")
+    return next((known for n in range(len(parts), 0, -1) if (known := ".".join(parts[:n])) in MODULES), parts[0])
+
+
+def is_command(module: str) -> bool:
+    return module in ("cli", "__main__") or module.startswith("commands.")
 
 
 def ours(module: str) -> set[str]:
@@ -72,33 +86,49 @@ def test_a_connection_knows_nothing_of_the_http_api() -> None:
 def test_only_the_command_reads_arguments_and_environment() -> None:
     for module in set(MODULES) - {"cli"}:
         assert not names_used(module) & {"sys.argv", "os.environ", "os.getenv"}, module
-        assert "argparse" not in imported(module), module
+
+
+def test_nothing_but_the_command_line_knows_the_commands() -> None:
+    for module in MODULES:
+        if not is_command(module):
+            assert not any(is_command(used) for used in ours(module)), module
 
 
 def test_only_the_gateway_sees_everything() -> None:
     users = {module for module in MODULES if {"connection", "http_api", "fanout", "supervisor"} <= ours(module)}
     assert users == {"gateway"}
-    assert {module for module in MODULES if "gateway" in ours(module)} <= {"__init__", "cli", "testing", "demo"}
+    assert {module for module in MODULES if "gateway" in ours(module)} <= {
+        "__init__",
+        "commands.serve",
+        "testing",
+        "demo",
+    }
 
 
-@pytest.mark.parametrize(
-    ("library", "modules"), [("httpx", {"backend"}), ("hypercorn", {"http_server"}), ("argparse", {"cli"})]
-)
+@pytest.mark.parametrize(("library", "modules"), [("httpx", {"backend"}), ("hypercorn", {"http_server"})])
 def test_a_library_is_known_to_one_module(library: str, modules: set[str]) -> None:
     assert {module for module in MODULES if library in imported(module)} == modules
+
+
+def test_only_the_commands_read_arguments_and_print() -> None:
+    for module in MODULES:
+        if not is_command(module):
+            assert "argparse" not in imported(module), module
+            assert "print" not in {node.id for node in ast.walk(MODULES[module]) if isinstance(node, ast.Name)}, module
 
 
 def run(code: str) -> str:
     return subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_help_imports_nothing_that_is_slow_to_import() -> None:
+@pytest.mark.parametrize("argv", [["--help"], *([command.name, "--help"] for command in COMMANDS)], ids=" ".join)
+def test_help_imports_nothing_that_is_slow_to_import(argv: list[str]) -> None:
     code = (
-        "import sys; sys.argv = ['trio-templar', 'serve', '--help']\n"
+        f"import sys; sys.argv = ['trio-templar', *{argv}]\n"
         "from trio_templar.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
-        "slow = {'trio', 'httpx', 'hypercorn', 'h11', 'trio_websocket', 'anyio', 'asyncio'}\n"
+        "slow = {'trio', 'httpx', 'hypercorn', 'h11', 'trio_websocket', 'wsproto', 'anyio', 'asyncio', 'rich'}\n"
         "print('imported:', sorted(slow & set(sys.modules)))"
     )
     assert run(code).endswith("imported: []\n")

@@ -1,0 +1,159 @@
+"""The other end: a small websocket client on any Trio stream, for `trio-templar listen` and for tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    RejectConnection,
+    RejectData,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import RemoteProtocolError
+
+from trio_templar.errors import Close
+from trio_templar.rooms import Room
+
+# A gateway's publications are far smaller; who sends more is none.
+MAX_TEXT: Final = 2**28
+
+
+class Rejected(Exception):
+    """The upgrade was answered over HTTP."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: str) -> None:
+        super().__init__(f"{status}: {body}")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Closed(Exception):
+    """The gateway closed the websocket, with `close`; code 1006 where it did so without a close frame."""
+
+    def __init__(self, close: Close) -> None:
+        super().__init__(f"{close.code} {close.reason}")
+        self.close = close
+
+
+class WebsocketClient:
+    """A small websocket client on any stream, which it owns. Answers pings while it receives."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.pings = 0
+        self._protocol = WSConnection(ConnectionType.CLIENT)
+        self._events: list[Event] = []
+        self._parts: list[str] = []
+        self._size = 0
+
+    async def open(
+        self, target: str = "/ws/", headers: Mapping[str, str] | None = None, *, host: str = "localhost"
+    ) -> None:
+        """Ask for a websocket. Raises Rejected: if the answer is not a 101. Raises Closed: if there is none."""
+        extra = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        await self.stream.send_all(self._protocol.send(Request(host=host, target=target, extra_headers=extra)))
+        match await self._next():
+            case AcceptConnection():
+                return
+            case RejectConnection() as rejection:
+                named = {name.decode(): value.decode() for name, value in rejection.headers}
+                raise Rejected(rejection.status_code, named, await self._body())
+            case event:
+                raise AssertionError(f"an answer to a handshake, not {event}")
+
+    async def send(self, message: Any) -> None:
+        """Send a text (str), a binary message (bytes), or anything else as JSON text."""
+        if isinstance(message, bytes):
+            event: Event = BytesMessage(message)
+        else:
+            event = TextMessage(message if isinstance(message, str) else json.dumps(message))
+        await self.stream.send_all(self._protocol.send(event))
+
+    async def receive_text(self) -> str:
+        """Return the next text; nothing is lost if it is cancelled.
+
+        Raises Closed: if the gateway ends the connection instead, or sends more than `MAX_TEXT`.
+        """
+        while True:
+            match await self._next():
+                case TextMessage(data=data, message_finished=finished):
+                    self._parts.append(str(data))
+                    self._size += len(data)
+                    if self._size > MAX_TEXT:
+                        raise Closed(Close(1009, f"a message of over {MAX_TEXT} characters"))
+                    if finished:
+                        return self._whole()
+                case CloseConnection(code=code, reason=reason) as event:
+                    await self._echo(event)
+                    raise Closed(Close(int(code), reason or ""))
+                case Ping() as ping:
+                    self.pings += 1
+                    await self.stream.send_all(self._protocol.send(ping.response()))
+
+    def _whole(self) -> str:
+        text = "".join(self._parts)
+        self._parts = []
+        self._size = 0
+        return text
+
+    async def receive(self) -> Any:
+        """Return the next message, decoded from JSON; `pong` as it is. Raises Closed: as `receive_text`."""
+        text = await self.receive_text()
+        return text if text == "pong" else json.loads(text)
+
+    async def subscribe(self, request_id: Any, room: Room) -> Any:
+        """Subscribe and return the reply."""
+        await self.send({"type": "subscribe", "requestId": request_id, "room": room})
+        return await self.receive()
+
+    async def unsubscribe(self, request_id: Any) -> Any:
+        """Unsubscribe and return the reply."""
+        await self.send({"type": "unsubscribe", "requestId": request_id})
+        return await self.receive()
+
+    async def aclose(self, code: int = 1000) -> None:
+        """Say goodbye and wait for the answer."""
+        await self.stream.send_all(self._protocol.send(CloseConnection(code=code)))
+        try:
+            while True:
+                await self.receive_text()
+        except Closed:
+            await self.stream.aclose()
+
+    async def _echo(self, event: CloseConnection) -> None:
+        if event.code != 1006 and self._protocol.state.name == "REMOTE_CLOSING":
+            with suppress(trio.BrokenResourceError):
+                await self.stream.send_all(self._protocol.send(event.response()))
+
+    async def _body(self) -> str:
+        body = b""
+        while isinstance(event := await self._next(), RejectData):
+            body += event.data
+            if event.body_finished:
+                break
+        return body.decode()
+
+    async def _next(self) -> Event:
+        while not self._events:
+            try:
+                data = await self.stream.receive_some(65_536)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            try:
+                self._protocol.receive_data(bytes(data) or None)
+            except RemoteProtocolError as error:  # no HTTP at all, or nothing
+                raise Closed(Close(1006, str(error))) from error
+            self._events.extend(self._protocol.events())
+        return self._events.pop(0)

@@ -1,0 +1,72 @@
+"""What a command is to the command line, how it fails, and how it is run on Trio."""
+
+from __future__ import annotations
+
+import argparse
+import enum
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trio_templar.errors import TemplarError
+
+
+class Status(enum.IntEnum):
+    """The exit statuses of all commands; scripts rely on them."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    REFUSED = 4
+    BUSY = 5
+    ENDED = 6
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+class CommandError(TemplarError):
+    """A command cannot do what it was asked; its text is the one line that says why."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# Parsed options by their names, and the environment.
+Run = Callable[[Mapping[str, Any], Mapping[str, str]], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command: what `--help` says of it, its options, and what it does; `run` returns the exit status.
+
+    Raises CommandError or SettingsError: from `run`, if it cannot be done.
+    """
+
+    name: str
+    help: str
+    description: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Run
+    usage: str = ""
+    examples: str = ""
+
+
+def run_on_trio(main: Callable[[], Awaitable[int]]) -> int:
+    """Run `main` on Trio and return what it does. Raises: its first error alone, out of any group."""
+    import trio
+
+    try:
+        return trio.run(main)
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what `group` is about: what was raised on purpose before what came of it."""
+    known, _ = group.split(TemplarError)
+    error: BaseException = known or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,115 @@
+"""`trio-templar serve`: run the gateway until a signal ends it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from trio_templar.commands.command import Command, run_on_trio
+from trio_templar.commands.sources import read_settings
+from trio_templar.settings import PREFIX, Settings, options
+
+if TYPE_CHECKING:
+    import trio
+
+    from trio_templar.gateway import Gateway
+
+# What SIGINT leaves anybody.
+INTERRUPT_SECONDS: Final = 1.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add one option for each setting."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    for option in options():
+        text = f"{option.description} [{option.default_text}]".replace("%", "%%")
+        if option.plain is bool:
+            parser.add_argument(option.flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif option.many:
+            parser.add_argument(option.flag, action="append", metavar=option.metavar, help=f"{text}; repeatable")
+        else:
+            parser.add_argument(option.flag, metavar=option.metavar, help=text)
+
+
+def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
+    """Run the gateway."""
+    settings = read_settings(arguments, environment)
+    from trio_templar.log import configure  # --help need not wait for it
+
+    configure(settings.log_format, settings.log_level)
+    return run_on_trio(partial(_until_signal, settings, environment.get("NOTIFY_SOCKET", "")))
+
+
+async def _until_signal(settings: Settings, notify_socket: str) -> int:
+    """SIGTERM drains; SIGINT too, but waits a second at most; another signal ends it now."""
+    import trio
+
+    from trio_templar.gateway import serve
+
+    status = 0
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def obey() -> None:
+                nonlocal status
+                stopping = False
+                async for number in signals:
+                    if stopping:
+                        status = 128 + number
+                        nursery.cancel_scope.cancel()
+                    stopping = True
+                    _notify(notify_socket, "STOPPING=1")
+                    gateway.stop(INTERRUPT_SECONDS if number == signal.SIGINT else None)
+
+            async def run(*, task_status: trio.TaskStatus[Gateway]) -> None:
+                await serve(settings, task_status=task_status)
+                nursery.cancel_scope.cancel()
+
+            gateway = await nursery.start(run)
+            nursery.start_soon(obey)
+            _settle()
+            _announce(gateway)
+            _notify(notify_socket, "READY=1")
+    return status
+
+
+def _settle() -> None:
+    """Let the garbage collector forget what is there now, and look less often: our path makes no cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _announce(gateway: Gateway) -> None:
+    """Say on standard error that clients can come."""
+    places = [*gateway.websocket_urls, *filter(None, [gateway.trigger_url])]
+    demo = f", open {gateway.demo_url} in a browser" if gateway.demo_url else ""
+    print(f"trio-templar: ready on {', '.join(places)}{demo}", file=sys.stderr, flush=True)
+
+
+def _notify(address: str, state: str) -> None:
+    """Tell systemd (sd_notify(3)) at `address`; if that is empty, nobody."""
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
+        try:
+            notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            print(f"trio-templar: NOTIFY_SOCKET: {error}", file=sys.stderr)
+
+
+COMMAND: Final = Command(
+    name="serve",
+    help="run the gateway",
+    usage="trio-templar serve [--config FILE] [OPTION …]",
+    description="Run the gateway until SIGTERM. Each option is also an environment variable, "
+    f"{PREFIX}<NAME>, and a key of the TOML file; the command line wins, then the environment, then the file.",
+    add_options=add_options,
+    run=run,
+)
