@@ -9,6 +9,8 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     hub          core: who listens to what; rooms: room keys and permission
     http_api     who may call over HTTP, and answers (an ASGI app; http_server runs hypercorn);
                  http_triggers: POST /trigger/; triggers: core: JSON → checked triggers
+    views        who is connected, which rooms there are; nursery_tree: what runs; rates: how busy a room is;
+                 steering: disconnect, unsubscribe; selection: whom; http_input: what a caller asks, checked
     fanout       publish, room channels, the fan-out loop; frames: core: websocket frames
     outbox       the bounded way to one socket; wire: bytes in and out of it; sockets: what Trio leaves to us
     supervisor   slow consumers, silence, memory
@@ -30,7 +32,9 @@ from trio_templar.errors import (
     BackendError,
     Busy,
     Close,
+    NotFound,
     Refused,
+    RequestError,
     SettingsError,
     TemplarError,
     TooLarge,
@@ -43,6 +47,7 @@ from trio_templar.settings import Settings
 if TYPE_CHECKING:
     from trio_templar.gateway import Gateway, Statistics, serve
     from trio_templar.hooks import Client, Hooks
+    from trio_templar.selection import Selection
 
 __version__ = "0.1.0"
 
@@ -54,7 +59,10 @@ __all__ = [
     "Close",
     "Gateway",
     "Hooks",
+    "NotFound",
     "Refused",
+    "RequestError",
+    "Selection",
     "Settings",
     "SettingsError",
     "Statistics",
@@ -66,7 +74,14 @@ __all__ = [
 ]
 
 # These need Trio, which takes longer to import than `trio-templar --help` should take.
-_SHELL = {"Gateway": "gateway", "Statistics": "gateway", "serve": "gateway", "Client": "hooks", "Hooks": "hooks"}
+_SHELL = {
+    "Gateway": "gateway",
+    "Statistics": "gateway",
+    "serve": "gateway",
+    "Client": "hooks",
+    "Hooks": "hooks",
+    "Selection": "selection",
+}
 
 
 def __getattr__(name: str) -> Any:

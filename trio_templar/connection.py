@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import uuid
@@ -12,6 +13,7 @@ import trio
 import wsproto.connection
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
+from trio_templar.dialects import unsubscribed
 from trio_templar.errors import CRASHED, DROPPED, GONE, MESSAGE_TOO_BIG, NOT_AUTHORIZED, SLOW_BYTES, Close
 from trio_templar.frames import closes, text_frame
 from trio_templar.handshake import switching_protocols
@@ -30,6 +32,9 @@ logger = logging.getLogger("trio_templar.connection")
 FRAGMENT_SHARE: Final = 16
 # Messages trio-websocket may read ahead; while its queue is full it answers no ping.
 QUEUED_MESSAGES: Final = 4
+# What is kept of a User-Agent, and how many of them are shared by all who send the same.
+AGENT_BYTES: Final = 256
+SHARED_AGENTS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,7 @@ class Connection(trio.abc.Stream):
         "_nursery",
         "_unheard_bytes",
         "_wire",
+        "agent",
         "id",
         "last_heard",
         "last_message",
@@ -64,6 +70,7 @@ class Connection(trio.abc.Stream):
         "pinged",
         "session",
         "since",
+        "task",
         "user_id",
     )
 
@@ -75,9 +82,11 @@ class Connection(trio.abc.Stream):
         self._unheard_bytes = 0
         self.id = str(uuid.uuid4())
         self.peer = guest.address
+        self.agent = _shared((guest.request.header(b"user-agent") or b"")[:AGENT_BYTES])
         self.outbox = Outbox(self._wire, self, house.waiting)
         self.session: Session | None = None
         self.user_id: object = None
+        self.task: trio.lowlevel.Task | None = None
         self.pinged = False
         self.since = self.last_heard = self.last_message = trio.current_time()
         if guest.admission is not None:
@@ -96,6 +105,7 @@ class Connection(trio.abc.Stream):
         `opening` is the 101 that goes out first, in one write with the welcome.
         """
         self._house.connections.add(self)
+        self.task = trio.lowlevel.current_task()
         try:
             async with trio.open_nursery() as self._nursery:
                 self._welcome(opening)
@@ -103,7 +113,7 @@ class Connection(trio.abc.Stream):
                 await self._read_loop(websocket)
             await self._say_goodbye()
         finally:
-            self._nursery = None
+            self._nursery = self.task = None
             self._house.connections.discard(self)
             self._end()
 
@@ -192,6 +202,13 @@ class Connection(trio.abc.Stream):
             why=close.reason,
         )
 
+    def unsubscribe(self, key: bytes, reason: str) -> int:
+        """End what the client has subscribed to in the room of `key`, and tell it; return how many that were."""
+        ended = self.session.leave(key) if self.session else []
+        for request_id in ended:
+            self.outbox.reply(text_frame(unsubscribed(request_id, reason).encode()))
+        return len(ended)
+
     # What the outbox needs: outbox.Owner
 
     def start_writing(self) -> None:
@@ -238,6 +255,12 @@ class Connection(trio.abc.Stream):
     async def aclose(self) -> None:
         """Do nothing: the library is done, the connection may not be."""
         await trio.lowlevel.checkpoint()
+
+
+@functools.lru_cache(SHARED_AGENTS)
+def _shared(agent: bytes) -> str:
+    """Return a User-Agent as text, equal ones as the same object: ten thousand clients are a few browsers."""
+    return agent.decode("latin-1")
 
 
 def _close_of(reason: CloseReason | None) -> Close:

@@ -122,6 +122,11 @@ class Dialect(Protocol):
         """Return the two sides of a publish message around its requestId; `data` is JSON in UTF-8, kept as it is."""
 
 
+def unsubscribed(request_id: str, reason: str) -> str:
+    """Return what a client gets when we end its subscription `request_id` (JSON); the same in both dialects."""
+    return f'{{"type": "unsubscribed", "requestId": {request_id}, "reason": {json.dumps(reason)}}}'
+
+
 class Dialect2:
     """High-templar 2.5.0: replies carry the requestId; a refused client never gets a websocket."""
 

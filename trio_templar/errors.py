@@ -4,6 +4,8 @@ TemplarError
 ├── ClientError      a client's message; answered, the connection stays
 ├── TriggerError     a publisher's trigger; nothing of it was published
 │   └── TooLarge     it is over a bound
+├── RequestError     what an operator asked for; nothing was done
+│   └── NotFound     it names what is not there
 ├── Busy             no room for it now; try again after `retry_after` seconds
 ├── Refused          the backend does not want this client
 ├── BackendError     the backend did not do its part
@@ -41,6 +43,14 @@ class TriggerError(TemplarError):
 
 class TooLarge(TriggerError):
     """A trigger that is over a bound; its text names the bound."""
+
+
+class RequestError(TemplarError):
+    """A request to see or do something that is not well formed; its text says what is wrong and where."""
+
+
+class NotFound(RequestError):
+    """A request that names what is not there; its text says what."""
 
 
 class Busy(TemplarError):

@@ -142,12 +142,13 @@ class Fanout:
 
     def _put(self, room: Room, batch: Batch) -> None:
         self.publications += batch.count
+        room.publications += batch.count
         if room.channel is None:
             if len(room.subscriptions) <= INLINE_SUBSCRIBERS and (batch.count == 1 or batch.size <= PASS_BYTES):
                 self._deliver(room, batch, room.subscriptions)
                 return
             room.channel = RoomChannel(self._room_publications)
-            self._nursery.start_soon(self._fanout_loop, room, room.channel)
+            self._nursery.start_soon(self._fanout_loop, room, room.channel, name=f"room {room.key.decode()}")
         for publication in batch.publications:
             room.channel.send.send_nowait(publication)
         self.in_flight_bytes += batch.size

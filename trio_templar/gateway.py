@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,21 +12,29 @@ from typing import Any
 
 import trio
 
+from trio_templar import __version__
 from trio_templar.backend import Bootstrap, Gate, HttpBackend
 from trio_templar.connection import Connection, House, serve_client
 from trio_templar.dialects import DIALECTS
 from trio_templar.errors import STOPPING, Busy, SettingsError
 from trio_templar.fanout import Fanout
 from trio_templar.hooks import Caller, Client, Hook, Hooks
+from trio_templar.http_api import HttpApi
+from trio_templar.http_triggers import TriggerApi
 from trio_templar.hub import Hub
+from trio_templar.nursery_tree import NamedTask, tree_routes
 from trio_templar.outbox import Waiting
+from trio_templar.rates import Rates
 from trio_templar.reception import Reception
 from trio_templar.rooms import Room
+from trio_templar.selection import Selection
 from trio_templar.session import Rules
 from trio_templar.settings import Settings
 from trio_templar.sockets import accept_loop, open_listeners, url_of
+from trio_templar.steering import Steering
 from trio_templar.supervisor import Patience, Supervisor
 from trio_templar.triggers import TriggerReader, to_json
+from trio_templar.views import Views, utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,11 @@ class Gateway:
         self.websocket_urls: tuple[str, ...] = ()
         self.trigger_url: str | None = None
         self.demo_url: str | None = None
+        self.rates = Rates(self.hub)
+        self.steering = Steering(self.hub, self.connections)
+        self.nurseries: dict[trio.Nursery, str] = {}
+        self.task = trio.lowlevel.current_task()
+        self.since = trio.current_time()
         self.online_since = datetime.now()  # local and without a zone, as High-templar 3.1 says it
         self.stopped = trio.Event()
         self.scope = trio.CancelScope()
@@ -75,6 +88,24 @@ class Gateway:
         if self.stopped.is_set():
             raise Busy("the gateway is stopping")
         await self.fanout.publish([self.reader.make(rooms, to_json(data))])
+
+    async def disconnect(self, whom: Selection, *, code: int = 4000, reason: str = "") -> int:
+        """Close the connections of `whom`, which names one id, user, room or peer; return how many that were.
+
+        Raises RequestError: if it names none or several, `code` is not 4000 to 4999, or `reason` over 123 bytes.
+        Raises NotFound: if there is no connection with that id.
+        """
+        return await self.steering.disconnect(whom, code, reason)
+
+    async def unsubscribe(self, whom: Selection, *, reason: str = "") -> int:
+        """End the subscriptions of a room, of everybody or of whom else `whom` names; return how many that were.
+
+        The clients get `{"type": "unsubscribed", "requestId": …, "reason": …}`.
+
+        Raises RequestError: if `whom` names no room, or two things beside it.
+        Raises NotFound: if there is no connection with that id.
+        """
+        return await self.steering.unsubscribe(whom, reason)
 
     def statistics(self) -> Statistics:
         """Return the totals as they are now."""
@@ -104,6 +135,34 @@ class Gateway:
                 "ws_messages_send_queued": 0,
             }
         )
+
+    def totals(self) -> Mapping[str, Any]:
+        """Return what `GET /status` says of the whole gateway."""
+        statistics = self.statistics()
+        uptime = trio.current_time() - self.since
+        bound = self.settings.outboxes_bytes + self.settings.in_flight_bytes
+        used = statistics.waiting_bytes + statistics.in_flight_bytes
+        return {
+            "version": __version__,
+            "started": utc(uptime),
+            "uptime_seconds": round(uptime, 3),
+            "draining": self.stopped.is_set(),
+            "connections": statistics.connections,
+            "rooms": statistics.rooms,
+            "subscriptions": statistics.subscriptions,
+            "triggers": statistics.triggers,
+            "publications": statistics.publications,
+            "deliveries": statistics.deliveries,
+            "waiting_bytes": statistics.waiting_bytes,
+            "memory": {"used_bytes": used, "soft_bytes": bound, "hard_bytes": bound},
+        }
+
+    def named_tasks(self) -> Iterator[NamedTask]:
+        """Return the tasks whose names Trio cannot know."""
+        yield self.task, "serve"
+        for connection in self.connections:
+            if connection.task is not None:
+                yield connection.task, f"connection {connection.id[:8]}…"
 
     def stop(self, within: float | None = None) -> None:
         """Let nobody in, send what waits, close everyone with 1012, run the hooks, and end.
@@ -191,9 +250,11 @@ async def _run(
         house = _house(gateway, api, hook_calls)
         async with trio.open_nursery() as watch:
             watch.start_soon(_supervisor(gateway).supervisor_loop)
+            watch.start_soon(gateway.rates.sample_loop)
             async with trio.open_nursery() as clients:
                 async with trio.open_nursery() as rooms, trio.open_nursery() as http, trio.open_nursery() as accepting:
                     gateway.fanout = _fanout(gateway, rooms)
+                    gateway.nurseries |= {hook_calls: "hooks", clients: "connections", rooms: "rooms"}
                     if triggers:
                         _start_http(gateway, triggers, http)
                     for door in doors:
@@ -207,20 +268,27 @@ async def _run(
             watch.cancel_scope.cancel()
 
 
-def _start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
-    from trio_templar.http_api import HttpApi
-    from trio_templar.http_server import serve_http  # hypercorn is only imported by who listens for triggers
-    from trio_templar.http_triggers import TriggerApi
-
+def http_app(gateway: Gateway) -> HttpApi:
+    """Return the HTTP API of `gateway`, which runs: an ASGI app."""
     settings = gateway.settings
     app = HttpApi(token=settings.token, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
     app.routes |= TriggerApi(gateway.fanout, gateway.reader).routes()
+    app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.totals).routes()
+    app.routes |= gateway.steering.routes()
+    app.routes |= tree_routes(gateway.nurseries, gateway.named_tasks)
     if settings.demo:
         from trio_templar import demo
 
         app.routes |= demo.routes(gateway.websocket_urls, needs_token=bool(settings.token))
+    return app
+
+
+def _start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
+    from trio_templar.http_server import serve_http  # hypercorn is only imported by who listens for triggers
+
+    settings = gateway.settings
     grace = min(3.0, settings.drain_seconds / 2)
-    nursery.start_soon(serve_http, app, listeners, gateway.stopped.wait, grace)
+    nursery.start_soon(serve_http, http_app(gateway), listeners, gateway.stopped.wait, grace)
     gateway.trigger_url = url_of(listeners[0], "http", "/trigger/")
     gateway.demo_url = url_of(listeners[0], "http", "/") if settings.demo else None
 

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import trio
 
-from trio_templar.errors import Busy, TemplarError, TooLarge, TriggerError
+from trio_templar.errors import Busy, NotFound, RequestError, TemplarError, TooLarge, TriggerError
 from trio_templar.origins import origin_allowed
 
 Scope = MutableMapping[str, Any]
@@ -55,18 +56,21 @@ STATUS: Final[tuple[tuple[type[TemplarError], int], ...]] = (
     (TooLarge, 413),
     (UnsupportedType, 415),
     (TriggerError, 400),
+    (NotFound, 404),
+    (RequestError, 400),
     (Busy, 503),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to the HTTP API; header names are lower case."""
+    """One request to the HTTP API; header names are lower case, `query` is as it came."""
 
     method: str
     path: str
     headers: Mapping[bytes, bytes]
     body: Body
+    query: bytes = b""
 
     @property
     def content_type(self) -> bytes:
@@ -102,6 +106,17 @@ def text(status: int, body: str, *headers: tuple[bytes, bytes]) -> Response:
     return Response(status, body.encode(errors="replace"), headers, b"text/plain; charset=utf-8")
 
 
+def json_answer(value: Any, status: int = 200) -> Response:
+    """Return an answer in JSON that nobody keeps."""
+    headers = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+    return Response(status, msgspec.json.encode(value), headers, b"application/json")
+
+
+def route_of(method: str, path: str, handler: Handler, *, public: bool = False) -> Routes:
+    """Return the route of `path`, with and without a last slash."""
+    return {(method, path): Route(handler, public), (method, f"{path}/"): Route(handler, public)}
+
+
 class HttpApi:
     """The ASGI app. `routes` are filled before it is served."""
 
@@ -117,7 +132,7 @@ class HttpApi:
             case "http":
                 headers = dict(scope["headers"])
                 body = Body(receive, headers, self._max_bytes, self._body_seconds)
-                await self._answer(Request(scope["method"], scope["path"], headers, body), send)
+                await self._answer(Request(scope["method"], scope["path"], headers, body, scope["query_string"]), send)
                 await body.discard(self._body_seconds)
             case "lifespan":
                 await _live(receive, send)

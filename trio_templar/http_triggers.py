@@ -7,7 +7,7 @@ from typing import Final
 
 from trio_templar.errors import Busy, TriggerError
 from trio_templar.fanout import Fanout
-from trio_templar.http_api import Body, Request, Response, Route, Routes, TooSlow, UnsupportedType, text
+from trio_templar.http_api import Body, Request, Response, Routes, TooSlow, UnsupportedType, route_of, text
 from trio_templar.triggers import Trigger, TriggerReader
 
 FORM_TYPES: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data")
@@ -23,7 +23,7 @@ class TriggerApi:
 
     def routes(self) -> Routes:
         """Return its routes for `HttpApi.routes`."""
-        return {("POST", "/trigger/"): Route(self.trigger), ("POST", "/trigger"): Route(self.trigger)}
+        return route_of("POST", "/trigger", self.trigger)
 
     async def trigger(self, request: Request) -> Response:
         """`POST /trigger/` (High-templar 2.5): publish one trigger, an array of them all or nothing, or a stream."""

@@ -27,14 +27,18 @@ class Subscription:
 
 
 class Room:
-    """The subscriptions of one room in the order they came. `channel` belongs to fan-out while publications wait."""
+    """The subscriptions of one room in the order they came. `channel` belongs to fan-out while publications wait.
 
-    __slots__ = ("channel", "key", "subscriptions")
+    `publications` are those it got since somebody entered it first.
+    """
+
+    __slots__ = ("channel", "key", "publications", "subscriptions")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.subscriptions: dict[Subscription, None] = {}
         self.channel: Any = None
+        self.publications = 0
 
 
 class Hub:

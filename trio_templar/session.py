@@ -24,7 +24,7 @@ class Rules:
 
 
 class Session:
-    """One admitted client. Only its own connection's read loop calls it."""
+    """One admitted client. Only its own connection calls it."""
 
     __slots__ = ("_allowed_rooms", "_connection_id", "_receiver", "_rules", "_subscriptions", "broken_bound")
 
@@ -56,6 +56,18 @@ class Session:
         for subscription in self._subscriptions.values():
             self._rules.hub.unsubscribe(subscription)
         self._subscriptions.clear()
+
+    def room_keys(self) -> list[bytes]:
+        """Return the key of the room of each subscription, in the order they were made."""
+        return [subscription.room.key for subscription in self._subscriptions.values() if subscription.room]
+
+    def leave(self, key: bytes) -> list[str]:
+        """End the subscriptions of the room of `key`; return their requestIds, as JSON."""
+        left = [kept for kept in self._subscriptions.values() if kept.room and kept.room.key == key]
+        for subscription in left:
+            self._rules.hub.unsubscribe(subscription)
+            del self._subscriptions[subscription.request_id]
+        return [subscription.request_id.decode() for subscription in left]
 
     def _obey(self, command: Command) -> str:
         match command:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import hypothesis
 import trio
 import trio.testing
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from trio_templar import Settings
 from trio_templar.frames import header
+from trio_templar.gateway import Gateway, http_app
 from trio_templar.hub import Subscription
 
 hypothesis.settings.register_profile("unit", derandomize=True, deadline=None, database=None, max_examples=60)
@@ -107,6 +109,13 @@ class FakeReceiver:
     @property
     def data(self) -> list[Any]:
         return [message["data"] for message in self.messages]
+
+
+def operator(gateway: Gateway, token: str = "") -> httpx.AsyncClient:
+    """Who calls the HTTP API of a running gateway, without a socket."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    transport = httpx.ASGITransport(app=http_app(gateway))
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8002", headers=headers)
 
 
 async def settled() -> None:

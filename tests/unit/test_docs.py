@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.conftest import operator
 from trio_templar import Settings, errors
-from trio_templar.dialects import DIALECTS
+from trio_templar.dialects import DIALECTS, unsubscribed
 from trio_templar.errors import ClientError, Close
+from trio_templar.gateway import http_app
 from trio_templar.http_api import STATUS
 from trio_templar.settings import options
+from trio_templar.testing import FakeBackend, open_gateway
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
@@ -86,7 +90,7 @@ def test_every_way_to_end_a_connection_is_in_the_table() -> None:
 
 def test_every_status_of_the_trigger_address_is_in_the_tables() -> None:
     for status in {200, *(status for _, status in STATUS)}:
-        assert f"\n| {status} |" in page("README.md")
+        assert status == 404 or f"\n| {status} |" in page("README.md"), "what a trigger can be answered"
         assert f"\n| {status}" in page("docs/operating.md").partition("### Of the trigger address")[2]
 
 
@@ -119,7 +123,30 @@ def test_the_frames_are_those_of_the_dialects(name: str) -> None:
         dialect.refusal() or "pong",
     ]
     rows = page("docs/wire.md")
+    frames.append(unsubscribed("1", "sold"))
     assert [frame for frame in frames if f"`{frame}`" not in rows] == []
+
+
+async def test_every_route_is_in_the_page_of_the_http_api() -> None:
+    async with open_gateway() as house:
+        routes = {(method, path.rstrip("/")) for method, path in http_app(house.gateway).routes}
+    titles = re.findall(r"^### `(\w+) (/\S*)`$", page("docs/http.md"), re.MULTILINE)
+    shown = {(method, path.rstrip("/")) for method, path in titles}
+    assert shown | {("POST", "/trigger")} == routes
+
+
+@pytest.mark.parametrize("path", ["/status", "/connections/", "/rooms/"])
+async def test_the_answers_of_the_http_api_have_the_keys_that_are_shown(path: str) -> None:
+    section = page("docs/http.md").partition(f"### `GET {path}`")[2]
+    shown = json.loads(section.partition("```json\n")[2].partition("```")[0])
+    async with open_gateway(backend=FakeBackend([{"target": "car"}])) as house:
+        await house.subscriber(1, {"target": "car"})
+        async with operator(house.gateway) as caller:
+            answer = (await caller.get(path)).json()
+    assert list(shown) == list(answer)
+    for items in ("connections", "rooms"):
+        if path == f"/{items}/":
+            assert list(shown[items][0]) == list(answer[items][0])
 
 
 def test_the_log_lines_are_those_of_the_code() -> None:

@@ -65,7 +65,7 @@ class Standstill:
     def __init__(self) -> None:
         self.tasks: list[Callable[[], Awaitable[None]]] = []
 
-    def start_soon(self, run: Callable[..., Awaitable[None]], *args: Any) -> None:
+    def start_soon(self, run: Callable[..., Awaitable[None]], *args: Any, name: object = None) -> None:
         self.tasks.append(partial(run, *args))
 
     async def go(self) -> None:

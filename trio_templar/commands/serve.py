@@ -72,7 +72,7 @@ async def _until_signal(settings: Settings, notify_socket: str) -> int:
                 nursery.cancel_scope.cancel()
 
             gateway = await nursery.start(run)
-            nursery.start_soon(obey)
+            nursery.start_soon(obey, name="signals")
             _settle()
             _announce(gateway)
             _notify(notify_socket, "READY=1")

@@ -1,0 +1,222 @@
+"""Disconnect and unsubscribe: exactly those who were meant, and they are told."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.unit.conftest import CAR, RIDE, operator, settled
+from tests.unit.test_gateway import stuck_subscriber
+from tests.unit.test_views import named, open_house
+from trio_templar import NotFound, RequestError
+from trio_templar.selection import Selection
+from trio_templar.testing import Closed, House, WebsocketClient
+
+
+async def post(house: House, path: str, body: Any) -> Any:
+    async with operator(house.gateway) as caller:
+        answer = await caller.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def ending(client: WebsocketClient) -> tuple[int, str]:
+    try:
+        while True:
+            await client.receive()
+    except Closed as closed:
+        return closed.close.code, closed.close.reason
+
+
+async def test_the_connection_of_an_id_is_closed_with_the_words_of_the_operator(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        other = await named(house, "grace")
+        (kept,) = house.gateway.connections
+        client = await named(house, "ada", CAR)
+        (meant,) = house.gateway.connections - {kept}
+        body = {"connection": meant.id, "code": 4321, "reason": "off you go"}
+        assert await post(house, "/disconnect/", body) == {"disconnected": 1}
+        assert await ending(client) == (4321, "off you go")
+        await client.stream.aclose()
+        await settled()
+        assert house.gateway.connections == {kept}
+        await other.send("ping")
+        assert await other.receive() == "pong"
+
+
+@pytest.mark.parametrize(
+    ("body", "gone"),
+    [
+        ({"user": "ada"}, ["ada", "ada"]),
+        ({"user": 7}, [7]),
+        ({"user": "7"}, [7]),
+        ({"user": 7.0}, []),
+        ({"user": "nobody"}, []),
+        ({"user": ""}, []),
+        ({"room": RIDE}, ["ada", 7]),
+        ({"room": {"nobody": 1}}, []),
+        ({"peer": "10.9.8.7"}, []),
+    ],
+    ids=repr,
+)
+async def test_only_those_who_fit_are_closed(body: Any, gone: list[Any], autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        clients = [(user, await named(house, user, room)) for user, room in (("ada", CAR), ("ada", RIDE), (7, RIDE))]
+        before = {connection.id for connection in house.gateway.connections}
+        assert await post(house, "/disconnect", body) == {"disconnected": len(gone)}
+        left = [connection for connection in house.gateway.connections if connection.outbox.closed is None]
+        assert len(before) - len(left) == len(gone)
+        assert sorted(str(c.user_id) for c in left) == sorted(
+            str(user) for user in _without([user for user, _ in clients], gone)
+        )
+
+
+def _without(users: list[Any], gone: list[Any]) -> list[Any]:
+    left = list(users)
+    for user in gone:
+        left.remove(user)
+    return left
+
+
+async def test_what_waits_goes_before_the_close_and_who_does_not_read_is_not_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_house() as house:
+        await stuck_subscriber(house)
+        for _ in range(3):
+            await house.gateway.publish([CAR], "x")
+        assert await post(house, "/disconnect/", {"room": CAR}) == {"disconnected": 1}
+        assert await post(house, "/disconnect/", {"room": CAR}) == {"disconnected": 0}
+        await settled()
+        await trio.sleep(5)  # two goodbye_seconds
+        assert house.gateway.connections == set()
+
+
+async def test_hundreds_are_closed_a_few_at_a_time(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        clients = [await named(house, number, CAR) for number in range(250)]
+        assert await post(house, "/disconnect/", {"room": CAR}) == {"disconnected": 250}
+        assert {await ending(client) for client in clients} == {(4000, "")}
+
+
+async def test_an_unsubscribe_ends_the_room_for_everybody_and_tells_them(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        ada, grace = await named(house, "ada", CAR, RIDE, CAR), await named(house, "grace", CAR)
+        assert await post(house, "/unsubscribe/", {"room": CAR, "reason": 'sold "it"'}) == {"unsubscribed": 3}
+        await house.gateway.publish([CAR], "never")
+        await house.gateway.publish([RIDE], "still")
+        told = {"type": "unsubscribed", "reason": 'sold "it"'}
+        assert [await ada.receive() for _ in range(3)] == [
+            {**told, "requestId": 0},
+            {**told, "requestId": 2},
+            {"requestId": 1, "type": "publish", "data": "still"},
+        ]
+        assert await grace.receive() == {**told, "requestId": 0}
+        assert house.gateway.statistics().subscriptions == 1
+
+
+async def test_a_request_id_that_was_ended_is_free_again(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        client = await named(house, "ada", CAR)
+        await post(house, "/unsubscribe/", {"room": CAR})
+        await client.receive()
+        assert (await client.unsubscribe(0))["message"] == "not-subscribed"
+        assert (await client.subscribe(0, RIDE))["code"] == "success"
+
+
+async def test_an_unsubscribe_can_be_for_some(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        await named(house, "ada", CAR)
+        await named(house, "grace", CAR, RIDE)
+        assert await post(house, "/unsubscribe/", {"room": CAR, "user": "grace"}) == {"unsubscribed": 1}
+        assert await post(house, "/unsubscribe/", {"room": CAR, "peer": "1.2.3.4"}) == {"unsubscribed": 0}
+        assert {(c.user_id, c.session.room_keys()[0]) for c in house.gateway.connections if c.session} == {
+            ("ada", b'{"target":"car"}'),
+            ("grace", b'{"target":"ride"}'),
+        }
+
+
+async def test_nothing_of_a_room_comes_after_its_unsubscribe_was_told(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        client = await stuck_subscriber(house)
+        for number in range(10):
+            await house.gateway.publish([CAR], number)
+        await post(house, "/unsubscribe/", {"room": CAR, "reason": "sold"})
+        heard: list[Any] = []
+        while not heard or heard[-1].get("type") != "unsubscribed":
+            heard.append(await client.receive())
+        await client.send("ping")
+        assert await client.receive() == "pong"
+        assert len(heard) < 10
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/disconnect/", {}, 400, "give one of connection, user, room and peer"),
+        ("/disconnect/", {"user": 1, "peer": "1.2.3.4"}, 400, "give one of"),
+        ("/disconnect/", {"usr": 1}, 400, "there is no such name: `usr`"),
+        ("/disconnect/", {"user": []}, 400, "user: expected"),
+        ("/disconnect/", {"user": None}, 400, "user: expected"),
+        ("/disconnect/", {"peer": 1}, 400, "peer: expected a text"),
+        ("/disconnect/", {"room": "car"}, 400, "room: expected an object"),
+        ("/disconnect/", {"user": 1, "code": 1000}, 400, "code: expected a whole number >= 4000"),
+        ("/disconnect/", {"user": 1, "code": 5000}, 400, "code: expected a whole number <= 4999"),
+        ("/disconnect/", {"user": 1, "reason": "é" * 62}, 400, "reason: over 123 bytes"),
+        ("/disconnect/", {"connection": "nobody"}, 404, "there is none with the id 'nobody'"),
+        ("/disconnect/", {"connection": ""}, 404, "there is none with the id ''"),
+        ("/disconnect/", [], 400, "expected an object"),
+        ("/unsubscribe/", {}, 400, "missing: `room`"),
+        ("/unsubscribe/", {"user": 1}, 400, "missing: `room`"),
+        ("/unsubscribe/", {"room": CAR, "user": 1, "peer": "1"}, 400, "at most one of"),
+        ("/unsubscribe/", {"room": CAR, "code": 4000}, 400, "there is no such name: `code`"),
+        ("/unsubscribe/", {"room": CAR, "connection": "x"}, 404, "there is none with the id 'x'"),
+    ],
+    ids=repr,
+)
+async def test_a_wrong_request_harms_nobody_and_says_what_is_wrong(
+    path: str, body: Any, status: int, words: str, autojump_clock: MockClock
+) -> None:
+    async with open_house() as house, operator(house.gateway) as caller:
+        await named(house, 1, CAR)
+        answer = await caller.post(path, json=body)
+        assert (answer.status_code, words in answer.text) == (status, True), answer.text
+        (connection,) = house.gateway.connections
+        assert connection.outbox.closed is None
+        assert house.gateway.statistics().subscriptions == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"user": "\xff"}', b"[" * 5000, b'{"user": "\\ud800"}'], ids=repr)
+async def test_what_is_no_json_is_said_to_be_none(body: bytes, autojump_clock: MockClock) -> None:
+    async with open_house() as house, operator(house.gateway) as caller:
+        answer = await caller.post("/disconnect/", content=body)
+    assert answer.status_code == 400
+    assert answer.text.startswith(("not JSON", "expected"))
+
+
+async def test_an_embedding_program_can_do_the_same(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        client = await named(house, "ada", CAR, RIDE)
+        assert await house.gateway.unsubscribe(Selection(room=b'{"target":"car"}'), reason="sold") == 1
+        assert await house.gateway.disconnect(Selection(user="ada"), code=4001, reason="bye") == 1
+        assert await client.receive() == {"type": "unsubscribed", "requestId": 0, "reason": "sold"}
+        assert await ending(client) == (4001, "bye")
+        with pytest.raises(RequestError, match="4000 to 4999"):
+            await house.gateway.disconnect(Selection(user="ada"), code=1006)
+        with pytest.raises(NotFound):
+            await house.gateway.disconnect(Selection(connection="nobody"))
+
+
+async def test_the_log_says_who_was_thrown_out(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_house() as house:
+        await named(house, "ada", CAR)
+        await post(house, "/unsubscribe/", {"room": CAR, "reason": "sold"})
+        await post(house, "/disconnect/", {"user": "ada", "reason": "bye"})
+    lines = {record.getMessage(): record.__dict__["fields"] for record in caplog.records}
+    assert lines["unsubscribed"] == {"count": 1, "room": '{"target":"car"}', "why": "sold"}
+    assert lines["disconnected"] == {"count": 1, "user": "ada", "code": 4000, "why": "bye"}
