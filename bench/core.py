@@ -33,6 +33,9 @@ class Nowhere:
         """Do what an outbox with a free socket does, without the socket."""
         batch.render(subscription.request_id)
 
+    def void(self, subscription: Subscription) -> None:
+        """Have nothing to give up."""
+
 
 Case = tuple[str, Callable[[], object], int]
 

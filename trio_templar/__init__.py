@@ -9,11 +9,14 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     hub          core: who listens to what; rooms: room keys and permission
     http_api     who may call over HTTP, and answers (an ASGI app; http_server runs hypercorn);
                  http_triggers: POST /trigger/; triggers: core: JSON → checked triggers
+                 preferences: core: what a publisher asks of the answer; idempotency: what was published already
     views        who is connected, which rooms there are; nursery_tree: what runs; rates: how busy a room is;
                  steering: disconnect, unsubscribe; selection: whom; http_input: what a caller asks, checked
-    fanout       publish, room channels, the fan-out loop; frames: core: websocket frames
-    outbox       the bounded way to one socket; wire: bytes in and out of it; sockets: what Trio leaves to us
-    supervisor   slow consumers, silence, memory
+    fanout       publish, room channels, the fan-out loop; frames: core: websocket frames; reports: what became of it
+    outbox       the bounded way to one socket; backlog: what waits for it; wire: bytes in and out; sockets: what
+                 Trio leaves to us; policies: core: what gives way in which room
+    supervisor   slow consumers, silence, memory; budget: what waits in all; clock: time that counts;
+                 machine: how much memory there is
     hooks        what happens elsewhere when a client connects, pings or leaves
     settings     core: all settings; forwarding: core: which headers go to the API; origins: core: which pages
                  may talk to us

@@ -13,15 +13,17 @@ import trio
 import wsproto.connection
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
+from trio_templar.backlog import Waiting
+from trio_templar.clock import Clock
 from trio_templar.dialects import unsubscribed
-from trio_templar.errors import CRASHED, DROPPED, GONE, MESSAGE_TOO_BIG, NOT_AUTHORIZED, SLOW_BYTES, Close
+from trio_templar.errors import CRASHED, DROPPED, GONE, MESSAGE_TOO_BIG, NOT_AUTHORIZED, TOO_MANY_MESSAGES, Close
 from trio_templar.frames import closes, text_frame
 from trio_templar.handshake import switching_protocols
 from trio_templar.hooks import Caller, HookCalls
 from trio_templar.log import log
-from trio_templar.outbox import Outbox, Waiting
+from trio_templar.outbox import Outbox
 from trio_templar.reception import Guest, Reception
-from trio_templar.session import Rules, Session
+from trio_templar.session import Bucket, Rules, Session
 from trio_templar.sockets import hang_up, reset_on_close
 from trio_templar.wire import wire_for
 
@@ -30,6 +32,8 @@ logger = logging.getLogger("trio_templar.connection")
 # A client may send so many times the bytes of a message without one being whole: frames of a byte take seven. The
 # library keeps each fragment, empty ones too.
 FRAGMENT_SHARE: Final = 16
+# How many of a slow client's rooms its log line has.
+SHOWN_ROOMS: Final = 5
 # Messages trio-websocket may read ahead; while its queue is full it answers no ping.
 QUEUED_MESSAGES: Final = 4
 # What is kept of a User-Agent, and how many of them are shared by all who send the same.
@@ -45,17 +49,21 @@ class House:
     waiting: Waiting
     connections: set[Connection]
     hooks: Caller | None
+    clock: Clock
     max_message_bytes: int
+    messages_per_second: float
+    messages_burst: int
     goodbye_seconds: float
 
 
 class Connection(trio.abc.Stream):
     """One client. For trio-websocket it is the stream: what the library writes passes through the outbox too.
 
-    Only its owner closes the socket. Times are those of `trio.current_time`.
+    Only its owner closes the socket. `since` is of `trio.current_time`, the other times are of the gateway's clock.
     """
 
     __slots__ = (
+        "_bucket",
         "_hook_calls",
         "_house",
         "_nursery",
@@ -88,7 +96,9 @@ class Connection(trio.abc.Stream):
         self.user_id: object = None
         self.task: trio.lowlevel.Task | None = None
         self.pinged = False
-        self.since = self.last_heard = self.last_message = trio.current_time()
+        self.since = trio.current_time()
+        self.last_heard = self.last_message = house.clock.now()
+        self._bucket = Bucket(house.messages_per_second, house.messages_burst, self.last_message)
         if guest.admission is not None:
             self._admit(guest)
 
@@ -132,14 +142,17 @@ class Connection(trio.abc.Stream):
         try:
             while True:
                 message = await websocket.get_message()
-                self.last_message = trio.current_time()
+                self.last_message = self._house.clock.now()
                 self._unheard_bytes = 0
                 self._hear(message)
         except ConnectionClosed as closed:
             self.outbox.close(_close_of(closed.reason))
 
     def _hear(self, message: str | bytes) -> None:
-        if self.session is None:
+        if self.session is None or self.outbox.closed is not None:
+            return
+        if not self._bucket.take(self.last_message):
+            self.outbox.close(TOO_MANY_MESSAGES)
             return
         if _size(message) > self._house.max_message_bytes:
             self.outbox.close(MESSAGE_TOO_BIG)
@@ -157,7 +170,7 @@ class Connection(trio.abc.Stream):
             try:
                 self.outbox.sent(await self._wire.write(data))
                 if isinstance(self._wire.stream, trio.SocketStream):  # one that makes progress has a peer alive
-                    self.last_heard = trio.current_time()
+                    self.last_heard = self._house.clock.now()
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 self.outbox.close(GONE)
                 self.outbox.discard()
@@ -190,7 +203,7 @@ class Connection(trio.abc.Stream):
         close = self._close
         log(
             logger,
-            logging.WARNING if close.code in (CRASHED.code, SLOW_BYTES.code) else logging.INFO,
+            logging.WARNING if close in (CRASHED, TOO_MANY_MESSAGES) else logging.INFO,
             "close" if self.session else "refused",
             id=self.id,
             user=self.user_id,
@@ -209,6 +222,30 @@ class Connection(trio.abc.Stream):
             self.outbox.reply(text_frame(unsubscribed(request_id, reason).encode()))
         return len(ended)
 
+    def _log_overdue(self) -> None:
+        """Name a client that was too slow, with what an operator needs to judge it."""
+        overdue = self.outbox.overdue
+        if overdue is None:
+            return
+        rooms = self.session.room_keys() if self.session is not None else []
+        log(
+            logger,
+            logging.WARNING,
+            "slow",
+            id=self.id,
+            user=self.user_id,
+            peer=self.peer,
+            agent=self.agent,
+            why=self._close.reason,
+            waiting_bytes=overdue.bytes,
+            waiting_frames=overdue.frames,
+            peak_bytes=self.outbox.peak_bytes,
+            oldest_seconds=overdue.oldest_seconds,
+            policy="+".join(sorted(overdue.policies)),
+            rooms=" ".join(key.decode() for key in list(dict.fromkeys(rooms))[:SHOWN_ROOMS]),
+            subscriptions=len(rooms),
+        )
+
     # What the outbox needs: outbox.Owner
 
     def start_writing(self) -> None:
@@ -218,6 +255,7 @@ class Connection(trio.abc.Stream):
 
     def closing(self) -> None:
         """End the conversation: now if nothing waits, else when it is written or `goodbye_seconds` are over."""
+        self._log_overdue()
         if self._nursery is None:
             return
         scope = self._nursery.cancel_scope
@@ -231,7 +269,7 @@ class Connection(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what the client sends."""
         data = await self._wire.read()
-        self.last_heard = trio.current_time()
+        self.last_heard = self._house.clock.now()
         self._unheard_bytes += len(data)
         if self._unheard_bytes > FRAGMENT_SHARE * self._house.max_message_bytes:
             self.outbox.close(MESSAGE_TOO_BIG)

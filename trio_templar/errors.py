@@ -103,7 +103,22 @@ MESSAGE_TOO_BIG: Final = Close(1009, "message too big")
 CRASHED: Final = Close(1011, "internal error")
 SILENT: Final = Close(1011, "no answer to a ping")
 STOPPING: Final = Close(1012, "the gateway is stopping")
+TOO_MANY_MESSAGES: Final = Close(1008, "too many messages")
 SLOW_BYTES: Final = Close(1013, "too slow: too many bytes wait")
 SLOW_FRAMES: Final = Close(1013, "too slow: too many frames wait")
+SLOW_ROOM: Final = Close(1013, "too slow: too many bytes of one room wait")
 STUCK: Final = Close(1013, "too slow: no progress")
+LAGGING: Final = Close(1013, "too slow: over half of its bytes for too long")
+STALE: Final = Close(1013, "too slow: what waits is too old")
 CROWDED: Final = Close(1013, "too slow while memory is short")
+
+# Why a client was cut, in a word; all drops of slow consumers have one.
+CAUSES: Final = {
+    SLOW_BYTES: "bytes",
+    SLOW_FRAMES: "frames",
+    SLOW_ROOM: "room",
+    STUCK: "progress",
+    LAGGING: "lag",
+    STALE: "age",
+    CROWDED: "memory",
+}

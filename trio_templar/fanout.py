@@ -6,11 +6,14 @@ bounded memory channel and a fan-out loop, started then, takes everything that w
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
+from trio_templar.budget import Budget
 from trio_templar.errors import Busy, TooLarge
 from trio_templar.frames import Batch, Publication
 from trio_templar.hub import Hub, Room, Subscription
@@ -30,32 +33,43 @@ DELIVERY_SECONDS: Final = 8e-6
 EXPENSIVE_SECONDS: Final = 0.002
 ARRIVAL_SHARE: Final = 0.375
 COALESCING_PASSES: Final = 2
+# How much of a room's key is told to a publisher.
+SHOWN_BYTES: Final = 200
+
+
+class Full(trio.WouldBlock):
+    """There is no room for a trigger now; the text says where."""
 
 
 class RoomChannel:
-    """Publications between trigger and fan-out for one room, bounded in number."""
+    """Publications between trigger and fan-out for one room, bounded in number and bytes."""
 
-    __slots__ = ("receive", "send")
+    __slots__ = ("bytes", "receive", "send")
 
     def __init__(self, max_publications: int) -> None:
         self.send, self.receive = trio.open_memory_channel[Publication](max_publications)
+        self.bytes = 0
 
     @property
     def waiting(self) -> int:
         """Publications that wait."""
         return self.send.statistics().current_buffer_used
 
-    def take(self) -> list[Publication]:
-        """Take what waits, up to the bytes of a pass, and at least one if there is one."""
+    def put(self, batch: Batch) -> None:
+        """Let the publications of `batch` wait; there must be room for them."""
+        for publication in batch.publications:
+            self.send.send_nowait(publication)
+        self.bytes += batch.size
+
+    def take(self) -> Batch:
+        """Take what waits, up to the bytes of a pass, and at least one; something must wait."""
         taken: list[Publication] = []
         size = 0
-        while size < PASS_BYTES:
-            try:
-                taken.append(self.receive.receive_nowait())
-            except trio.WouldBlock:
-                break
+        while size < PASS_BYTES and self.waiting:
+            taken.append(self.receive.receive_nowait())
             size += taken[-1].size
-        return taken
+        self.bytes -= size
+        return Batch(taken)
 
     def close(self) -> None:
         """Let go of both ends."""
@@ -63,108 +77,136 @@ class RoomChannel:
         self.receive.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What may wait: in one room, publications and bytes; before all rooms, triggers, and for how many seconds."""
+
+    room_publications: int
+    room_bytes: int
+    max_waiting: int
+    wait_seconds: float
+
+
 class Fanout:
     """The publications in flight in one gateway. Its loops run in the rooms nursery."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        nursery: trio.Nursery,
-        *,
-        room_publications: int,
-        in_flight_bytes: int,
-        max_waiting: int,
-        wait_seconds: float,
-    ) -> None:
+    def __init__(self, hub: Hub, nursery: trio.Nursery, budget: Budget, bounds: Bounds) -> None:
         self._hub = hub
         self._nursery = nursery
-        self._room_publications = room_publications
-        self._max_bytes = in_flight_bytes
-        self._max_waiting = max_waiting
-        self._wait_seconds = wait_seconds
-        self._waiters = trio.lowlevel.ParkingLot()
+        self._budget = budget
+        self.bounds = bounds
         self.in_flight_bytes = 0
         self.triggers = 0
         self.publications = 0
         self.deliveries = 0
 
     async def publish(self, triggers: Sequence[Trigger]) -> None:
-        """Put all publications of `triggers` on their way, in order; blocks while a room of theirs is full.
+        """Put all publications of `triggers` on their way, in order; blocks while a room of theirs, or memory, is full.
 
         Raises Busy: if there was no room for all of them in time; then none was published.
         Raises TooLarge: if they would not fit into an empty gateway.
         """
         await trio.lowlevel.checkpoint()
-        if self.publish_nowait(triggers):
-            return
-        if len(self._waiters) >= self._max_waiting:
-            raise Busy("too many triggers wait already (max_triggers_waiting)")
-        with trio.move_on_after(self._wait_seconds):
+        waiters = self._budget.publishers
+        with trio.move_on_after(self.bounds.wait_seconds):
             while True:
-                await self._waiters.park()
-                if self.publish_nowait(triggers):
+                try:
+                    self.publish_nowait(triggers)
+                except Full as error:
+                    full = error
+                else:
+                    waiters.unpark()  # there may be room for one more
                     return
-        raise Busy("a room, or the gateway, is full (room_publications, in_flight_bytes)")
+                if len(waiters) >= self.bounds.max_waiting:
+                    raise Busy(f"{full}, and too many triggers wait already (max_triggers_waiting)")
+                await waiters.park()
+        raise Busy(f"{full}; nothing was published")
 
-    def publish_nowait(self, triggers: Sequence[Trigger]) -> bool:
-        """Put all publications on their way, or none: return whether they fit.
+    def publish_nowait(self, triggers: Sequence[Trigger]) -> None:
+        """Put all publications on their way, or none.
 
-        Raises TooLarge: if they never will.
+        Raises Full (a `trio.WouldBlock`): if a room, or memory, is full.
+        Raises TooLarge: if they never will fit.
         """
         batches = self._by_room(triggers)
-        if not self._fit(batches):
-            return False
+        self._check(batches)
         self.triggers += len(triggers)
+        small: deque[Room] = deque()
+        left = TURN_BYTES
         for room, batch in batches:
-            self._put(room, batch)
-        return True
+            self.publications += batch.count
+            room.publications += batch.count
+            batch.expect()
+            if left > 0 and self._is_inline(room, batch):
+                left -= _turn_share(batch) * len(room.subscriptions)
+                self._deliver(room, batch, room.subscriptions)
+                batch.finish()
+            else:
+                self._enqueue(room, batch, small)
+        if small:
+            self._nursery.start_soon(self._fanout_loop, small, name="small rooms")
 
     def _by_room(self, triggers: Sequence[Trigger]) -> list[tuple[Room, Batch]]:
         """Return what each room that somebody is in would get, in order."""
         by_room: dict[Room, list[Publication]] = {}
         rooms = self._hub.rooms
-        for keys, publication in triggers:
-            for key in keys:
+        for keys, publication, tallies, _ in triggers:
+            for index, key in enumerate(keys):
                 room = rooms.get(key)
                 if room is not None:
-                    by_room.setdefault(room, []).append(publication)
+                    counted = publication if tallies is None else publication._replace(tally=tallies[index])
+                    by_room.setdefault(room, []).append(counted)
         return [(room, Batch(publications)) for room, publications in by_room.items()]
 
-    def _fit(self, batches: Sequence[tuple[Room, Batch]]) -> bool:
-        size = self.in_flight_bytes
+    def _check(self, batches: Sequence[tuple[Room, Batch]]) -> None:
+        bounds = self.bounds
+        cost = 0
         for room, batch in batches:
-            size += batch.size
-            if batch.count > self._room_publications:
+            cost += batch.cost
+            if batch.count > bounds.room_publications:
                 raise TooLarge(f"{batch.count} publications for one room at once (room_publications)")
-            if room.channel is not None and batch.count + room.channel.waiting > self._room_publications:
-                return False
-        return self.in_flight_bytes == 0 or size <= self._max_bytes
+            channel = room.channel
+            if channel is None:
+                continue
+            if batch.count + channel.waiting > bounds.room_publications:
+                raise Full(f"the room {_shown(room)} is full (room_publications)")
+            if channel.bytes and batch.size + channel.bytes > bounds.room_bytes:
+                raise Full(f"the room {_shown(room)} is full (room_bytes)")
+        if not self._budget.fits(cost):
+            raise Full("the gateway is full (memory_bytes)")
 
-    def _put(self, room: Room, batch: Batch) -> None:
-        self.publications += batch.count
-        room.publications += batch.count
+    def _is_inline(self, room: Room, batch: Batch) -> bool:
+        """Whether a pass over `room` costs less than a loop for it, and nothing waits there."""
+        small = len(room.subscriptions) <= INLINE_SUBSCRIBERS
+        return room.channel is None and small and (batch.count == 1 or batch.size <= PASS_BYTES)
+
+    def _enqueue(self, room: Room, batch: Batch, small: deque[Room]) -> None:
+        """Let `batch` wait in the channel of `room`. A new one gets its loop, or a place in the loop of all `small`."""
         if room.channel is None:
-            if len(room.subscriptions) <= INLINE_SUBSCRIBERS and (batch.count == 1 or batch.size <= PASS_BYTES):
-                self._deliver(room, batch, room.subscriptions)
-                return
-            room.channel = RoomChannel(self._room_publications)
-            self._nursery.start_soon(self._fanout_loop, room, room.channel, name=f"room {room.key.decode()}")
-        for publication in batch.publications:
-            room.channel.send.send_nowait(publication)
+            room.channel = RoomChannel(self.bounds.room_publications)
+            if len(room.subscriptions) <= INLINE_SUBSCRIBERS:
+                small.append(room)
+            else:
+                self._nursery.start_soon(self._fanout_loop, deque([room]), name=f"room {room.key.decode()}")
+        room.channel.put(batch)
         self.in_flight_bytes += batch.size
+        self._budget.take(batch.cost)
 
-    async def _fanout_loop(self, room: Room, channel: RoomChannel) -> None:
-        """Deliver what waits in `channel`, pass by pass, until nothing does."""
+    async def _fanout_loop(self, rooms: deque[Room]) -> None:
+        """Deliver what waits in the channels of `rooms`, a pass for each in turn, until nothing does."""
+        left = TURN_BYTES
         try:
-            while channel.waiting:
-                await self._let_triggers_in(room, channel)
-                batch = Batch(channel.take())
+            while rooms:
+                await self._let_triggers_in(rooms[0], rooms[0].channel)
+                room = rooms[0]
+                batch = room.channel.take()
                 self.in_flight_bytes -= batch.size
-                self._waiters.unpark_all()
-                await self._pass(room, batch)
+                left = await self._pass(room, batch, left)
+                rooms.rotate(-1)
+                if not room.channel.waiting:
+                    _leave(rooms.pop())
         finally:
-            room.channel = None
-            channel.close()
+            _leave(*rooms)
 
     async def _let_triggers_in(self, room: Room, channel: RoomChannel) -> None:
         """Wait for the triggers already on their way: one more in a pass costs far less than one more pass."""
@@ -176,17 +218,45 @@ class Fanout:
             while known != (known := channel.waiting):  # noqa: ASYNC110  # an event would cost each put
                 await trio.sleep(cost * ARRIVAL_SHARE)
 
-    async def _pass(self, room: Room, batch: Batch) -> None:
-        """Offer `batch` to everyone who is subscribed now, giving way in between."""
+    async def _pass(self, room: Room, batch: Batch, left: int) -> int:
+        """Offer `batch` to all, giving way after each turn. `left` bytes are left of one; return the new rest."""
+        self._budget.publishers.unpark_all()
         subscriptions = list(room.subscriptions)
-        turn = max(1, min(TURN_DELIVERIES, TURN_BYTES // batch.size))
-        for start in range(0, len(subscriptions), turn):
-            if start:
+        share = _turn_share(batch)
+        while subscriptions:
+            if left <= 0:
                 await trio.lowlevel.checkpoint()
-            self._deliver(room, batch, subscriptions[start : start + turn])
+                left = TURN_BYTES
+            some = subscriptions[: max(1, left // share)]
+            self._deliver(room, batch, some)
+            left -= share * len(some)
+            del subscriptions[: len(some)]
+        self._budget.give(batch.cost)
+        batch.finish()
+        return left
 
     def _deliver(self, room: Room, batch: Batch, subscriptions: Iterable[Subscription]) -> None:
+        offered = 0
         for subscription in tuple(subscriptions):  # a put may end subscriptions
             if subscription.room is room:
                 subscription.receiver.put(subscription, batch)
-                self.deliveries += batch.count
+                offered += 1
+        self.deliveries += offered * batch.count
+        for tally in batch.tallies:
+            tally.offer(offered)
+
+
+def _turn_share(batch: Batch) -> int:
+    """Return the bytes of a turn that one delivery of `batch` uses up; a small one takes its time too."""
+    return max(batch.size, -(-TURN_BYTES // TURN_DELIVERIES))
+
+
+def _leave(*rooms: Room) -> None:
+    """Let `rooms` be without a channel again."""
+    for room in rooms:
+        room.channel.close()
+        room.channel = None
+
+
+def _shown(room: Room) -> str:
+    return room.key[:SHOWN_BYTES].decode(errors="replace")

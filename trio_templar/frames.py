@@ -8,14 +8,16 @@ single `requestId.join(pieces)`, where the pieces are shared by all requestIds o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from trio_templar.errors import UNSENDABLE, Close
 
 TEXT: Final = 0x81
 CLOSE: Final = 0x88
 PING: Final = b"\x89\x00"
-_OPCODE: Final = 0x0F
+_canonical = msgspec.json.Encoder(order="deterministic")
 
 
 def header(first: int, size: int) -> bytes:
@@ -54,11 +56,45 @@ def closes(frame: bytes) -> Close | None:
     return Close(int.from_bytes(payload[:2]), payload[2:].decode(errors="replace"))
 
 
+def gap_frame(request_id: bytes, lost: int) -> bytes:
+    """Return what tells a client that `lost` publications of its subscription `request_id` (JSON) were left out."""
+    return text_frame(b'{"type": "gap", "requestId": %b, "lost": %d}' % (request_id, lost))
+
+
+class Tally(Protocol):
+    """Counts what becomes of a publication in one room, for a publisher who wants to know."""
+
+    def expect(self) -> None:
+        """It is on its way to the room."""
+
+    def offer(self, subscriptions: int) -> None:
+        """So many more subscriptions were offered it."""
+
+    def passed(self) -> None:
+        """All subscriptions of the room were offered it."""
+
+    def queue(self) -> None:
+        """It waits for a client."""
+
+    def hand_over(self) -> None:
+        """It waited for a client, and the kernel has it now."""
+
+    def conflate(self) -> None:
+        """It waited for a client, and a newer one took its place."""
+
+    def drop(self) -> None:
+        """It waited for a client, and was given up."""
+
+    def refuse(self) -> None:
+        """A client that is being closed did not get it."""
+
+
 class Publication(NamedTuple):
     """One `data` on its way: what stands in its frame on either side of the requestId."""
 
     left: bytes
     right: bytes
+    tally: Tally | None = None
 
     @property
     def size(self) -> int:
@@ -69,35 +105,97 @@ class Publication(NamedTuple):
 class Batch:
     """Publications that one pass over a room hands to each subscriber; at least one.
 
-    `render` keeps what it made last, so that equal frames are built once.
+    `render` keeps what it made last, so that equal frames are built once, until `finish`.
     """
 
-    __slots__ = ("_frames", "_pieces", "_request_id", "count", "publications", "size")
+    # What a publication takes beside its bytes.
+    PUBLICATION_BYTES: Final = 300
+
+    __slots__ = ("_frames", "_key", "_parts", "_pieces", "_request_id", "_tallies", "count", "publications", "size")
 
     def __init__(self, publications: Sequence[Publication]) -> None:
         self.publications = publications
         self.count = len(publications)
-        self.size = sum([len(left) + len(right) for left, right in publications])
+        self.size = sum([len(left) + len(right) for left, right, _ in publications])
         self._pieces: dict[int, list[bytes]] = {}
         self._request_id = b""
         self._frames = b""
+        self._key: bytes | None = b""
+        self._parts: Sequence[Batch] = ()
+        self._tallies: list[Tally] | None = None
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory this takes while it waits: the publications, and the pieces of their frames."""
+        return 2 * self.size + self.PUBLICATION_BYTES * self.count
+
+    @property
+    def tallies(self) -> Sequence[Tally]:
+        """The tallies of those publications that have one."""
+        if self._tallies is None:
+            self._tallies = [tally for _, _, tally in self.publications if tally is not None]
+        return self._tallies
+
+    @property
+    def parts(self) -> Sequence[Batch]:
+        """The publications as batches of one each, made once."""
+        if self.count == 1:
+            return (self,)
+        if not self._parts:
+            self._parts = [Batch([publication]) for publication in self.publications]
+        return self._parts
 
     def render(self, request_id: bytes) -> bytes:
         """Return the frames of all publications for the subscription with this requestId (JSON, not empty)."""
         if request_id != self._request_id:
-            pieces = self._pieces.get(len(request_id))
-            if pieces is None:
-                pieces = self._pieces[len(request_id)] = _cut(self.publications, len(request_id))
-            self._frames = request_id.join(pieces)
+            self._frames = self.render_once(request_id)
             self._request_id = request_id
         return self._frames
+
+    def render_once(self, request_id: bytes) -> bytes:
+        """Return the same without keeping it."""
+        pieces = self._pieces.get(len(request_id))
+        if pieces is None:
+            pieces = self._pieces[len(request_id)] = _cut(self.publications, len(request_id))
+        return request_id.join(pieces)
+
+    def expect(self) -> None:
+        """Take note that a pass will come."""
+        for tally in self.tallies:
+            tally.expect()
+
+    def finish(self) -> None:
+        """Take note that the pass is over, and let go of what `render` kept."""
+        for tally in self.tallies:
+            tally.passed()
+        self._pieces = {}
+        self._request_id = self._frames = b""
+
+    def key(self, path: Sequence[str]) -> bytes | None:
+        """Return the value that `path` leads to in the `data` of the first publication as JSON, or None: nowhere.
+
+        It is looked for once; `path` is always that of the room.
+        """
+        if self._key == b"":
+            self._key = _key(self.publications[0], path)
+        return self._key
+
+
+def _key(publication: Publication, path: Sequence[str]) -> bytes | None:
+    try:
+        value = msgspec.json.decode(publication.left + b"null" + publication.right)["data"]
+        for step in path:
+            value = value[step]
+        return _canonical.encode(value)
+    except (KeyError, TypeError, RecursionError):
+        return None
 
 
 def _cut(publications: Sequence[Publication], id_size: int) -> list[bytes]:
     """Return the pieces between which a requestId of `id_size` bytes makes the frames."""
     pieces = []
     open_piece = b""
-    for left, right in publications:
+    for left, right, _ in publications:
         pieces.append(open_piece + header(TEXT, len(left) + id_size + len(right)) + left)
         open_piece = right
     pieces.append(open_piece)

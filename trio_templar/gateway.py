@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from trio_templar import __version__
 from trio_templar.backend import Bootstrap, Gate, HttpBackend
+from trio_templar.backlog import Waiting
+from trio_templar.budget import Budget
+from trio_templar.clock import Clock
 from trio_templar.connection import Connection, House, serve_client
 from trio_templar.dialects import DIALECTS
-from trio_templar.errors import STOPPING, Busy, SettingsError
-from trio_templar.fanout import Fanout
+from trio_templar.errors import CAUSES, STOPPING, Busy, SettingsError
+from trio_templar.fanout import Bounds, Fanout
 from trio_templar.hooks import Caller, Client, Hook, Hooks
 from trio_templar.http_api import HttpApi
 from trio_templar.http_triggers import TriggerApi
 from trio_templar.hub import Hub
+from trio_templar.idempotency import Memory
+from trio_templar.machine import memory_bytes
 from trio_templar.nursery_tree import NamedTask, tree_routes
-from trio_templar.outbox import Waiting
 from trio_templar.rates import Rates
 from trio_templar.reception import Reception
 from trio_templar.rooms import Room
@@ -33,13 +38,36 @@ from trio_templar.settings import Settings
 from trio_templar.sockets import accept_loop, open_listeners, url_of
 from trio_templar.steering import Steering
 from trio_templar.supervisor import Patience, Supervisor
-from trio_templar.triggers import TriggerReader, to_json
+from trio_templar.triggers import Trigger, TriggerReader, to_json
 from trio_templar.views import Views, utc
+
+# How many of the slowest connections are shown.
+SHOWN_SLOWEST: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SlowConnection:
+    """A client for which something waits now, and for how many seconds the oldest of it does."""
+
+    id: str
+    user_id: Any
+    peer: str
+    agent: str
+    waiting_bytes: int
+    waiting_frames: int
+    peak_bytes: int
+    oldest_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Totals of a gateway. What is counted starts with it; `waiting_bytes` is what waits for slow clients."""
+    """Totals of a gateway. What is counted starts with it.
+
+    `waiting_bytes` is what waits for clients, `memory_bytes` what that and the room channels take, shared bytes once.
+    `queued` deliveries had to wait; of these a newer one took the place of `conflated`, and `dropped` were given up,
+    by policy. `drops` counts slow clients that were closed, by cause: `bytes`, `frames`, `room`, `progress`, `lag`,
+    `age`, `memory`. `slowest` are those for whom most waits, at most ten.
+    """
 
     connections: int
     rooms: int
@@ -49,7 +77,13 @@ class Statistics:
     deliveries: int
     in_flight_bytes: int
     waiting_bytes: int
+    memory_bytes: int
     slow_connections: int
+    queued: int
+    conflated: int
+    dropped: Mapping[str, int]
+    drops: Mapping[str, int]
+    slowest: Sequence[SlowConnection]
 
 
 class Gateway:
@@ -62,8 +96,10 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.dialect = DIALECTS[settings.dialect]
-        self.hub = Hub()
-        self.waiting = Waiting(settings.outbox_bytes, settings.outbox_frames)
+        self.hub = Hub(settings.policies)
+        self.clock = Clock()
+        self.budget = Budget(settings.memory_bytes or memory_bytes() // 4)
+        self.waiting = Waiting(settings.outbox_bytes, settings.outbox_frames, self.budget, self.clock.now)
         self.connections: set[Connection] = set()
         self.reader = TriggerReader(self.dialect, settings.max_publication_bytes)
         self.fanout: Fanout
@@ -80,14 +116,26 @@ class Gateway:
         self.scope = trio.CancelScope()
 
     async def publish(self, rooms: Iterable[Room], data: Any) -> None:
-        """Publish `data` (anything `msgspec` makes JSON of, or `msgspec.Raw`) to `rooms`; blocks while one is full.
+        """Publish `data` (anything `msgspec` makes JSON of, or `msgspec.Raw`) to `rooms`.
 
+        Blocks while one of them, or memory, is full.
         Raises TriggerError: if it cannot be JSON, or is over a bound (TooLarge).
-        Raises Busy: if a room stayed full for `trigger_wait_seconds`, or the gateway is stopping; nothing was sent.
+        Raises Busy: if it stayed full for `trigger_wait_seconds`, or the gateway is stopping; nothing was sent.
         """
+        await self.fanout.publish([self._trigger(rooms, data)])
+
+    def publish_nowait(self, rooms: Iterable[Room], data: Any) -> None:
+        """Publish `data` to `rooms` at once.
+
+        Raises TriggerError or Busy: as `publish`.
+        Raises trio.WouldBlock: if a room, or memory, is full; nothing was sent. Its text says which.
+        """
+        self.fanout.publish_nowait([self._trigger(rooms, data)])
+
+    def _trigger(self, rooms: Iterable[Room], data: Any) -> Trigger:
         if self.stopped.is_set():
             raise Busy("the gateway is stopping")
-        await self.fanout.publish([self.reader.make(rooms, to_json(data))])
+        return self.reader.make(rooms, to_json(data))
 
     async def disconnect(self, whom: Selection, *, code: int = 4000, reason: str = "") -> int:
         """Close the connections of `whom`, which names one id, user, room or peer; return how many that were.
@@ -118,8 +166,31 @@ class Gateway:
             deliveries=self.fanout.deliveries,
             in_flight_bytes=self.fanout.in_flight_bytes,
             waiting_bytes=self.waiting.bytes,
+            memory_bytes=self.budget.used_bytes,
             slow_connections=len(self.waiting.outboxes),
+            queued=self.waiting.losses.queued,
+            conflated=self.waiting.losses.conflated,
+            dropped=dict[str, int](self.waiting.losses.dropped.items()),
+            drops={cause: self.waiting.drops.get(close, 0) for close, cause in CAUSES.items()},
+            slowest=self._slowest(),
         )
+
+    def _slowest(self) -> list[SlowConnection]:
+        waiting = [connection for connection in self.connections if connection.outbox.oldest is not None]
+        now = self.clock.now()
+        return [
+            SlowConnection(
+                connection.id,
+                connection.user_id,
+                connection.peer,
+                connection.agent,
+                connection.outbox.waiting_bytes,
+                connection.outbox.waiting_frames,
+                connection.outbox.peak_bytes,
+                now - (connection.outbox.oldest or now),
+            )
+            for connection in heapq.nlargest(SHOWN_SLOWEST, waiting, key=lambda each: each.outbox.waiting_bytes)
+        ]
 
     def status(self) -> str:
         """Return what High-templar 3.1 tells a client that asks for totals; what we do not count is 0."""
@@ -140,8 +211,6 @@ class Gateway:
         """Return what `GET /status` says of the whole gateway."""
         statistics = self.statistics()
         uptime = trio.current_time() - self.since
-        bound = self.settings.outboxes_bytes + self.settings.in_flight_bytes
-        used = statistics.waiting_bytes + statistics.in_flight_bytes
         return {
             "version": __version__,
             "started": utc(uptime),
@@ -154,7 +223,12 @@ class Gateway:
             "publications": statistics.publications,
             "deliveries": statistics.deliveries,
             "waiting_bytes": statistics.waiting_bytes,
-            "memory": {"used_bytes": used, "soft_bytes": bound, "hard_bytes": bound},
+            "memory": {
+                "used_bytes": self.budget.used_bytes,
+                "soft_bytes": self.budget.soft_bytes,
+                "hard_bytes": self.budget.hard_bytes,
+            },
+            "drops": statistics.drops,
         }
 
     def named_tasks(self) -> Iterator[NamedTask]:
@@ -194,17 +268,18 @@ async def serve(
     async with AsyncExitStack() as stack:
         doors = [await stack.enter_async_context(listener) for listener in listeners]
         for address in settings.bind:
-            for listener in await _listen(address, stack):
+            for listener in await _listen(address, settings, stack):
                 gateway.websocket_urls += (url_of(listener, "ws", settings.path),)
                 doors.append(listener)
-        triggers = await _listen(settings.trigger_bind, stack) if settings.trigger_bind else []
+        triggers = await _listen(settings.trigger_bind, settings, stack) if settings.trigger_bind else []
         api = await _api(settings, bootstrap, hooks, stack)
         with gateway.scope:
             await _run(gateway, api, doors, triggers, task_status)
 
 
-async def _listen(address: str, stack: AsyncExitStack) -> list[trio.SocketListener]:
-    return [await stack.enter_async_context(listener) for listener in await open_listeners(address)]
+async def _listen(address: str, settings: Settings, stack: AsyncExitStack) -> list[trio.SocketListener]:
+    listeners = await open_listeners(address, settings.send_buffer_bytes)
+    return [await stack.enter_async_context(listener) for listener in listeners]
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +324,9 @@ async def _run(
     async with trio.open_nursery() as hook_calls:
         house = _house(gateway, api, hook_calls)
         async with trio.open_nursery() as watch:
-            watch.start_soon(_supervisor(gateway).supervisor_loop)
+            supervisor = _supervisor(gateway)
+            watch.start_soon(supervisor.supervisor_loop)
+            watch.start_soon(supervisor.relief_loop)
             watch.start_soon(gateway.rates.sample_loop)
             async with trio.open_nursery() as clients:
                 async with trio.open_nursery() as rooms, trio.open_nursery() as http, trio.open_nursery() as accepting:
@@ -272,7 +349,7 @@ def http_app(gateway: Gateway) -> HttpApi:
     """Return the HTTP API of `gateway`, which runs: an ASGI app."""
     settings = gateway.settings
     app = HttpApi(token=settings.token, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
-    app.routes |= TriggerApi(gateway.fanout, gateway.reader).routes()
+    app.routes |= _trigger_api(gateway).routes()
     app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.totals).routes()
     app.routes |= gateway.steering.routes()
     app.routes |= tree_routes(gateway.nurseries, gateway.named_tasks)
@@ -293,6 +370,15 @@ def _start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nurs
     gateway.demo_url = url_of(listeners[0], "http", "/") if settings.demo else None
 
 
+def _trigger_api(gateway: Gateway) -> TriggerApi:
+    settings = gateway.settings
+    bounds = {"max_entries": settings.idempotency_entries, "max_bytes": settings.idempotency_bytes}
+    answers, entries = (
+        Memory[Any](seconds=settings.idempotency_seconds, now=trio.current_time, **bounds) for _ in range(2)
+    )
+    return TriggerApi(gateway.fanout, gateway.reader, answers, entries)
+
+
 def _house(gateway: Gateway, api: _Api, hook_calls: trio.Nursery) -> House:
     settings = gateway.settings
     caller = Caller(api.hooks, hook_calls, api.api_headers, settings.hook_seconds, settings.ping_hook_seconds)
@@ -309,30 +395,32 @@ def _house(gateway: Gateway, api: _Api, hook_calls: trio.Nursery) -> House:
         waiting=gateway.waiting,
         connections=gateway.connections,
         hooks=caller if api.hooks else None,
+        clock=gateway.clock,
         max_message_bytes=settings.max_message_bytes,
+        messages_per_second=settings.messages_per_second,
+        messages_burst=settings.messages_burst,
         goodbye_seconds=settings.goodbye_seconds,
     )
 
 
 def _fanout(gateway: Gateway, rooms: trio.Nursery) -> Fanout:
     settings = gateway.settings
-    return Fanout(
-        gateway.hub,
-        rooms,
+    bounds = Bounds(
         room_publications=settings.room_publications,
-        in_flight_bytes=settings.in_flight_bytes,
+        room_bytes=settings.room_bytes,
         max_waiting=settings.max_triggers_waiting,
         wait_seconds=settings.trigger_wait_seconds,
     )
+    return Fanout(gateway.hub, rooms, gateway.budget, bounds)
 
 
 def _supervisor(gateway: Gateway) -> Supervisor:
     settings = gateway.settings
     patience = Patience(
         slow=settings.slow_seconds,
+        age=settings.outbox_seconds,
         ping=settings.ping_seconds,
         pong=settings.pong_seconds,
         idle=gateway.dialect.idle_seconds if settings.idle_seconds is None else settings.idle_seconds or None,
-        outboxes_bytes=settings.outboxes_bytes,
     )
-    return Supervisor(patience, gateway.connections, gateway.waiting)
+    return Supervisor(patience, gateway.connections, gateway.waiting, gateway.clock)

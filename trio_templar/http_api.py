@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from trio_templar.errors import Busy, NotFound, RequestError, TemplarError, TooLarge, TriggerError
+from trio_templar.idempotency import KeyReused
 from trio_templar.origins import origin_allowed
 
 Scope = MutableMapping[str, Any]
@@ -58,6 +59,7 @@ STATUS: Final[tuple[tuple[type[TemplarError], int], ...]] = (
     (TriggerError, 400),
     (NotFound, 404),
     (RequestError, 400),
+    (KeyReused, 422),
     (Busy, 503),
 )
 

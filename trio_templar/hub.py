@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trio_templar.policies import DISCONNECT_ALL, Policies, Policy
+
 if TYPE_CHECKING:
     from trio_templar.frames import Batch
 
@@ -12,7 +14,10 @@ class Receiver(Protocol):
     """What a subscription delivers to: the outbox of its connection."""
 
     def put(self, subscription: Subscription, batch: Batch) -> None:
-        """Send `batch` to the client, or queue it; what no longer fits cuts the client."""
+        """Send `batch` to the client, or queue it; what no longer fits is dealt with as the room's policy says."""
+
+    def void(self, subscription: Subscription) -> None:
+        """Give up what waits for `subscription`, which has ended."""
 
 
 class Subscription:
@@ -32,10 +37,11 @@ class Room:
     `publications` are those it got since somebody entered it first.
     """
 
-    __slots__ = ("channel", "key", "publications", "subscriptions")
+    __slots__ = ("channel", "key", "policy", "publications", "subscriptions")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, policy: Policy) -> None:
         self.key = key
+        self.policy = policy
         self.subscriptions: dict[Subscription, None] = {}
         self.channel: Any = None
         self.publications = 0
@@ -44,7 +50,8 @@ class Room:
 class Hub:
     """All rooms that have a subscriber, by room key. A room is gone with its last subscription."""
 
-    def __init__(self) -> None:
+    def __init__(self, policies: Policies = DISCONNECT_ALL) -> None:
+        self._policies = policies
         self.rooms: dict[bytes, Room] = {}
         self.subscriptions = 0
 
@@ -52,7 +59,7 @@ class Hub:
         """Enter the room of `key`, which is made if nobody is there. `request_id` is JSON."""
         room = self.rooms.get(key)
         if room is None:
-            room = self.rooms[key] = Room(key)
+            room = self.rooms[key] = Room(key, self._policies.of(key))
         subscription = Subscription(room, receiver, request_id)
         room.subscriptions[subscription] = None
         self.subscriptions += 1
@@ -66,5 +73,12 @@ class Hub:
         subscription.room = None
         del room.subscriptions[subscription]
         self.subscriptions -= 1
+        subscription.receiver.void(subscription)
         if not room.subscriptions:
             del self.rooms[room.key]
+
+    def apply(self, policies: Policies) -> None:
+        """Let `policies` decide from now on, for rooms that are there too."""
+        self._policies = policies
+        for room in self.rooms.values():
+            room.policy = policies.of(room.key)

@@ -1,25 +1,22 @@
 """The bounded way to one client's socket.
 
 If nothing waits, what is put is written at once, without a task switch. What the kernel did not take waits in a
-backlog that lasts until it is empty: a remainder, replies, and publications as references in a memory channel,
-rendered when they are written. So an idle connection holds neither channel nor task, and an unsubscribe changes
-what a waiting reference becomes.
+backlog that lasts until it is empty. So an idle connection holds neither channel nor task.
 
 Everything here is synchronous: `Outbox` decides, the write loop of its connection does the waiting.
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
 
-import trio
-
-from trio_templar.errors import GONE, SLOW_BYTES, SLOW_FRAMES, Close
+from trio_templar.backlog import Backlog, Waiting
+from trio_templar.errors import CAUSES, GONE, SLOW_BYTES, SLOW_FRAMES, SLOW_ROOM, Close
 from trio_templar.frames import Batch, close_frame
 from trio_templar.hub import Subscription
-
-# The most that is rendered and joined at once for a client whose socket was full.
-WRITE_BYTES: Final = 65_536
+from trio_templar.policies import Kind
 
 
 class Writer(Protocol):
@@ -39,51 +36,72 @@ class Owner(Protocol):
         """Take note that `closed` was set: the connection ends as soon as nothing waits."""
 
 
-class Waiting:
-    """The outboxes of one gateway in which something waits, and how much. Shared bytes count for each client."""
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """What waited for a client at the moment it was cut; `policies` are those of the rooms it came from."""
 
-    def __init__(self, max_bytes: int, max_frames: int) -> None:
-        self.max_bytes = max_bytes
-        self.max_frames = max_frames
-        self.outboxes: set[Outbox] = set()
-        self.bytes = 0
+    bytes: int
+    frames: int
+    oldest_seconds: float
+    policies: Collection[Kind]
 
 
 class Outbox:
     """Frames on their way to one client, in order; replies go before publications that wait.
 
     Any task of the gateway may put; only the write loop of its connection calls `unsent` and `sent`.
+    `frames` are the publications that were sent, `lost` those that policies left out; `overdue` is of a cut client.
     """
 
-    __slots__ = ("_backlog", "_owner", "_waiting", "_wire", "closed", "frames", "sent_bytes")
+    __slots__ = (
+        "_backlog",
+        "_lost",
+        "_owner",
+        "_peak_bytes",
+        "_waiting",
+        "_wire",
+        "closed",
+        "frames",
+        "overdue",
+        "sent_bytes",
+    )
 
     def __init__(self, wire: Writer, owner: Owner, waiting: Waiting) -> None:
         self._wire = wire
         self._owner = owner
         self._waiting = waiting
-        self._backlog: _Backlog | None = None
+        self._backlog: Backlog | None = None
+        self._lost = self._peak_bytes = 0
         self.closed: Close | None = None
+        self.overdue: Overdue | None = None
         self.frames = 0
         self.sent_bytes = 0
 
     def put(self, subscription: Subscription, batch: Batch) -> None:
         """Send the publications of `batch`, or let them wait. A client over its bounds is cut instead."""
         if self.closed is not None:
-            return
-        if self._backlog is None:
+            self._refuse(batch)
+        elif self._backlog is None:
             self.frames += batch.count
-            self._write(batch.render(subscription.request_id))
-        elif self._has_room(self._backlog):
+            self._write(batch.render(subscription.request_id), batch)
+        elif self._has_room(self._backlog, subscription):
             self._backlog.put_off(subscription, batch)
+        else:
+            self._refuse(batch)
 
     def reply(self, frame: bytes) -> None:
         """Send one whole frame that is no publication, before publications that wait."""
         if self.closed is not None:
             return
         if self._backlog is None:
-            self._write(frame)
-        elif self._has_room(self._backlog):
+            self._write(frame, None)
+        elif self._has_room(self._backlog, None):
             self._backlog.say(frame)
+
+    def void(self, subscription: Subscription) -> None:
+        """Give up what waits for `subscription`, which has ended."""
+        if self._backlog is not None:
+            self._backlog.void(subscription)
 
     def close(self, close: Close, frame: bytes | None = None) -> None:
         """Send what waits, then the close frame (`frame` if it is made already), then nothing. The first reason wins.
@@ -96,27 +114,60 @@ class Outbox:
         if close.code == GONE.code:
             self.discard()
         elif self._backlog is None:
-            self._write(frame or close_frame(close))
+            self._write(frame or close_frame(close), None)
         else:
             self._backlog.farewell = frame or close_frame(close)
         self._owner.closing()
 
     def cut(self, close: Close) -> None:
         """Close without the publications that wait: the client is too slow for them."""
-        if self.closed is None and self._backlog is not None:
-            self._backlog.drop_publications()
+        if self.closed is not None:
+            return
+        if close in CAUSES:
+            self._waiting.drops[close] = self._waiting.drops.get(close, 0) + 1
+        if self._backlog is not None:
+            backlog, waited = self._backlog, self.waiting_frames
+            self.overdue = Overdue(backlog.bytes, waited, self._waiting.now() - backlog.oldest, backlog.policies)
+            backlog.drop_publications()
+            self._waiting.losses.dropped["disconnect"] += waited - self.waiting_frames
         self.close(close)
+
+    def expire(self, before: float) -> bool:
+        """Leave out what has waited since `before` or longer, as far as policies allow; return whether all of it."""
+        if self._backlog is None:
+            return True
+        self._backlog.expire(before)
+        return self._backlog.oldest > before
 
     def discard(self) -> None:
         """Give up what waits."""
         if self._backlog is not None:
-            self._backlog.drop_publications()
             self._end_backlog(self._backlog)
 
     @property
     def waiting_bytes(self) -> int:
-        """How much waits."""
+        """How many bytes wait."""
         return self._backlog.bytes if self._backlog else 0
+
+    @property
+    def waiting_frames(self) -> int:
+        """How many frames wait, beside what is being written."""
+        return self._backlog.frames if self._backlog else 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes that ever waited."""
+        return max(self._peak_bytes, self._backlog.peak_bytes if self._backlog else 0)
+
+    @property
+    def lost(self) -> int:
+        """Publications that a policy left out."""
+        return self._lost + (self._backlog.lost if self._backlog else 0)
+
+    @property
+    def oldest(self) -> float | None:
+        """Since when the oldest of what waits does (the gateway's clock), or None if nothing does."""
+        return self._backlog.oldest if self._backlog else None
 
     @property
     def idle(self) -> bool:
@@ -141,101 +192,35 @@ class Outbox:
         if self._backlog is not None:  # else it was given up meanwhile
             self._backlog.sent(size)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, batch: Batch | None) -> None:
         try:
             size = self._wire.write_nowait(data)
         except OSError:
             self.close(GONE)
+            if batch is not None:
+                self._refuse(batch)
             return
         self.sent_bytes += size
         if size != len(data):
-            self._backlog = _Backlog(memoryview(data)[size:], self._waiting)
+            self._backlog = Backlog(data, size, batch, self._waiting)
             self._waiting.outboxes.add(self)
             self._owner.start_writing()
 
-    def _has_room(self, backlog: _Backlog) -> bool:
-        """Cut a client over its bounds, judged by what waits already: a large publication never cuts a quick one."""
-        if backlog.bytes > self._waiting.max_bytes:
-            self.cut(SLOW_BYTES)
-        elif backlog.frames >= self._waiting.max_frames:
-            self.cut(SLOW_FRAMES)
+    def _refuse(self, batch: Batch) -> None:
+        for tally in batch.tallies:
+            tally.refuse()
+
+    def _has_room(self, backlog: Backlog, subscription: Subscription | None) -> bool:
+        """Cut a client over its bounds when no policy makes room."""
+        if not backlog.make_room():
+            self.cut(SLOW_BYTES if backlog.bytes > self._waiting.max_bytes else SLOW_FRAMES)
+        elif subscription is not None and backlog.over(subscription):
+            self.cut(SLOW_ROOM)
         return self.closed is None
 
-    def _end_backlog(self, backlog: _Backlog) -> None:
+    def _end_backlog(self, backlog: Backlog) -> None:
         backlog.end()
+        self._lost += backlog.lost
+        self._peak_bytes = max(self._peak_bytes, backlog.peak_bytes)
         self._backlog = None
         self._waiting.outboxes.discard(self)
-
-
-class _Backlog:
-    """What waits for one client, in the order it is written: unsent, replies, publications, farewell."""
-
-    __slots__ = ("_receive", "_replies", "_send", "_waiting", "bytes", "farewell", "frames", "unsent")
-
-    def __init__(self, unsent: memoryview, waiting: Waiting) -> None:
-        self._waiting = waiting
-        self.unsent = unsent
-        self.farewell = b""
-        self.bytes = 0
-        self.frames = 0
-        self._replies: list[bytes] = []
-        self._send, self._receive = trio.open_memory_channel[tuple[Subscription, Batch]](waiting.max_frames)
-        self._count(len(unsent), 0)
-
-    def say(self, frame: bytes) -> None:
-        self._replies.append(frame)
-        self._count(len(frame), 1)
-
-    def put_off(self, subscription: Subscription, batch: Batch) -> None:
-        self._send.send_nowait((subscription, batch))  # never over: a reference is at least one frame
-        self._count(batch.size, batch.count)
-
-    def drop_publications(self) -> None:
-        while self._receive.statistics().current_buffer_used:
-            _, batch = self._receive.receive_nowait()
-            self._count(-batch.size, -batch.count)
-
-    def advance(self) -> int:
-        """Make what is next `unsent`, empty if nothing waits; return the number of publications in it."""
-        if self._replies:
-            frames, published = self._replies, 0
-            self._count(-sum(map(len, frames)), -len(frames))
-            self._replies = []
-        else:
-            frames, published = self._render()
-        data = b"".join(frames) or self.farewell
-        if data is self.farewell:
-            self.farewell = b""
-        self.unsent = memoryview(data)
-        self._count(len(data), 0)
-        return published
-
-    def sent(self, size: int) -> None:
-        self.unsent = self.unsent[size:]
-        self._count(-size, 0)
-
-    def end(self) -> None:
-        self._count(-self.bytes, -self.frames)
-        self._send.close()
-        self._receive.close()
-
-    def _render(self) -> tuple[list[bytes], int]:
-        """Take the references that fit one write; those of subscriptions that have ended become nothing."""
-        frames: list[bytes] = []
-        size = published = 0
-        while size < WRITE_BYTES:
-            try:
-                subscription, batch = self._receive.receive_nowait()
-            except trio.WouldBlock:
-                break
-            self._count(-batch.size, -batch.count)
-            if subscription.room is not None:
-                frames.append(batch.render(subscription.request_id))
-                size += batch.size
-                published += batch.count
-        return frames, published
-
-    def _count(self, size: int, frames: int) -> None:
-        self.bytes += size
-        self.frames += frames
-        self._waiting.bytes += size

@@ -32,10 +32,11 @@ def room_key(room: Room) -> bytes:
 
 def is_allowed(room: Room, allowed_rooms: Iterable[Room]) -> bool:
     """Whether some room in `allowed_rooms` covers `room`. `*` in `room` itself is a literal."""
-    return any(_covers(allowed, room) for allowed in allowed_rooms)
+    return any(covers(allowed, room) for allowed in allowed_rooms)
 
 
-def _covers(allowed: Room, room: Room) -> bool:
+def covers(allowed: Room, room: Room) -> bool:
+    """Whether `allowed` has the keys of `room` and each of its values, or `*` in their place."""
     if allowed.keys() != room.keys():
         return False
     return all(value == WILDCARD or value == room[key] for key, value in allowed.items())

@@ -23,6 +23,27 @@ class Rules:
     status: Callable[[], str] | None = None
 
 
+class Bucket:
+    """How much a client may say: `burst` messages at once, `rate` a second in the long run (a token bucket)."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = float(burst)
+        self._at = now
+
+    def take(self, now: float) -> bool:
+        """Return whether one more message may come at `now` (seconds), and count it."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
 class Session:
     """One admitted client. Only its own connection calls it."""
 

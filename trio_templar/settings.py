@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from trio_templar.errors import SettingsError
 from trio_templar.forwarding import Forwarding, HeaderRule
+from trio_templar.policies import Policies, RoomPolicy
 
 PREFIX: Final = "TRIO_TEMPLAR_"
 
@@ -25,12 +26,17 @@ WORDS: Final = (
     ("`float`", "a number"),
     ("`bool`", "true or false"),
     ("`array`", "a list"),
+    ("`object | null`", "a table"),
+    ("`object`", "a table"),
+    ("Object contains", "there is an"),
+    ("Invalid enum value", "unknown value"),
     ("`str`", "a text"),
 )
 
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 Bytes = Annotated[int, Meta(ge=64, le=2**40)]
+Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +93,22 @@ class Settings:
     )
     max_triggers_waiting: Annotated[Count, Meta(description="triggers waiting for a full room; else 503")] = 1000
     room_publications: Annotated[Count, Meta(description="publications one room channel holds")] = 1000
-    in_flight_bytes: Annotated[Bytes, Meta(description="publications in all room channels")] = 67_108_864
+    room_bytes: Annotated[Bytes, Meta(description="bytes of the publications one room channel holds")] = 16_777_216
     outbox_bytes: Annotated[Bytes, Meta(description="what may wait for one client; over it: close 1013")] = 1_048_576
     outbox_frames: Annotated[Count, Meta(description="frames that may wait for one client")] = 10_000
-    outboxes_bytes: Annotated[Bytes, Meta(description="what may wait for all clients; the slowest go")] = 268_435_456
+    room_policy: Annotated[
+        tuple[RoomPolicy, ...],
+        Meta(description='what gives way when a client is slow, as {"match": ROOM, "policy": …}; first match wins'),
+    ] = ()
+    memory_bytes: Annotated[
+        Bytes | None,
+        Meta(description="what may wait in the gateway; over half: publishers wait; unset: a quarter of the memory"),
+    ] = None
+    send_buffer_bytes: Annotated[Bytes, Meta(description="what the kernel holds for one client (SO_SNDBUF)")] = 65_536
+    messages_per_second: Annotated[Rate, Meta(description="messages of one client in the long run; else 1008")] = 100.0
+    messages_burst: Annotated[Count, Meta(description="messages of one client at once; over it: close 1008")] = 1000
+    idempotency_entries: Annotated[Count, Meta(description="answers remembered under a publisher's key")] = 10_000
+    idempotency_bytes: Annotated[Bytes, Meta(description="and the bytes of these")] = 16_777_216
 
     handshake_seconds: Annotated[Seconds, Meta(description="from accept to a whole request head")] = 10.0
     bootstrap_seconds: Annotated[Seconds, Meta(description="the API's answer, from the moment it is asked")] = 10.0
@@ -100,9 +118,13 @@ class Settings:
     ] = None
     ping_seconds: Annotated[Seconds, Meta(description="no byte from a client for so long: ping it")] = 30.0
     pong_seconds: Annotated[Seconds, Meta(description="no byte after a ping for so long: close")] = 20.0
-    slow_seconds: Annotated[Seconds, Meta(description="frames wait and none moves for so long: close 1013")] = 15.0
+    slow_seconds: Annotated[
+        Seconds, Meta(description="no progress, or over half of outbox_bytes, for so long: close 1013")
+    ] = 15.0
+    outbox_seconds: Annotated[Seconds, Meta(description="age of what waits for a client; over it: close 1013")] = 60.0
     http_body_seconds: Annotated[Seconds, Meta(description="body of a trigger; in a stream, each line")] = 10.0
     trigger_wait_seconds: Annotated[Seconds, Meta(description="a trigger's wait for a full room; then 503")] = 5.0
+    idempotency_seconds: Annotated[Seconds, Meta(description="how long a publisher's key is remembered")] = 300.0
     hook_seconds: Annotated[Seconds, Meta(description="one call of a hook")] = 10.0
     ping_hook_seconds: Annotated[Seconds, Meta(description="least time between two ping hooks of a client")] = 60.0
     goodbye_seconds: Annotated[Seconds, Meta(description="a closing client's time to take what waits")] = 2.0
@@ -125,6 +147,7 @@ class Settings:
                 raise SettingsError(f"allowed_origin: {origin!r} is not scheme://host[:port], null or *")
         for address in self.bind:
             _check_address("bind", address)
+        _ = self.policies
         self._check_triggers()
         self._check_demo()
         _ = self.forwarding
@@ -156,6 +179,11 @@ class Settings:
         if not token:
             raise SettingsError(f"trigger_token_file: {self.trigger_token_file} has an empty first line")
         return token
+
+    @property
+    def policies(self) -> Policies:
+        """What gives way in which room when a client is slow."""
+        return Policies(self.room_policy, self.outbox_bytes)
 
     @property
     def forwarding(self) -> Forwarding:
@@ -202,6 +230,11 @@ class Option(NamedTuple):
         return self.type.__origin__
 
     @property
+    def tables(self) -> bool:
+        """Whether its items have fields of their own; on the command line they are JSON."""
+        return RoomPolicy in get_args(self.plain)
+
+    @property
     def default_text(self) -> str:
         """Its default, as one would write it."""
         if self.many:
@@ -217,6 +250,8 @@ class Option(NamedTuple):
         """What stands for its value in a usage line."""
         if self.choices:
             return "|".join(self.choices)
+        if self.tables:
+            return "JSON"
         for unit in ("seconds", "bytes"):
             if self.name.endswith(unit):
                 return unit.upper()
@@ -232,11 +267,23 @@ class Option(NamedTuple):
 
         Raises SettingsError: if it does not fit; the text starts with `said_as`.
         """
+        if self.tables and isinstance(value, list):
+            value = [_table(item, f"{said_as}[{index}]") for index, item in enumerate(value)]
         try:
             return msgspec.convert(value, self.type, strict=strict)
         except msgspec.ValidationError as error:
+            said_as += str(error).partition(" - at `$")[2].rstrip("`")
             shown = "" if self.name == "trigger_token" else f" (it is {value!r})"
             raise SettingsError(f"{said_as}: {self._wanted(str(error))}{shown}") from None
+
+    def split(self, text: str) -> list[Any]:
+        """Return the items of a list in a text: split at blanks, or at line ends where an item has blanks of its own.
+
+        Of tables it is a JSON array of objects.
+        """
+        if self.tables and text.strip().startswith("["):
+            return list(_json(text, self.name))
+        return text.strip().splitlines() if "\n" in text or self.tables else text.split()
 
     def _wanted(self, problem: str) -> str:
         """Return what msgspec says is wrong in the words of an operator."""
@@ -245,6 +292,17 @@ class Option(NamedTuple):
         for name, words in WORDS:
             problem = problem.replace(name, words)
         return problem.partition(", got")[0].partition(" - at")[0].replace("Expected", "expected")
+
+
+def _table(item: Any, said_as: str) -> Any:
+    return _json(item, said_as) if isinstance(item, str) else item
+
+
+def _json(text: str, said_as: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise SettingsError(f"{said_as}: not JSON: {error} (it is {text!r})") from None
 
 
 @functools.cache

@@ -28,7 +28,7 @@ SEND_BUFFER_BYTES: Final = 65_536
 DISCARD_BYTES: Final = 1_048_576
 
 
-async def open_listeners(address: str) -> list[trio.SocketListener]:
+async def open_listeners(address: str, send_buffer_bytes: int = SEND_BUFFER_BYTES) -> list[trio.SocketListener]:
     """Listen on `HOST:PORT`, `[V6]:PORT` (a name may give several) or `unix:PATH`; a socket left there is replaced.
 
     Raises SettingsError: if that cannot be done; the text names the address.
@@ -41,7 +41,7 @@ async def open_listeners(address: str) -> list[trio.SocketListener]:
     except OSError as error:
         raise SettingsError(f"cannot listen on {address}: {error.strerror or error}") from error
     for listener in listeners:  # accepted sockets inherit it
-        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     return listeners
 
 

@@ -1,7 +1,6 @@
-"""The one task that watches all clients: who is slow, who is silent, and whether memory is short.
+"""Who watches all clients: who is slow, who is silent, and whether memory is short.
 
-Outboxes judge their own bounds when something is put; what only time can tell is judged here. A policy that is kinder
-to slow consumers than a disconnect belongs here too.
+Outboxes judge their own bounds when something is put; what only time can tell is judged here.
 """
 
 from __future__ import annotations
@@ -12,36 +11,51 @@ from typing import NoReturn
 
 import trio
 
+from trio_templar.backlog import Waiting
+from trio_templar.clock import Clock
 from trio_templar.connection import Connection
-from trio_templar.errors import CROWDED, IDLE, SILENT, STUCK
+from trio_templar.errors import CROWDED, IDLE, LAGGING, SILENT, STALE, STUCK
 from trio_templar.frames import PING
-from trio_templar.outbox import Outbox, Waiting
+from trio_templar.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a client may be what; seconds. `idle` is None where it may be idle for ever."""
+    """How long a client may be what; seconds. `idle` is None where it may be idle for ever.
+
+    `slow`: without progress, or over half of its bytes. `age`: how old the oldest may be that waits for it.
+    """
 
     slow: float
+    age: float
     ping: float
     pong: float
     idle: float | None
-    outboxes_bytes: int
 
     @property
     def tick(self) -> float:
         """How often to look: often enough for the shortest of them."""
-        return min(1.0, *(seconds / 4 for seconds in (self.slow, self.ping, self.pong, self.idle or 4.0)))
+        return min(1.0, *(seconds / 4 for seconds in (self.slow, self.age, self.ping, self.pong, self.idle or 4.0)))
+
+
+@dataclass(slots=True)
+class _Watch:
+    """A client for which something waits: how much it had been sent when, and since when it is over half."""
+
+    sent_bytes: int
+    since: float
+    over_since: float | None = None
 
 
 class Supervisor:
     """Watches `connections` and `waiting`, which others fill."""
 
-    def __init__(self, patience: Patience, connections: Iterable[Connection], waiting: Waiting) -> None:
+    def __init__(self, patience: Patience, connections: Iterable[Connection], waiting: Waiting, clock: Clock) -> None:
         self._patience = patience
         self._connections = connections
         self._waiting = waiting
-        self._progress: dict[Outbox, tuple[int, float]] = {}  # bytes sent, and since when it is that many
+        self._clock = clock
+        self._watches: dict[Outbox, _Watch] = {}
 
     async def supervisor_loop(self) -> NoReturn:
         """Look at everybody, for ever. Time in which this process did not run counts against nobody."""
@@ -51,44 +65,48 @@ class Supervisor:
             await trio.sleep(tick)
             now = trio.current_time()
             if now - looked > 2 * tick:
-                self.forgive(now - looked - tick)
+                self._clock.forgive(now - looked - tick)
             looked = now
-            self.look(now)
+            self.look(self._clock.now())
+
+    async def relief_loop(self) -> NoReturn:
+        """Close the worst clients whenever more waits than memory allows, for ever."""
+        while True:
+            await self._waiting.budget.alarm.park()
+            self.relieve()
 
     def look(self, now: float) -> None:
-        """Close who has been slow, silent or idle for too long, and the slowest while memory is short."""
-        self._judge_progress(now)
-        self._relieve_memory()
+        """Close who has been slow, silent or idle for too long."""
+        watches: dict[Outbox, _Watch] = {}
+        for outbox in list(self._waiting.outboxes):
+            watches[outbox] = watch = self._watches.get(outbox) or _Watch(outbox.sent_bytes, now)
+            self._judge_slowness(outbox, watch, now)
+        self._watches = watches
         for connection in list(self._connections):
             if connection.outbox.closed is None:
                 self._judge_silence(connection, now)
 
-    def forgive(self, seconds: float) -> None:
-        """Move all that was noted of time by `seconds`: nobody could act meanwhile."""
-        self._progress = {outbox: (sent, since + seconds) for outbox, (sent, since) in self._progress.items()}
-        for connection in self._connections:
-            connection.last_heard += seconds
-            connection.last_message += seconds
-
-    def _judge_progress(self, now: float) -> None:
-        progress: dict[Outbox, tuple[int, float]] = {}
-        for outbox in list(self._waiting.outboxes):
-            sent, since = self._progress.get(outbox, (outbox.sent_bytes, now))
-            if sent != outbox.sent_bytes:
-                sent, since = outbox.sent_bytes, now
-            if now - since >= self._patience.slow:
-                outbox.cut(STUCK)
-            else:
-                progress[outbox] = sent, since
-        self._progress = progress
-
-    def _relieve_memory(self) -> None:
-        if self._waiting.bytes <= self._patience.outboxes_bytes:
-            return
-        for outbox in sorted(self._waiting.outboxes, key=lambda outbox: outbox.waiting_bytes, reverse=True):
-            outbox.cut(CROWDED)
-            if self._waiting.bytes <= self._patience.outboxes_bytes:
+    def relieve(self) -> None:
+        """Close those for whom most waits, of these the one who waits longest, until memory suffices."""
+        outboxes = sorted(self._waiting.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
+        for outbox in outboxes:
+            if not self._waiting.budget.exceeded:
                 return
+            outbox.cut(CROWDED)
+
+    def _judge_slowness(self, outbox: Outbox, watch: _Watch, now: float) -> None:
+        if watch.sent_bytes != outbox.sent_bytes:
+            watch.sent_bytes, watch.since = outbox.sent_bytes, now
+        if outbox.waiting_bytes <= self._waiting.max_bytes / 2:
+            watch.over_since = None
+        elif watch.over_since is None:
+            watch.over_since = now
+        if now - watch.since >= self._patience.slow:
+            outbox.cut(STUCK)
+        elif watch.over_since is not None and now - watch.over_since >= self._patience.slow:
+            outbox.cut(LAGGING)
+        elif not outbox.expire(now - self._patience.age):
+            outbox.cut(STALE)
 
     def _judge_silence(self, connection: Connection, now: float) -> None:
         patience = self._patience

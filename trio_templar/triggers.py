@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from trio_templar.dialects import Dialect
 from trio_templar.errors import TooLarge, TriggerError
-from trio_templar.frames import Publication
+from trio_templar.frames import Publication, Tally
 from trio_templar.rooms import Room, room_key
+
+MAX_KEY_LENGTH: Final = 255
 
 
 class Trigger(NamedTuple):
-    """One publish call, checked: the keys of its rooms, duplicates too, and the publication for each."""
+    """One publish call, checked: the keys of its rooms, duplicates too, and the publication for each.
+
+    `tallies`, one for each of the keys, count what becomes of them. `idempotency_key` is empty where there is none.
+    """
 
     keys: Sequence[bytes]
     publication: Publication
+    tallies: Sequence[Tally] | None = None
+    idempotency_key: str = ""
 
 
 class _Body(msgspec.Struct):
@@ -27,9 +35,21 @@ class _Body(msgspec.Struct):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class _Item(_Body):
+    """The JSON of one of many triggers, which may have a key that makes it safe to send it again."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_LENGTH)] | None = None
+
+
 _one = msgspec.json.Decoder(_Body)
-_many = msgspec.json.Decoder(list[_Body])
+_item = msgspec.json.Decoder(_Item)
+_many = msgspec.json.Decoder(list[_Item])
 _raw = msgspec.json.Decoder(msgspec.Raw)
+
+
+def is_array(body: bytes) -> bool:
+    """Whether `body` has many triggers, not one."""
+    return body.lstrip().startswith(b"[")
 
 
 def to_json(data: Any) -> bytes:
@@ -55,14 +75,14 @@ class TriggerReader:
         Raises TriggerError: if one of them is malformed; the text says what, and where.
         Raises TooLarge: if some `data` is.
         """
-        if not body.lstrip().startswith(b"["):
-            return [self.read_one(body)]
+        if not is_array(body):
+            return [self._checked(_decode(_one, body), "")]
         items = _decode(_many, body)
-        return [self._checked(item, f"[{index}]: ") for index, item in enumerate(items)]
+        return [self._checked_item(item, f"[{index}]: ") for index, item in enumerate(items)]
 
-    def read_one(self, body: bytes) -> Trigger:
-        """Return the one trigger of `body`. Raises TriggerError or TooLarge: as `read` does."""
-        return self._checked(_decode(_one, body), "")
+    def read_line(self, line: bytes) -> Trigger:
+        """Return the one trigger of a line of a stream. Raises TriggerError or TooLarge: as `read` does."""
+        return self._checked_item(_decode(_item, line), "")
 
     def make(self, rooms: Iterable[Room], data: bytes) -> Trigger:
         """Return a trigger of `rooms` with `data`, which is JSON. Raises TriggerError or TooLarge: as `read` does."""
@@ -73,6 +93,10 @@ class TriggerReader:
         except ValueError as error:
             raise TriggerError(f"rooms: {error}") from error
         return Trigger(keys, self._dialect.publication(data))
+
+    def _checked_item(self, item: _Item, where: str) -> Trigger:
+        trigger = self._checked(item, where)
+        return trigger if item.key is None else trigger._replace(idempotency_key=item.key)
 
     def _checked(self, item: _Body, where: str) -> Trigger:
         try:

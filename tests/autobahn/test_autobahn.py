@@ -13,11 +13,13 @@ import trio
 
 from trio_templar import ClientRequest, Settings, connection
 from trio_templar.backend import Gate
+from trio_templar.backlog import Waiting
+from trio_templar.budget import Budget
+from trio_templar.clock import Clock
 from trio_templar.connection import House
 from trio_templar.dialects import DIALECTS
 from trio_templar.frames import header, text_frame
 from trio_templar.hub import Hub
-from trio_templar.outbox import Waiting
 from trio_templar.reception import Reception
 from trio_templar.session import Rules
 from trio_templar.sockets import accept_loop, open_listeners, url_of
@@ -59,13 +61,17 @@ async def test_all_cases_without_compression_pass(
 ) -> None:
     monkeypatch.setattr(connection, "Connection", EchoConnection)
     settings = Settings(max_message_bytes=LARGEST_BYTES, outbox_bytes=LARGEST_BYTES)
+    clock = Clock()
     reception = Reception(settings, Gate(let_everybody_in, settings), refuses_by_message=False)
     house = House(
         rules=Rules(DIALECTS["2"], Hub(), max_subscriptions=1, max_room_bytes=100, max_request_id_bytes=100),
-        waiting=Waiting(settings.outbox_bytes, settings.outbox_frames),
+        waiting=Waiting(settings.outbox_bytes, settings.outbox_frames, Budget(2**30), clock.now),
         connections=set(),
         hooks=None,
+        clock=clock,
         max_message_bytes=settings.max_message_bytes,
+        messages_per_second=10**6,
+        messages_burst=10**6,
         goodbye_seconds=settings.goodbye_seconds,
     )
     [listener] = await open_listeners("127.0.0.1:0")

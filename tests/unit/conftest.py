@@ -14,6 +14,8 @@ import trio.testing
 from hypothesis import strategies as st
 
 from trio_templar import Settings
+from trio_templar.backlog import Waiting
+from trio_templar.budget import Budget
 from trio_templar.frames import header
 from trio_templar.gateway import Gateway, http_app
 from trio_templar.hub import Subscription
@@ -93,6 +95,22 @@ class FakeTransport:
         self.closings += 1
 
 
+class Now:
+    """A clock that stands until a test says so; in seconds."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def make_waiting(
+    max_bytes: int = 10**6, max_frames: int = 1000, *, hard_bytes: int = 2**40, now: Callable[[], float] | None = None
+) -> Waiting:
+    return Waiting(max_bytes, max_frames, Budget(hard_bytes), now or Now())
+
+
 class FakeReceiver:
     """Remembers what was put; `when_put` is called at each."""
 
@@ -105,6 +123,9 @@ class FakeReceiver:
         self.counts.append(batch.count)
         self.messages += [json.loads(text) for text in texts(batch.render(subscription.request_id))]
         self.when_put()
+
+    def void(self, subscription: Subscription) -> None:
+        pass
 
     @property
     def data(self) -> list[Any]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, Sequencer
 
 from tests.unit.conftest import FakeReceiver, settled
+from trio_templar.budget import Budget
 from trio_templar.dialects import DIALECTS
 from trio_templar.errors import Busy, TooLarge
 from trio_templar.fanout import (
@@ -23,10 +24,12 @@ from trio_templar.fanout import (
     INLINE_SUBSCRIBERS,
     PASS_BYTES,
     TURN_DELIVERIES,
+    Bounds,
     Fanout,
+    Full,
     RoomChannel,
 )
-from trio_templar.frames import Publication
+from trio_templar.frames import Batch, Publication
 from trio_templar.hub import Hub, Subscription
 from trio_templar.triggers import Trigger
 
@@ -74,9 +77,10 @@ class Standstill:
 
 
 def make_gateway(nursery: trio.Nursery | Standstill, **bounds: Any) -> Gateway:
-    bounds = {"room_publications": 3, "in_flight_bytes": 10_000, "max_waiting": 2, "wait_seconds": 5, **bounds}
+    defaults = {"room_publications": 3, "room_bytes": 10**6, "max_waiting": 2, "wait_seconds": 5}
+    budget = Budget(2 * bounds.pop("soft_bytes", 10**6))
     hub = Hub()
-    return Gateway(Fanout(hub, cast(trio.Nursery, nursery), **bounds), hub)
+    return Gateway(Fanout(hub, cast(trio.Nursery, nursery), budget, Bounds(**{**defaults, **bounds})), hub)
 
 
 @asynccontextmanager
@@ -91,7 +95,7 @@ async def running(**bounds: Any) -> AsyncIterator[Gateway]:
 async def test_a_room_with_few_subscribers_hears_at_once_and_keeps_no_channel() -> None:
     async with running() as gateway:
         one, two = gateway.listen("car"), gateway.listen("car")
-        assert gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.fanout.publish_nowait([trigger(1, "car")])
         assert one.data == two.data == [1]
         assert gateway.hub.rooms[b"car"].channel is None
         assert gateway.fanout.in_flight_bytes == 0
@@ -100,7 +104,7 @@ async def test_a_room_with_few_subscribers_hears_at_once_and_keeps_no_channel() 
 async def test_a_room_with_many_subscribers_hears_from_a_loop_that_ends() -> None:
     async with running() as gateway:
         receivers = gateway.fill("car")
-        assert gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.fanout.publish_nowait([trigger(1, "car")])
         assert receivers[0].data == []
         assert gateway.fanout.in_flight_bytes == size(trigger(1))
         await settled()
@@ -179,7 +183,7 @@ async def test_publications_that_wait_come_in_one_batch() -> None:
 
 
 async def test_a_pass_hands_over_a_bounded_number_of_bytes() -> None:
-    async with running(in_flight_bytes=10**6) as gateway:
+    async with running() as gateway:
         receiver = gateway.fill("car")[0]
         big = f'"{"x" * (PASS_BYTES // 2)}"'
         for _ in range(3):
@@ -262,20 +266,22 @@ def test_a_trigger_that_does_not_fit_everywhere_is_put_nowhere() -> None:
     gateway = make_gateway(nursery)
     gateway.fill("car")
     ride = gateway.listen("ride")
-    assert gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
     counted = gateway.fanout.publications, gateway.fanout.in_flight_bytes
-    assert not gateway.fanout.publish_nowait([trigger(1, "ride"), trigger(2, "ride", "car")])
+    with pytest.raises(Full):
+        gateway.fanout.publish_nowait([trigger(1, "ride"), trigger(2, "ride", "car")])
     assert ride.data == []
     assert (gateway.fanout.publications, gateway.fanout.in_flight_bytes) == counted
-    assert gateway.fanout.publish_nowait([trigger(1, "ride")])
+    gateway.fanout.publish_nowait([trigger(1, "ride")])
 
 
 def test_duplicates_count_against_the_bound_of_a_room() -> None:
     gateway = make_gateway(Standstill())
     gateway.fill("car")
     gateway.fanout.publish_nowait([trigger(1, "car")])
-    assert not gateway.fanout.publish_nowait([trigger(2, "car", "car", "car")])
-    assert gateway.fanout.publish_nowait([trigger(2, "car", "car")])
+    with pytest.raises(Full):
+        gateway.fanout.publish_nowait([trigger(2, "car", "car", "car")])
+    gateway.fanout.publish_nowait([trigger(2, "car", "car")])
 
 
 def test_what_never_fits_a_room_is_too_large() -> None:
@@ -288,12 +294,13 @@ def test_what_never_fits_a_room_is_too_large() -> None:
 
 
 def test_bytes_in_flight_are_bounded_but_one_trigger_always_fits_an_empty_gateway() -> None:
-    gateway = make_gateway(Standstill(), in_flight_bytes=100)
+    gateway = make_gateway(Standstill(), soft_bytes=1000)
     gateway.fill("car")
     gateway.fill("ride")
-    assert gateway.fanout.publish_nowait([trigger("1" * 200, "car")])
-    assert not gateway.fanout.publish_nowait([trigger(1, "ride")])
-    assert gateway.fanout.in_flight_bytes == size(trigger("1" * 200))
+    gateway.fanout.publish_nowait([trigger("1" * 2000, "car")])
+    with pytest.raises(Full):
+        gateway.fanout.publish_nowait([trigger(1, "ride")])
+    assert gateway.fanout.in_flight_bytes == size(trigger("1" * 2000))
 
 
 async def test_a_trigger_waits_for_a_full_room(autojump_clock: MockClock) -> None:
@@ -374,9 +381,9 @@ async def test_publish_is_a_checkpoint() -> None:
 def test_a_channel_gives_at_least_one_publication_however_large() -> None:
     channel = RoomChannel(5)
     large = Publication(b"x" * (PASS_BYTES + 1), b"")
-    channel.send.send_nowait(large)
-    channel.send.send_nowait(large)
-    assert [channel.take(), channel.take(), channel.take()] == [[large], [large], []]
+    channel.put(Batch([large, large]))
+    assert [channel.take().publications, channel.take().publications] == [[large], [large]]
+    assert (channel.waiting, channel.bytes) == (0, 0)
     channel.close()
 
 

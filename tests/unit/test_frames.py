@@ -101,6 +101,7 @@ publications = st.builds(
     Publication,
     st.binary(max_size=20) | st.sampled_from([b"x" * 100, b"x" * 124, b"y" * 65_500]),
     st.binary(max_size=20) | st.sampled_from([b"z" * 30]),
+    st.none(),
 )
 
 

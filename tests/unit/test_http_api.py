@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, FakeReceiver
+from trio_templar.budget import Budget
 from trio_templar.dialects import DIALECTS
 from trio_templar.errors import Busy
-from trio_templar.fanout import Fanout
+from trio_templar.fanout import Bounds, Fanout
 from trio_templar.http_api import HttpApi, Request, Response, Route
 from trio_templar.http_server import serve_http
 from trio_templar.http_triggers import TriggerApi
 from trio_templar.hub import Hub
+from trio_templar.idempotency import Memory
 from trio_templar.rooms import room_key
 from trio_templar.sockets import open_listeners, url_of
 from trio_templar.triggers import TriggerReader
@@ -48,12 +50,17 @@ class Api:
         return await self.publisher.post(path, content=content, headers=named)
 
 
+def make_memory() -> Memory[Any]:
+    return Memory(seconds=300, max_entries=100, max_bytes=100_000, now=trio.current_time)
+
+
 def make_app(nursery: trio.Nursery, **bounds: Any) -> tuple[HttpApi, Hub, Fanout]:
     hub = Hub()
-    fanout = Fanout(hub, nursery, room_publications=5, in_flight_bytes=10**6, max_waiting=2, wait_seconds=5)
+    bounds_ = Bounds(room_publications=5, room_bytes=10**6, max_waiting=2, wait_seconds=5)
+    fanout = Fanout(hub, nursery, Budget(10**7), bounds_)
     reader = TriggerReader(DIALECTS["2"], 5000)
     app = HttpApi(**{"token": "", "max_bytes": 10_000, "body_seconds": 10, **bounds})
-    app.routes |= TriggerApi(fanout, reader).routes()
+    app.routes |= TriggerApi(fanout, reader, make_memory(), make_memory()).routes()
     return app, hub, fanout
 
 

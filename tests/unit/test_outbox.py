@@ -11,12 +11,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.conftest import FakeTransport, frames, opcode, texts
+from tests.unit.conftest import FakeTransport, frames, make_waiting, opcode, texts
+from trio_templar.backlog import WRITE_BYTES, Waiting
 from trio_templar.dialects import DIALECTS
 from trio_templar.errors import GONE, SLOW_BYTES, SLOW_FRAMES, STUCK, Close
 from trio_templar.frames import Batch, close_frame, closes, text_frame
 from trio_templar.hub import Hub, Subscription
-from trio_templar.outbox import WRITE_BYTES, Outbox, Waiting
+from trio_templar.outbox import Outbox
 
 BYE = Close(1012, "bye")
 
@@ -54,7 +55,7 @@ class Client:
 
 def make_client(*takes: int, max_bytes: int = 100_000, max_frames: int = 1000) -> Client:
     transport = FakeTransport(list(takes))
-    waiting = Waiting(max_bytes, max_frames)
+    waiting = make_waiting(max_bytes, max_frames)
     outbox = Outbox(transport, transport, waiting)
     hub = Hub()
     return Client(transport, waiting, outbox, hub, hub.subscribe(b"room", outbox, b"1"))

@@ -13,9 +13,9 @@ from trio_templar.outbox import Outbox
 
 # In reading order; each of the six steps calls, or wakes, the next one.
 PATH: list[tuple[Callable[..., Any], ...]] = [
-    (TriggerApi.trigger,),
+    (TriggerApi.trigger, TriggerApi._publish_body),
     (Fanout.publish,),
-    (Fanout.publish_nowait, Fanout._put),
+    (Fanout.publish_nowait, Fanout._enqueue),
     (Fanout._fanout_loop, Fanout._pass, Fanout._deliver),
     (Outbox.put, Outbox._write),
     (Connection._write_loop,),

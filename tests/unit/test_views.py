@@ -36,7 +36,7 @@ def publish_to_many(house: House) -> None:
     for _ in range(300):
         house.gateway.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")
     for _ in range(3):
-        assert house.gateway.fanout.publish_nowait([house.gateway.reader.make([CAR], b"1")])
+        house.gateway.fanout.publish_nowait([house.gateway.reader.make([CAR], b"1")])
 
 
 async def see(house: House, path: str, **query: Any) -> Any:

@@ -33,12 +33,8 @@ def _from_environment(environment: Mapping[str, str]) -> Source:
     for option in options():
         text = environment.get(option.variable)
         if text is not None:
-            found[option.name] = (_items(text) if option.many else text, option.variable)
+            found[option.name] = (option.split(text) if option.many else text, option.variable)
     return found
-
-
-def _items(text: str) -> list[str]:
-    return text.strip().splitlines() if "\n" in text else text.split()
 
 
 def _from_file(path: Path) -> Source:

@@ -1,0 +1,351 @@
+"""What waits for one client whose socket was full, in the order it is written: unsent, replies, publications, farewell.
+
+Publications wait as references in a bounded memory channel, rendered when they are written. So shared data is kept
+once, and an unsubscribe, a conflation or a drop changes what a waiting reference becomes: nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trio_templar.budget import Budget
+from trio_templar.errors import Close
+from trio_templar.frames import Batch, gap_frame
+from trio_templar.hub import Subscription
+from trio_templar.policies import Kind, Policy
+
+if TYPE_CHECKING:
+    from trio_templar.outbox import Outbox
+
+# The most that is rendered and joined at once for a client whose socket was full.
+WRITE_BYTES: Final = 65_536
+# What a reference, and its places in the queues, take beside what they refer to.
+REFERENCE_BYTES: Final = 250
+
+
+@dataclass(slots=True)
+class Losses:
+    """What became of publications that had to wait, in a whole gateway; each is counted for each client.
+
+    `queued` have waited. Of them, newer ones took the place of `conflated`; `dropped` were given up, by the policy of
+    their room (`disconnect`: with the client). What had no reader left is in neither.
+    """
+
+    queued: int = 0
+    conflated: int = 0
+    dropped: dict[Kind, int] = field(default_factory=lambda: {"disconnect": 0, "drop_oldest": 0, "conflate": 0})
+
+
+class Waiting:
+    """The outboxes of one gateway in which something waits; their bounds and their clock."""
+
+    def __init__(self, max_bytes: int, max_frames: int, budget: Budget, now: Callable[[], float]) -> None:
+        self.max_bytes = max_bytes
+        self.max_frames = max_frames
+        self.budget = budget
+        self.now = now
+        self.losses = Losses()
+        self.drops: dict[Close, int] = {}  # clients that were cut, by why
+        self.outboxes: set[Outbox] = set()
+        self.bytes = 0  # shared ones count for each client here
+
+
+class Reference:
+    """A batch that waits for one subscription, since when; without a batch it is void."""
+
+    __slots__ = ("batch", "queue", "since")
+
+    def __init__(self, queue: Queue, batch: Batch, since: float) -> None:
+        self.queue = queue
+        self.batch: Batch | None = batch
+        self.since = since
+
+
+class Queue:
+    """What waits for one subscription: its references in order, how many bytes, and how many publications it lost."""
+
+    __slots__ = ("by_key", "bytes", "lost", "policy", "references", "subscription")
+
+    def __init__(self, subscription: Subscription, policy: Policy) -> None:
+        self.subscription = subscription
+        self.policy = policy
+        self.references: deque[Reference] = deque()
+        self.by_key: dict[bytes, Reference] = {}
+        self.bytes = 0
+        self.lost = 0
+
+
+class Backlog:
+    """What waits for one client. `unsent` is what is written next; `bytes` and `frames` are counts of all of it."""
+
+    def __init__(self, data: bytes, sent: int, batch: Batch | None, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self._replies: list[bytes] = []
+        self._queues: dict[Subscription, Queue] = {}
+        self._send, self._receive = trio.open_memory_channel[Reference](waiting.max_frames)
+        self.farewell = b""
+        self.bytes = self.frames = self.peak_bytes = self.lost = 0
+        self.unsent: memoryview
+        self._sending: Sequence[Batch]
+        self._write_next(data, [batch] if batch else [], waiting.now(), sent)
+        if batch is not None:
+            self._queued(batch)
+
+    # What comes in
+
+    def say(self, frame: bytes) -> None:
+        """Let a reply wait, before all publications."""
+        self._replies.append(frame)
+        self._waiting.budget.take(len(frame))
+        self._count(len(frame), 1)
+
+    def put_off(self, subscription: Subscription, batch: Batch) -> None:
+        """Let `batch` wait; what waits for this subscription gives way if the room's policy is that."""
+        queue = self._queues.get(subscription)
+        if queue is None:
+            assert subscription.room is not None
+            queue = self._queues[subscription] = Queue(subscription, subscription.room.policy)
+        if queue.policy.kind == "disconnect":
+            self._append(queue, batch)
+            return
+        for part in batch.parts:
+            if queue.policy.kind == "conflate":
+                self._conflate(queue, part)
+            self._trim(queue)
+            self._append(queue, part)
+
+    def over(self, subscription: Subscription) -> bool:
+        """Whether more waits for `subscription` than its room may have here, and nothing of it may be lost."""
+        queue = self._queues.get(subscription)
+        return queue is not None and queue.policy.kind == "disconnect" and queue.bytes > queue.policy.outbox_bytes
+
+    def make_room(self) -> bool:
+        """Give up what may be lost until the bounds hold, conflatable publications first; return whether they do."""
+        kinds: list[Kind] = ["conflate", "drop_oldest"]
+        while self.full:
+            largest = self._largest(kinds[0])
+            if largest is not None:
+                self._drop_oldest(largest)
+            elif len(kinds) > 1:
+                kinds.pop(0)
+            else:
+                return False
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether a bound is reached, judged by what waits already: a large publication never cuts a quick one."""
+        return self.bytes > self._waiting.max_bytes or self.frames >= self._waiting.max_frames
+
+    # What goes out
+
+    def advance(self) -> int:
+        """Make what is next `unsent`, empty if nothing waits; return the number of publications in it."""
+        since = self._waiting.now()
+        batches: list[Batch] = []
+        if self._replies:
+            frames = self._replies
+            self._waiting.budget.give(sum(map(len, frames)))
+            self._count(-sum(map(len, frames)), -len(frames))
+            self._replies = []
+        else:
+            frames, batches, since = self._render(since)
+        if frames:
+            data = b"".join(frames)
+        else:
+            data, self.farewell = self.farewell, b""
+        self._write_next(data, batches, since)
+        return sum([batch.count for batch in batches])
+
+    def sent(self, size: int) -> None:
+        """Take note that the first `size` bytes of `unsent` are written."""
+        self._count(-size, 0)
+        self.unsent = self.unsent[size:]
+        if not self.unsent:
+            self._let_go()
+            for batch in self._sending:
+                for tally in batch.tallies:
+                    tally.hand_over()
+            self._sending = ()
+
+    @property
+    def oldest(self) -> float:
+        """Since when the oldest of what waits does."""
+        references = (self._head(queue) for queue in self._queues.values())
+        return min([self._unsent_since, *(reference.since for reference in references if reference is not None)])
+
+    @property
+    def policies(self) -> set[Kind]:
+        """The policies of those rooms of which something waits."""
+        return {queue.policy.kind for queue in self._queues.values() if queue.bytes}
+
+    # What is given up
+
+    def void(self, subscription: Subscription) -> None:
+        """Give up what waits for a subscription that has ended."""
+        queue = self._queues.pop(subscription, None)
+        if queue is not None:
+            while (reference := self._head(queue)) is not None:
+                self._give_up(reference)
+
+    def expire(self, before: float) -> None:
+        """Give up what has waited since `before` or longer, as far as policies allow."""
+        for queue in list(self._queues.values()):
+            if queue.policy.kind != "disconnect":
+                while (reference := self._head(queue)) is not None and reference.since <= before:
+                    self._drop_oldest(queue)
+
+    def drop_publications(self) -> None:
+        """Give up all publications but what is unsent already."""
+        for subscription in list(self._queues):
+            self.void(subscription)
+
+    def end(self) -> None:
+        """Give up everything."""
+        self.drop_publications()
+        self._waiting.budget.give(sum(map(len, self._replies)))
+        if self.unsent:
+            self._let_go()
+            for batch in self._sending:
+                for tally in batch.tallies:
+                    tally.drop()
+        self._count(-self.bytes, -self.frames)
+        self._send.close()
+        self._receive.close()
+
+    def _append(self, queue: Queue, batch: Batch) -> None:
+        if self._send.statistics().current_buffer_used == self._waiting.max_frames:
+            self._compact()
+        reference = Reference(queue, batch, self._waiting.now())
+        self._send.send_nowait(reference)  # never over: each that is not void is at least one frame
+        queue.references.append(reference)
+        if queue.policy.key and (key := batch.key(queue.policy.key)) is not None:
+            queue.by_key[key] = reference
+        self._waiting.budget.hold(batch, batch.cost)
+        self._waiting.budget.take(REFERENCE_BYTES)
+        queue.bytes += batch.size
+        self._count(batch.size, batch.count)
+        self._queued(batch)
+
+    def _queued(self, batch: Batch) -> None:
+        self._waiting.losses.queued += batch.count
+        for tally in batch.tallies:
+            tally.queue()
+
+    def _compact(self) -> None:
+        """Take void references out of the channel."""
+        references = [self._receive.receive_nowait() for _ in range(self._send.statistics().current_buffer_used)]
+        for reference in references:
+            if reference.batch is not None:
+                self._send.send_nowait(reference)
+        for queue in self._queues.values():
+            queue.references = deque(reference for reference in queue.references if reference.batch is not None)
+
+    def _conflate(self, queue: Queue, part: Batch) -> None:
+        """Give up what `part` takes the place of: all that waits, or what has the same key."""
+        if not queue.policy.key:
+            while (reference := self._head(queue)) is not None:
+                self._replace(reference)
+        elif (key := part.key(queue.policy.key)) is not None and (known := queue.by_key.get(key)) is not None:
+            self._replace(known)
+
+    def _replace(self, reference: Reference) -> None:
+        batch = self._take_back(reference)
+        reference.queue.lost += batch.count
+        self.lost += batch.count
+        self._waiting.losses.conflated += batch.count
+        for tally in batch.tallies:
+            tally.conflate()
+
+    def _trim(self, queue: Queue) -> None:
+        while queue.bytes > queue.policy.outbox_bytes:
+            self._drop_oldest(queue)
+
+    def _drop_oldest(self, queue: Queue) -> None:
+        reference = self._head(queue)
+        assert reference is not None
+        count = self._give_up(reference)
+        queue.lost += count
+        self.lost += count
+        self._waiting.losses.dropped[queue.policy.kind] += count
+
+    def _give_up(self, reference: Reference) -> int:
+        batch = self._take_back(reference)
+        for tally in batch.tallies:
+            tally.drop()
+        return batch.count
+
+    def _take_back(self, reference: Reference) -> Batch:
+        """Make `reference` void, and return what it referred to."""
+        batch = reference.batch
+        assert batch is not None
+        queue = reference.queue
+        reference.batch = None
+        if queue.policy.key and (key := batch.key(queue.policy.key)) is not None and queue.by_key[key] is reference:
+            del queue.by_key[key]
+        self._waiting.budget.release(batch, batch.cost)
+        self._waiting.budget.give(REFERENCE_BYTES)
+        queue.bytes -= batch.size
+        self._count(-batch.size, -batch.count)
+        return batch
+
+    def _head(self, queue: Queue) -> Reference | None:
+        """Return the oldest reference of `queue`."""
+        while queue.references and queue.references[0].batch is None:
+            queue.references.popleft()
+        return queue.references[0] if queue.references else None
+
+    def _largest(self, kind: Kind) -> Queue | None:
+        queues = [queue for queue in self._queues.values() if queue.policy.kind == kind and queue.bytes]
+        return max(queues, key=lambda queue: queue.bytes, default=None)
+
+    def _render(self, since: float) -> tuple[list[bytes], list[Batch], float]:
+        """Take the references that fit one write, and at the end what is to be said of losses."""
+        frames: list[bytes] = []
+        batches: list[Batch] = []
+        size = 0
+        while size < WRITE_BYTES:
+            try:
+                reference = self._receive.receive_nowait()
+            except trio.WouldBlock:
+                frames += [self._gap(queue) for queue in self._queues.values() if queue.lost]
+                self._queues = {}
+                break
+            if reference.batch is None:
+                continue
+            if reference.queue.lost:
+                frames.append(self._gap(reference.queue))
+            since = min(since, reference.since)
+            batch = self._take_back(reference)
+            frames.append(batch.render_once(reference.queue.subscription.request_id))
+            batches.append(batch)
+            size += batch.size
+        return frames, batches, since
+
+    def _gap(self, queue: Queue) -> bytes:
+        lost, queue.lost = queue.lost, 0
+        return gap_frame(queue.subscription.request_id, lost)
+
+    def _write_next(self, data: bytes, batches: Sequence[Batch], since: float, sent: int = 0) -> None:
+        self._data = data
+        self.unsent = memoryview(data)[sent:]
+        self._sending = batches
+        self._unsent_since = since
+        if data:
+            self._waiting.budget.hold(data, len(data))
+        self._count(len(self.unsent), 0)
+
+    def _let_go(self) -> None:
+        self._waiting.budget.release(self._data, len(self._data))
+        self._data = b""
+
+    def _count(self, size: int, frames: int) -> None:
+        self.bytes += size
+        self.frames += frames
+        self._waiting.bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.bytes)

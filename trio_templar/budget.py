@@ -1,0 +1,62 @@
+"""The memory that waits: bytes in all room channels and outboxes, shared ones counted once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+# Publishers wait above this share of the budget, so that what is under way already still fits.
+SOFT_SHARE: Final = 0.5
+
+
+class Budget:
+    """Bytes that wait in one gateway, against two marks.
+
+    Above `soft_bytes` publishers wait in `publishers`; above `hard_bytes` the supervisor, which waits in `alarm`,
+    closes the worst clients.
+    """
+
+    def __init__(self, hard_bytes: int) -> None:
+        self.hard_bytes = hard_bytes
+        self.soft_bytes = int(hard_bytes * SOFT_SHARE)
+        self.used_bytes = 0
+        self.publishers = trio.lowlevel.ParkingLot()
+        self.alarm = trio.lowlevel.ParkingLot()
+        self._holders: dict[int, int] = {}
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more waits than may."""
+        return self.used_bytes > self.hard_bytes
+
+    def fits(self, size: int) -> bool:
+        """Whether publications of `size` bytes may come in; into an empty gateway they always may."""
+        return self.used_bytes == 0 or self.used_bytes + size <= self.soft_bytes
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes more."""
+        self.used_bytes += size
+        if self.exceeded and self.alarm:
+            self.alarm.unpark_all()
+
+    def give(self, size: int) -> None:
+        """Count `size` bytes less."""
+        self.used_bytes -= size
+        if self.publishers and self.used_bytes <= self.soft_bytes:
+            self.publishers.unpark()  # who gets in wakes the next
+
+    def hold(self, shared: object, size: int) -> None:
+        """Count the `size` bytes of `shared` unless somebody holds it already; it must stay alive until `release`."""
+        holders = self._holders.get(id(shared), 0)
+        self._holders[id(shared)] = holders + 1
+        if not holders:
+            self.take(size)
+
+    def release(self, shared: object, size: int) -> None:
+        """Undo one `hold`."""
+        holders = self._holders.pop(id(shared)) - 1
+        if holders:
+            self._holders[id(shared)] = holders
+        else:
+            self.give(size)

@@ -1,0 +1,43 @@
+"""What this machine, or the container we are in, allows us."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+# What the kernel says where a cgroup has no limit (v1).
+NO_LIMIT: Final = 2**60
+
+
+def memory_bytes(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the memory of the machine, or of the tightest control group we are in (cgroups v2, v1) if that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            limits += _limits(root, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits(root / "memory", path, "memory.limit_in_bytes")
+    return min(limits)
+
+
+def _limits(root: Path, path: str, name: str) -> list[int]:
+    """Return the limits of a control group and of all above it."""
+    folder = root / path.lstrip("/")
+    found = []
+    for each in (folder, *folder.parents):
+        if not each.is_relative_to(root):
+            break
+        try:
+            text = (each / name).read_text().strip()
+        except OSError:  # in a container the path is that of the host
+            continue
+        if text.isdecimal() and int(text) < NO_LIMIT:
+            found.append(int(text))
+    return found
