@@ -7,7 +7,7 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     connection   one admitted client, from its 101 to its last byte
     session      core: a client's message in, the reply out; dialects: the wire formats
     hub          core: who listens to what; rooms: room keys and permission
-    http_api     who may call over HTTP, and answers (an ASGI app; http_server runs hypercorn);
+    http_api     answers over HTTP (an ASGI app; http_server runs hypercorn); http_guard: who may call;
                  http_triggers: POST /trigger/; triggers: core: JSON → checked triggers
                  preferences: core: what a publisher asks of the answer; idempotency: what was published already
     views        who is connected, which rooms there are; nursery_tree: what runs; rates: how busy a room is;

@@ -24,6 +24,7 @@ from trio_templar.errors import CAUSES, STOPPING, Busy, SettingsError
 from trio_templar.fanout import Bounds, Fanout
 from trio_templar.hooks import Caller, Client, Hook, Hooks
 from trio_templar.http_api import HttpApi
+from trio_templar.http_guard import Access, Guard
 from trio_templar.http_triggers import TriggerApi
 from trio_templar.hub import Hub
 from trio_templar.idempotency import Memory
@@ -34,7 +35,7 @@ from trio_templar.reception import Reception
 from trio_templar.rooms import Room
 from trio_templar.selection import Selection
 from trio_templar.session import Rules
-from trio_templar.settings import Settings
+from trio_templar.settings import Settings, is_local
 from trio_templar.sockets import accept_loop, open_listeners, url_of
 from trio_templar.steering import Steering
 from trio_templar.supervisor import Patience, Supervisor
@@ -106,6 +107,7 @@ class Gateway:
         self.websocket_urls: tuple[str, ...] = ()
         self.trigger_url: str | None = None
         self.demo_url: str | None = None
+        self.guard = Guard(access_by(settings))
         self.rates = Rates(self.hub)
         self.steering = Steering(self.hub, self.connections)
         self.nurseries: dict[trio.Nursery, str] = {}
@@ -345,10 +347,17 @@ async def _run(
             watch.cancel_scope.cancel()
 
 
+def access_by(settings: Settings) -> Access:
+    """Return who may call the HTTP API. Only on a loopback address without a token can a browser here be in the way."""
+    tcp = bool(settings.trigger_bind) and not settings.trigger_bind.startswith("unix:")
+    open_to_browsers = tcp and not settings.token and is_local(settings.trigger_bind)
+    return Access(settings.token.encode(), settings.trusted_host if open_to_browsers else None)
+
+
 def http_app(gateway: Gateway) -> HttpApi:
     """Return the HTTP API of `gateway`, which runs: an ASGI app."""
     settings = gateway.settings
-    app = HttpApi(token=settings.token, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
+    app = HttpApi(gateway.guard, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
     app.routes |= _trigger_api(gateway).routes()
     app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.totals).routes()
     app.routes |= gateway.steering.routes()

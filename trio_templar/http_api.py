@@ -1,14 +1,12 @@
-"""The HTTP API: an ASGI app, served by hypercorn on its own listener. Who may call, and what an answer looks like.
+"""The HTTP API: an ASGI app, served by hypercorn on its own listener. What an answer looks like.
 
-One table says which handler a method and path have (others fill it), one which status an exception gives.
+One table says which handler a method and path have (others fill it), one which status an exception gives. Who may
+call is decided by `http_guard`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
-import hmac
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -17,8 +15,8 @@ import msgspec
 import trio
 
 from trio_templar.errors import Busy, NotFound, RequestError, TemplarError, TooLarge, TriggerError
+from trio_templar.http_guard import ForeignPage, Guard, Unauthorized
 from trio_templar.idempotency import KeyReused
-from trio_templar.origins import origin_allowed
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,14 +25,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 # How long an answer waits for the rest of a body that nobody needs.
 LINGER_SECONDS: Final = 1.0
-
-
-class Unauthorized(TemplarError):
-    """The caller does not have the trigger token."""
-
-
-class ForeignPage(TemplarError):
-    """A web page of another host is the caller."""
 
 
 class UnsupportedType(TemplarError):
@@ -66,13 +56,14 @@ STATUS: Final[tuple[tuple[type[TemplarError], int], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to the HTTP API; header names are lower case, `query` is as it came."""
+    """One request to the HTTP API; header names are lower case, `query` is as it came, `peer` is the address."""
 
     method: str
     path: str
     headers: Mapping[bytes, bytes]
     body: Body
     query: bytes = b""
+    peer: str = ""
 
     @property
     def content_type(self) -> bytes:
@@ -122,8 +113,8 @@ def route_of(method: str, path: str, handler: Handler, *, public: bool = False) 
 class HttpApi:
     """The ASGI app. `routes` are filled before it is served."""
 
-    def __init__(self, *, token: str, max_bytes: int, body_seconds: float) -> None:
-        self._token = token.encode()
+    def __init__(self, guard: Guard, *, max_bytes: int, body_seconds: float) -> None:
+        self._guard = guard
         self._max_bytes = max_bytes
         self._body_seconds = body_seconds
         self.routes: Routes = {}
@@ -134,20 +125,14 @@ class HttpApi:
             case "http":
                 headers = dict(scope["headers"])
                 body = Body(receive, headers, self._max_bytes, self._body_seconds)
-                await self._answer(Request(scope["method"], scope["path"], headers, body, scope["query_string"]), send)
+                peer = (scope.get("client") or [""])[0]
+                request = Request(scope["method"], scope["path"], headers, body, scope["query_string"], peer)
+                await self._answer(request, send)
                 await body.discard(self._body_seconds)
             case "lifespan":
                 await _live(receive, send)
             case _:
                 await send({"type": "websocket.close", "code": 1000})
-
-    def _check_caller(self, headers: Mapping[bytes, bytes]) -> None:
-        """Let in who has the token; where there is none, who is no page of another host that a browser here shows."""
-        if self._token:
-            if not hmac.compare_digest(_token_in(headers.get(b"authorization", b"")), self._token):
-                raise Unauthorized("the trigger token is missing or wrong")
-        elif not origin_allowed(headers.get(b"origin", b""), headers.get(b"host", b"")):
-            raise ForeignPage("pages of other hosts may not trigger; set a trigger_token if one must")
 
     async def _answer(self, request: Request, send: Send) -> None:
         try:
@@ -175,7 +160,7 @@ class HttpApi:
         route = self.routes.get((request.method, request.path))
         if route is not None:
             if not route.public:
-                self._check_caller(request.headers)
+                await self._guard.check(request.headers, request.peer)
             return await route.handler(request)
         allowed = sorted(method for method, path in self.routes if path == request.path)
         if allowed:
@@ -195,21 +180,6 @@ def _failure(error: TemplarError) -> Response:
             return text(status, str(error), (b"retry-after", str(seconds).encode()))
         case _:
             return text(status, str(error))
-
-
-def _token_in(authorization: bytes) -> bytes:
-    """Return the token of a `Bearer` header, or the password of a `Basic` one (RFC 6750, RFC 7617)."""
-    scheme, _, value = authorization.partition(b" ")
-    match scheme.lower():
-        case b"bearer":
-            return value.strip()
-        case b"basic":
-            try:
-                return base64.b64decode(value, validate=True).partition(b":")[2]
-            except binascii.Error:
-                return b""
-        case _:
-            return b""
 
 
 class Body:

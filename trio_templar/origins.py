@@ -14,10 +14,11 @@ def origin_allowed(origin: bytes, host: bytes, allowed_origins: Collection[str] 
     text = origin.decode("latin-1")
     if not text or "*" in allowed_origins or text.lower() in map(str.lower, allowed_origins):
         return True
-    return _hostname(text) == _hostname(f"//{host.decode('latin-1')}") != ""
+    return hostname(text) == hostname(f"//{host.decode('latin-1')}") != ""
 
 
-def _hostname(url: str) -> str:
+def hostname(url: str) -> str:
+    """Return the host of `url`, lower case and without its port; empty if there is none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:

@@ -60,6 +60,10 @@ class Settings:
     )
     trigger_token_file: Annotated[str, Meta(description="file whose first line is the trigger token")] = ""
     insecure_trigger: Annotated[bool, Meta(description="allow triggers from other machines without a token")] = False
+    trusted_host: Annotated[
+        tuple[str, ...],
+        Meta(description="a name besides localhost by which the trigger address may be asked without a token"),
+    ] = ()
     forward_ip_from: Annotated[
         str, Meta(description="header (or `peer`) whose value goes to the API as X-Forwarded-For")
     ] = ""
@@ -145,6 +149,9 @@ class Settings:
         for origin in self.allowed_origin:
             if origin not in ("*", "null") and "://" not in origin:
                 raise SettingsError(f"allowed_origin: {origin!r} is not scheme://host[:port], null or *")
+        for host in self.trusted_host:
+            if not host or set(host) & set(":/@ "):
+                raise SettingsError(f"trusted_host: {host!r} is not the name of a host alone")
         for address in self.bind:
             _check_address("bind", address)
         _ = self.policies

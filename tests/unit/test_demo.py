@@ -13,6 +13,7 @@ from trio_templar import ClientRequest, Refused, Settings, SettingsError, demo
 from trio_templar.backend import admission
 from trio_templar.gateway import serve
 from trio_templar.http_api import HttpApi
+from trio_templar.http_guard import Access, Guard
 from trio_templar.rooms import Room, is_allowed
 from trio_templar.testing import MemoryListener, Rejected, WebsocketClient
 
@@ -23,7 +24,7 @@ MAX_ANSWER_BYTES = 16_384
 
 def client(*, needs_token: bool = False) -> httpx.AsyncClient:
     """A client of an HTTP API with the demo's routes; nothing is published through it."""
-    app = HttpApi(token="s3cret" if needs_token else "", max_bytes=1000, body_seconds=1)
+    app = HttpApi(Guard(Access(b"s3cret" if needs_token else b"")), max_bytes=1000, body_seconds=1)
     app.routes |= demo.routes(["unix:/run/ws", "ws://127.0.0.1:1234/live/"], needs_token=needs_token)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://demo.test:80")
 
