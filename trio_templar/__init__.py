@@ -8,7 +8,7 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     session      core: a client's message in, the reply out; dialects: the wire formats
     hub          core: who listens to what; rooms: room keys and permission
     http_api     answers over HTTP (an ASGI app; http_server runs hypercorn); http_guard: who may call;
-                 http_triggers: POST /trigger/; triggers: core: JSON → checked triggers
+                 http_triggers: POST /trigger/; triggers: core: JSON → checked triggers; http_drain: POST /drain/
                  preferences: core: what a publisher asks of the answer; idempotency: what was published already
     views        who is connected, which rooms there are; nursery_tree: what runs; rates: how busy a room is;
                  steering: disconnect, unsubscribe; selection: whom; http_input: what a caller asks, checked
@@ -17,6 +17,7 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
                  Trio leaves to us; policies: core: what gives way in which room
     supervisor   slow consumers, silence, memory; budget: what waits in all; clock: time that counts;
                  machine: how much memory there is
+    drain        sending everybody away one by one
     hooks        what happens elsewhere when a client connects, pings or leaves
     settings     core: all settings; forwarding: core: which headers go to the API; origins: core: which pages
                  may talk to us

@@ -64,6 +64,7 @@ class Connection(trio.abc.Stream):
 
     __slots__ = (
         "_bucket",
+        "_goodbye_seconds",
         "_hook_calls",
         "_house",
         "_nursery",
@@ -87,6 +88,7 @@ class Connection(trio.abc.Stream):
         self._wire = wire_for(stream)
         self._nursery: trio.Nursery | None = None
         self._hook_calls: HookCalls | None = None
+        self._goodbye_seconds = house.goodbye_seconds
         self._unheard_bytes = 0
         self.id = str(uuid.uuid4())
         self.peer = guest.address
@@ -195,6 +197,11 @@ class Connection(trio.abc.Stream):
             self._hook_calls.disconnected(self._close)
         self._log_end()
 
+    def send_away(self, close: Close, seconds: float) -> None:
+        """Close with `close`; the client has so long for what waits, or `goodbye_seconds` if that is more."""
+        self._goodbye_seconds = max(self._goodbye_seconds, seconds)
+        self.outbox.close(close)
+
     @property
     def _close(self) -> Close:
         return self.outbox.closed or DROPPED
@@ -254,7 +261,7 @@ class Connection(trio.abc.Stream):
             self._nursery.start_soon(self._write_loop)
 
     def closing(self) -> None:
-        """End the conversation: now if nothing waits, else when it is written or `goodbye_seconds` are over."""
+        """End the conversation: now if nothing waits, else when it is written or its time to take it is over."""
         self._log_overdue()
         if self._nursery is None:
             return
@@ -262,7 +269,7 @@ class Connection(trio.abc.Stream):
         if self.outbox.idle:
             scope.cancel()
         else:
-            scope.deadline = min(scope.deadline, trio.current_time() + self._house.goodbye_seconds)
+            scope.deadline = min(scope.deadline, trio.current_time() + self._goodbye_seconds)
 
     # What trio-websocket needs: trio.abc.Stream
 

@@ -42,13 +42,16 @@ class Full(trio.WouldBlock):
 
 
 class RoomChannel:
-    """Publications between trigger and fan-out for one room, bounded in number and bytes."""
+    """Publications between trigger and fan-out for one room, bounded in number and bytes.
 
-    __slots__ = ("bytes", "receive", "send")
+    `taken` counts those that left it, `passed` those of them that were offered to everybody.
+    """
+
+    __slots__ = ("bytes", "passed", "receive", "send", "taken")
 
     def __init__(self, max_publications: int) -> None:
         self.send, self.receive = trio.open_memory_channel[Publication](max_publications)
-        self.bytes = 0
+        self.bytes = self.taken = self.passed = 0
 
     @property
     def waiting(self) -> int:
@@ -65,10 +68,12 @@ class RoomChannel:
         """Take what waits, up to the bytes of a pass, and at least one; something must wait."""
         taken: list[Publication] = []
         size = 0
+        self.passed = self.taken  # the pass before this one is over
         while size < PASS_BYTES and self.waiting:
             taken.append(self.receive.receive_nowait())
             size += taken[-1].size
         self.bytes -= size
+        self.taken += len(taken)
         return Batch(taken)
 
     def close(self) -> None:

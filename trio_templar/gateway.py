@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -20,14 +21,17 @@ from trio_templar.budget import Budget
 from trio_templar.clock import Clock
 from trio_templar.connection import Connection, House, serve_client
 from trio_templar.dialects import DIALECTS
+from trio_templar.drain import CLOSING_SHARE, Departure, shuffle
 from trio_templar.errors import CAUSES, STOPPING, Busy, SettingsError
 from trio_templar.fanout import Bounds, Fanout
 from trio_templar.hooks import Caller, Client, Hook, Hooks
 from trio_templar.http_api import HttpApi
+from trio_templar.http_drain import drain_routes
 from trio_templar.http_guard import Access, Guard
 from trio_templar.http_triggers import TriggerApi
 from trio_templar.hub import Hub
 from trio_templar.idempotency import Memory
+from trio_templar.log import log
 from trio_templar.machine import memory_bytes
 from trio_templar.nursery_tree import NamedTask, tree_routes
 from trio_templar.rates import Rates
@@ -41,6 +45,8 @@ from trio_templar.steering import Steering
 from trio_templar.supervisor import Patience, Supervisor
 from trio_templar.triggers import Trigger, TriggerReader, to_json
 from trio_templar.views import Views, utc
+
+logger = logging.getLogger("trio_templar.gateway")
 
 # How many of the slowest connections are shown.
 SHOWN_SLOWEST: Final = 10
@@ -114,8 +120,15 @@ class Gateway:
         self.task = trio.lowlevel.current_task()
         self.since = trio.current_time()
         self.online_since = datetime.now()  # local and without a zone, as High-templar 3.1 says it
+        self.shuffle = shuffle  # who is sent away first in a drain
+        self.leaving = trio.Event()
         self.stopped = trio.Event()
         self.scope = trio.CancelScope()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it lets nobody in any more, because it is going to end."""
+        return self.leaving.is_set()
 
     async def publish(self, rooms: Iterable[Room], data: Any) -> None:
         """Publish `data` (anything `msgspec` makes JSON of, or `msgspec.Raw`) to `rooms`.
@@ -217,7 +230,7 @@ class Gateway:
             "version": __version__,
             "started": utc(uptime),
             "uptime_seconds": round(uptime, 3),
-            "draining": self.stopped.is_set(),
+            "draining": self.draining,
             "connections": statistics.connections,
             "rooms": statistics.rooms,
             "subscriptions": statistics.subscriptions,
@@ -240,13 +253,27 @@ class Gateway:
             if connection.task is not None:
                 yield connection.task, f"connection {connection.id[:8]}…"
 
+    def drain(self) -> None:
+        """Let nobody in, close everyone with 1012 one after another, run the hooks, and end.
+
+        The closes are spread over the first three quarters of `drain_seconds`; until the last of them it publishes as
+        ever. What is not done after `drain_seconds` is dropped. Can be called again, and be cut short by `stop`.
+        """
+        if self.draining:
+            return
+        seconds = self.settings.drain_seconds
+        log(logger, logging.INFO, "drain", connections=len(self.connections), seconds=seconds)
+        self.scope.deadline = min(self.scope.deadline, trio.current_time() + seconds)
+        self.leaving.set()
+
     def stop(self, within: float | None = None) -> None:
-        """Let nobody in, send what waits, close everyone with 1012, run the hooks, and end.
+        """Let nobody in, send what waits, close everyone at once with 1012, run the hooks, and end.
 
         What is not done `within` seconds (or `drain_seconds`, if that is less) is dropped. Can be called again.
         """
         seconds = min(self.settings.drain_seconds, within if within is not None else self.settings.drain_seconds)
         self.scope.deadline = min(self.scope.deadline, trio.current_time() + seconds)
+        self.leaving.set()
         self.stopped.set()
 
 
@@ -258,7 +285,7 @@ async def serve(
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] = (),
     task_status: trio.TaskStatus[Gateway] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a gateway until it is cancelled (now) or its `stop` is called (drain); reports it once it can be reached.
+    """Run a gateway until it is cancelled (now), or its `stop` or `drain` is done; reports it once it can be reached.
 
     `bootstrap` answers for the API what `GET bootstrap/` would: `{"allowed_rooms": […], …}`, or raises `Refused`.
     `hooks` take the place of the API paths of the settings. `listeners` are served beside those of `settings.bind`
@@ -339,7 +366,12 @@ async def _run(
                     for door in doors:
                         accepting.start_soon(accept_loop, door, partial(serve_client, reception, house), clients)
                     task_status.started(gateway)
-                    await gateway.stopped.wait()
+                    await gateway.leaving.wait()
+                    reception.close()
+                    if not gateway.stopped.is_set():
+                        departure = Departure(gateway.connections, gateway.hub, gateway.shuffle, gateway.stopped)
+                        await departure.close_in_turn(CLOSING_SHARE * settings.drain_seconds)
+                    gateway.stopped.set()
                     reception.close()
                     accepting.cancel_scope.cancel()
                 for connection in list(gateway.connections):
@@ -359,6 +391,7 @@ def http_app(gateway: Gateway) -> HttpApi:
     settings = gateway.settings
     app = HttpApi(gateway.guard, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
     app.routes |= _trigger_api(gateway).routes()
+    app.routes |= drain_routes(gateway.drain)
     app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.totals).routes()
     app.routes |= gateway.steering.routes()
     app.routes |= tree_routes(gateway.nurseries, gateway.named_tasks)

@@ -54,7 +54,7 @@ class Reception:
         return self.clients > self._settings.max_connections + TOLD_CLIENTS
 
     def close(self) -> None:
-        """Let nobody in any more: who is on the way in gets 503."""
+        """Let nobody in any more: who is on the way in gets 503 at once, who comes later once it has asked."""
         self._closed = True
         for scope in self._arriving:
             scope.cancel()
@@ -72,7 +72,8 @@ class Reception:
         except PeerLeft:
             log(logger, logging.INFO, "left before it was let in", peer=address)
         except HandshakeError as error:
-            level = logging.WARNING if error.status >= 500 or error.hint else logging.INFO
+            failure = error.status >= 500 and not self._closed
+            level = logging.WARNING if failure or error.hint else logging.INFO
             log(logger, level, "refused", status=error.status, why=error.text, hint=error.hint, peer=address)
             await self._answer(stream, error)
         else:
@@ -87,9 +88,9 @@ class Reception:
                 upgrade = await read_upgrade(stream, settings.path, host, settings.max_handshake_bytes)
             finally:
                 self._arriving.discard(scope)
+        if self._closed:
+            raise busy("the gateway is stopping")
         if scope.cancelled_caught:
-            if self._closed:
-                raise busy("the gateway is stopping")
             raise HandshakeError(408, "no whole request head in time (handshake_seconds)")
         if self.clients > settings.max_connections:
             raise busy("too many connections (max_connections)")

@@ -163,4 +163,5 @@ def test_a_process_says_when_it_is_ready_tells_systemd_and_leaves_with_0(number:
             process.send_signal(number)
             assert systemd.recv(100) == b"STOPPING=1"
             assert process.wait(10) == 0
-            assert process.stderr.read() == ""
+            logged = [line.partition(" INFO ")[2] for line in process.stderr]
+            assert logged == (["drain connections=0 seconds=10.000\n"] if number == signal.SIGTERM else [])

@@ -47,7 +47,7 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
 
 
 async def _until_signal(settings: Settings, notify_socket: str) -> int:
-    """SIGTERM drains; SIGINT too, but waits a second at most; another signal ends it now."""
+    """SIGTERM drains; SIGINT stops within a second; another signal ends it now."""
     import trio
 
     from trio_templar.gateway import serve
@@ -65,7 +65,10 @@ async def _until_signal(settings: Settings, notify_socket: str) -> int:
                         nursery.cancel_scope.cancel()
                     stopping = True
                     _notify(notify_socket, "STOPPING=1")
-                    gateway.stop(INTERRUPT_SECONDS if number == signal.SIGINT else None)
+                    if number == signal.SIGINT:
+                        gateway.stop(INTERRUPT_SECONDS)
+                    else:
+                        gateway.drain()
 
             async def run(*, task_status: trio.TaskStatus[Gateway]) -> None:
                 await serve(settings, task_status=task_status)

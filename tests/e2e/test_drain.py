@@ -1,0 +1,110 @@
+"""A drain of many clients at once, seen from outside: spread, told, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections import Counter
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.e2e.api import Api
+from tests.e2e.clients import closing, connect, head, receive, request, seconds_of, subscriber
+from tests.e2e.crowd import crowd
+from tests.e2e.processes import GatewayProcess, eventually, gateway
+
+NEWS = {"target": "news"}
+CLIENTS = 2000
+DRAIN_SECONDS = 10
+
+
+class Publisher:
+    """Publishes the numbers from 0, one after the other, until it cannot; notes when each was answered with success."""
+
+    def __init__(self, process: GatewayProcess) -> None:
+        self.url = process.trigger_url
+        self.answered: list[float] = []
+        self.thread = threading.Thread(target=self._publish, daemon=True)
+        self.thread.start()
+
+    def _publish(self) -> None:
+        while True:
+            body = json.dumps({"rooms": [NEWS], "data": len(self.answered)}).encode()
+            try:
+                status, _, _ = request(self.url, body)
+            except OSError:
+                return
+            if status != 200:
+                return
+            self.answered.append(time.monotonic())
+            time.sleep(0.02)  # a pace, not a synchronisation
+
+
+def test_2000_clients_drain_over_10_seconds_spread_and_without_a_loss() -> None:
+    with gateway("--demo", f"--drain-seconds={DRAIN_SECONDS}", "--log-level=warning") as process:
+        with crowd(head(process, path="/ws/?token=ada"), process.address, NEWS, CLIENTS) as clients:
+            publisher = Publisher(process)
+            eventually(lambda: len(publisher.answered) >= 20)
+            start = time.monotonic()
+            before = len(publisher.answered)
+            process.signal(signal.SIGTERM)
+            clients.wait(DRAIN_SECONDS + 5)
+            assert process.wait() == 0
+            assert seconds_of(start) < DRAIN_SECONDS + 2
+            publisher.thread.join()
+
+            ends = [member.ended or 0 for member in clients.members]
+            tenths = Counter(int((end - start) / DRAIN_SECONDS * 10) for end in ends)
+            assert sum(tenths.values()) == CLIENTS
+            assert max(tenths.values()) <= CLIENTS / 4, sorted(tenths.items())
+            assert sorted(ends) != ends  # nor in the order in which they came
+
+            assert {member.close_code for member in clients.members} == {1012}
+            numbers = [member.data for member in clients.members]
+            assert all(heard == list(range(len(heard))) for heard in numbers)
+            assert min(map(len, numbers)) >= before
+            for heard, end in zip(numbers, ends, strict=True):  # nor did publishing end before the clients did
+                assert len(heard) >= sum(answered < end - 1 for answered in publisher.answered)
+            assert len(publisher.answered) > before + 20
+    assert process.log.matching("refused|WARNING|ERROR") == []
+
+
+def test_posting_to_drain_ends_the_process_as_sigterm_does(api: Api, running: GatewayProcess) -> None:
+    with subscriber(running.websocket_url) as client:
+        status, body, headers = request(f"{running.http_url}/drain/", b"")
+        assert (status, json.loads(body), headers["content-type"]) == (200, {"draining": True}, "application/json")
+        assert closing(client) == (1012, "the gateway is stopping")
+    assert running.wait() == 0
+
+
+def test_during_a_drain_new_clients_get_503_and_triggers_are_published(api: Api) -> None:
+    with gateway(f"--api-url={api.url}", "--drain-seconds=8") as process, connect(process.websocket_url) as first:
+        receive(first)
+        with subscriber(process.websocket_url) as second, subscriber(process.websocket_url) as third:
+            process.signal(signal.SIGTERM)
+            process.log.wait("INFO drain connections=3 seconds=8")
+            with pytest.raises(InvalidStatus) as refused, connect(process.websocket_url):
+                pass
+            assert refused.value.response.status_code == 503
+            assert refused.value.response.headers["Retry-After"] == "1"
+            body = json.dumps({"rooms": [{"target": "car", "car": 1}], "data": "late"}).encode()
+            assert request(process.trigger_url, body)[:2] == (200, b"publish success")
+            heard = [b'"late"' in data for data in (everything(second), everything(third))]
+            assert any(heard)  # who was closed first may be one of them
+            assert closing(first) == (1012, "the gateway is stopping")
+        assert process.wait() == 0
+
+
+def everything(client: object) -> bytes:
+    """All that a client gets until it is closed."""
+    from websockets.exceptions import ConnectionClosed
+
+    data = b""
+    try:
+        while True:
+            data += receive(client)  # type: ignore[arg-type]
+    except ConnectionClosed:
+        return data

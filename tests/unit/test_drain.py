@@ -1,0 +1,306 @@
+"""A drain: who is sent away when, to the digit of virtual time, and that nobody misses anything before."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock, lockstep_stream_pair
+
+from tests.unit.conftest import CAR, frames, quiet, settled
+from trio_templar import Client, Hooks
+from trio_templar.connection import Connection
+from trio_templar.drain import PASS_LOOK_SECONDS, shuffle
+from trio_templar.fanout import DELIVERY_SECONDS, EXPENSIVE_SECONDS
+from trio_templar.http_api import HttpApi
+from trio_templar.http_drain import drain_routes
+from trio_templar.http_guard import Access, Guard
+from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
+
+
+def latest_first(order: list[Connection]) -> None:
+    """A shuffle that a test can foretell; users are numbered as they come."""
+    order.sort(key=lambda connection: int(str(connection.user_id)), reverse=True)
+
+
+class Crowd:
+    """Clients that read all the time; of each: what it heard, and when and how it ended."""
+
+    def __init__(self) -> None:
+        self.heard: list[list[Any]] = []
+        self.ended: dict[int, tuple[float, int]] = {}
+
+    async def read(self, client: WebsocketClient) -> None:
+        number = len(self.heard)
+        heard: list[Any] = []
+        self.heard.append(heard)
+        try:
+            while True:
+                heard.append((await client.receive())["data"])
+        except Closed as closed:
+            self.ended[number] = trio.current_time(), closed.close.code
+        await client.stream.aclose()
+
+
+@asynccontextmanager
+async def crowd(house: House, size: int) -> AsyncIterator[Crowd]:
+    house.gateway.shuffle = latest_first
+    found = Crowd()
+    async with trio.open_nursery() as nursery:
+        for number in range(size):
+            house.backend.answer = {"user": {"id": number}}
+            nursery.start_soon(found.read, await house.subscriber(1, CAR))
+            await settled()
+        yield found
+        nursery.cancel_scope.cancel()
+
+
+async def test_clients_are_sent_away_evenly_over_three_quarters_of_the_time_in_the_order_of_the_shuffle(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house, crowd(house, 4) as clients:
+        house.gateway.drain()
+        assert house.gateway.draining
+        await house.served.wait()
+        assert trio.current_time() == 9  # when the last has left: nothing is waited for
+        assert clients.ended == {3: (0, 1012), 2: (3, 1012), 1: (6, 1012), 0: (9, 1012)}
+
+
+async def test_the_order_is_another_one_each_time(autojump_clock: MockClock) -> None:
+    orders = set()
+    for _ in range(2):
+        async with (
+            open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house,
+            crowd(house, 50) as clients,
+        ):
+            house.gateway.shuffle = shuffle
+            house.gateway.drain()
+            await house.served.wait()
+            orders.add(tuple(clients.ended))
+    assert len(orders) == 2
+
+
+async def test_a_gateway_without_clients_drains_at_once(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        assert not house.gateway.draining
+        house.gateway.drain()
+        await house.served.wait()
+        assert trio.current_time() == 0
+
+
+async def test_who_stays_hears_everything_until_its_close_frame(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house, crowd(house, 4) as clients:
+        house.gateway.drain()
+        await trio.sleep(0.5)
+        for number in range(9):
+            await house.gateway.publish([CAR], number)
+            await trio.sleep(1)
+        await house.served.wait()
+    assert clients.heard == [list(range(9)), list(range(6)), list(range(3)), []]
+
+
+async def test_what_was_accepted_before_a_close_is_heard_before_it(autojump_clock: MockClock) -> None:
+    size = int(EXPENSIVE_SECONDS / DELIVERY_SECONDS) + 1  # a pass over so many waits for more triggers first
+    backend = FakeBackend([CAR])
+    async with open_gateway(quiet(drain_seconds=16), backend=backend) as house, crowd(house, size) as clients:
+        for number in range(3):
+            await house.gateway.publish([CAR], number)
+        house.gateway.drain()
+        await house.served.wait()
+    assert clients.heard == [[0, 1, 2]] * size
+    first = min(seconds for seconds, _ in clients.ended.values())
+    assert 0 < first <= PASS_LOOK_SECONDS
+
+
+async def test_who_comes_during_a_drain_gets_503_once_it_has_asked(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house, crowd(house, 2) as clients:
+        house.gateway.drain()
+        await trio.sleep(1)
+        with pytest.raises(Rejected) as caught:
+            await house.connect()
+        assert (caught.value.status, caught.value.headers["retry-after"]) == (503, "1")
+        assert trio.current_time() == 1
+        assert clients.ended.keys() == {1}
+        await house.served.wait()
+        assert clients.ended.keys() == {0, 1}
+    refused = [record for record in caplog.records if record.getMessage() == "refused"]
+    assert [record.levelname for record in refused] == ["INFO"]  # nothing that an operator could act on
+    (line,) = [record for record in caplog.records if record.getMessage() == "drain"]
+    assert line.fields == {"connections": 2, "seconds": 16}  # type: ignore[attr-defined]
+
+
+async def test_who_says_nothing_while_it_drains_is_answered_when_it_ends(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16, handshake_seconds=60)) as house:
+        client = await house.connect()
+        stayed = await house.connect()
+        house.gateway.drain()
+        await trio.sleep(1)
+        silent = house.listener.connect()
+        assert (await silent.receive_some()).startswith(b"HTTP/1.1 503 ")
+        assert trio.current_time() == 6  # the last close
+        for stream in (client.stream, stayed.stream, silent):
+            await stream.aclose()
+        await house.served.wait()
+
+
+async def test_when_everybody_has_left_it_ends(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=1000)) as house:
+        clients = [await house.connect() for _ in range(4)]
+        house.gateway.drain()
+        await trio.sleep(10)
+        for client in clients:
+            await client.stream.aclose()
+        await house.served.wait()
+        assert trio.current_time() == 10.25  # it looks four times a second
+
+
+async def test_what_an_outbox_holds_is_sent_before_the_close(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house:
+        client = await house.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        for number in range(5):
+            await house.gateway.publish([CAR], number)
+        house.gateway.drain()
+        await trio.sleep(1)
+        assert [(await client.receive())["data"] for _ in range(5)] == list(range(5))
+        with pytest.raises(Closed, match="1012 the gateway is stopping"):
+            await client.receive()
+        await client.stream.aclose()
+        await house.served.wait()
+
+
+async def test_who_is_slow_has_the_three_quarters_for_what_waits(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=2), backend=FakeBackend([CAR])) as house:
+        slow = await house.connect(make_pair=lockstep_stream_pair)
+        await slow.receive()
+        await slow.subscribe(1, CAR)
+        stuck = await house.connect(make_pair=lockstep_stream_pair)
+        await stuck.receive()
+        await stuck.subscribe(1, CAR)
+        for number in range(3):
+            await house.gateway.publish([CAR], number)
+        house.gateway.drain()
+        await trio.sleep(11)
+        assert [(await slow.receive())["data"] for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(Closed, match="1012"):
+            await slow.receive()
+        await slow.stream.aclose()
+        await house.served.wait()
+        assert trio.current_time() == 12
+
+
+async def test_who_is_sent_away_last_still_has_its_goodbye_seconds(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=5), backend=FakeBackend([CAR])) as house:
+        house.gateway.shuffle = lambda order: order.sort(key=lambda connection: connection.outbox.waiting_bytes)
+        for _ in range(3):
+            await (await house.connect()).receive()
+        stuck = await house.connect(make_pair=lockstep_stream_pair)
+        await stuck.receive()
+        await stuck.subscribe(1, CAR)
+        await house.gateway.publish([CAR], "waits")
+        house.gateway.drain()  # it is the last of four: sent away after 9 of 12 seconds
+        await house.served.wait()
+        assert trio.current_time() == 9 + 5
+
+
+async def test_the_last_quarter_is_for_goodbyes_and_hooks(autojump_clock: MockClock) -> None:
+    done: list[float] = []
+
+    async def disconnected(client: Client) -> None:
+        await trio.sleep(3)
+        done.append(trio.current_time())
+
+    hooks = Hooks(disconnect=disconnected)
+    backend = FakeBackend([CAR])
+    async with open_gateway(quiet(drain_seconds=16), backend=backend, hooks=hooks) as house, crowd(house, 4):
+        house.gateway.drain()
+        await house.served.wait()
+    assert done == [3, 6, 9, 12]
+
+
+async def test_who_does_not_read_its_goodbye_cannot_make_it_longer(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=60), backend=FakeBackend([CAR])) as house:
+        for _ in range(2):
+            client = await house.connect(make_pair=lockstep_stream_pair)
+            await client.receive()
+            await client.subscribe(1, CAR)
+        await house.gateway.publish([CAR], "stuck")
+        house.gateway.drain()
+        await house.served.wait()
+        assert trio.current_time() == 16
+
+
+async def test_a_second_drain_changes_nothing_and_a_stop_cuts_it_short(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house, crowd(house, 4) as clients:
+        house.gateway.drain()
+        await trio.sleep(2)
+        house.gateway.drain()
+        await trio.sleep(2)
+        house.gateway.stop(within=1)
+        await house.served.wait()
+        assert trio.current_time() == 4
+        assert clients.ended == {3: (0, 1012), 2: (3, 1012), 1: (4, 1012), 0: (4, 1012)}
+
+
+async def test_each_client_gets_one_close_frame(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16)) as house:
+        client = await house.connect()
+        await client.receive()
+        house.gateway.drain()
+        received = b""
+        while data := await client.stream.receive_some():
+            received += bytes(data)
+        await client.stream.aclose()
+        assert [first for first, _ in frames(received)] == [0x88]
+        await house.served.wait()
+
+
+# POST /drain/
+
+
+@asynccontextmanager
+async def drain_api(drained: list[str], token: str = "") -> AsyncIterator[httpx.AsyncClient]:
+    app = HttpApi(Guard(Access(token.encode())), max_bytes=1000, body_seconds=10)
+    app.routes |= drain_routes(lambda: drained.append("drained"))
+    transport: Any = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as caller:
+        yield caller
+
+
+@pytest.mark.parametrize("path", ["/drain/", "/drain"])
+@pytest.mark.parametrize("body", [b"", b"{}", b" {}\n"])
+async def test_posting_to_drain_drains_and_says_so(path: str, body: bytes) -> None:
+    drained: list[str] = []
+    async with drain_api(drained) as caller:
+        answer = await caller.post(path, content=body)
+        assert (answer.status_code, json.loads(answer.text)) == (200, {"draining": True})
+        assert answer.headers["content-type"] == "application/json"
+    assert drained == ["drained"]
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "token", "status"),
+    [
+        ("POST", b'{"seconds": 5}', "", 400),
+        ("POST", b"now", "", 400),
+        ("GET", b"", "", 405),
+        ("POST", b"", "secret", 401),
+    ],
+)
+async def test_anything_else_drains_nothing(method: str, body: bytes, token: str, status: int) -> None:
+    drained: list[str] = []
+    async with drain_api(drained, token) as caller:
+        answer = await caller.request(method, "/drain/", content=body)
+        assert answer.status_code == status
+        assert status != 400 or answer.text == "a drain takes no options; send no body, or {}"
+    assert drained == []
