@@ -117,6 +117,7 @@ class Backlog:
             if queue.policy.kind == "conflate":
                 self._conflate(queue, part)
             self._trim(queue)
+            self.make_room()  # for the second part of a batch and on, of which the first may be lost
             self._append(queue, part)
 
     def over(self, subscription: Subscription) -> bool:

@@ -16,6 +16,8 @@ from trio_templar.errors import UNSENDABLE, Close
 
 TEXT: Final = 0x81
 CLOSE: Final = 0x88
+# What a publication takes in memory beside its bytes.
+PUBLICATION_BYTES: Final = 300
 PING: Final = b"\x89\x00"
 _canonical = msgspec.json.Encoder(order="deterministic")
 
@@ -108,9 +110,6 @@ class Batch:
     `render` keeps what it made last, so that equal frames are built once, until `finish`.
     """
 
-    # What a publication takes beside its bytes.
-    PUBLICATION_BYTES: Final = 300
-
     __slots__ = ("_frames", "_key", "_parts", "_pieces", "_request_id", "_tallies", "count", "publications", "size")
 
     def __init__(self, publications: Sequence[Publication]) -> None:
@@ -127,7 +126,7 @@ class Batch:
     @property
     def cost(self) -> int:
         """Bytes of memory this takes while it waits: the publications, and the pieces of their frames."""
-        return 2 * self.size + self.PUBLICATION_BYTES * self.count
+        return 2 * self.size + PUBLICATION_BYTES * self.count
 
     @property
     def tallies(self) -> Sequence[Tally]:

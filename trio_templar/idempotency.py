@@ -92,9 +92,10 @@ class Memory(Generic[A]):
 
     def remember(self, claim: Claim, answer: A, size: int) -> None:
         """Answer `claim` with `answer`, which takes `size` bytes, from now on."""
+        known = self._done.pop(claim.key, None)
         size += len(claim.key) + ENTRY_BYTES
         self._done[claim.key] = _Entry(claim.digest, answer, size, self._now() + self._seconds)
-        self.bytes += size
+        self.bytes += size - (known.size if known else 0)
         self._forget()
 
     def _is_under_way(self, claim: Claim) -> bool:

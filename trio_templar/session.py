@@ -36,7 +36,7 @@ class Bucket:
 
     def take(self, now: float) -> bool:
         """Return whether one more message may come at `now` (seconds), and count it."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1:
             return False

@@ -18,6 +18,8 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from tests.unit.conftest import CAR, RIDE, frames, quiet, settled
 from tests.unit.test_dialects import any_message
 from trio_templar import Settings
+from trio_templar.errors import Close
+from trio_templar.policies import RoomPolicy
 from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
 
 EVERYTHING = [{}, {"target": "*"}]
@@ -303,6 +305,87 @@ async def test_a_crash_of_ours_harms_one_connection(
         assert house.gateway.statistics().connections == 1
     assert [line["code"] for line in fields(caplog, "close")][:1] == [1011]
     assert sum(record.exc_info is not None for record in caplog.records) == 1
+
+
+# Who says too much, and who is too slow
+
+
+async def test_a_client_that_says_too_much_is_a_1008_and_nothing_more_of_it_is_done(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = quiet(messages_per_second=2, messages_burst=3)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        client = await house.connect()
+        await client.receive()
+        for number in range(6):
+            await client.send({"type": "subscribe", "requestId": number, "room": CAR})
+        assert [(await client.receive())["requestId"] for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(Closed) as closed:
+            await client.receive()
+        assert closed.value.close == Close(1008, "too many messages")
+        assert house.gateway.statistics().subscriptions <= 3
+        await settled()
+    [line] = fields(caplog, "close")
+    assert (line["code"], line["why"]) == (1008, "too many messages")
+
+
+async def test_a_client_that_speaks_steadily_stays(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(messages_per_second=2, messages_burst=3)) as house:
+        client = await house.connect()
+        await client.receive()
+        for _ in range(50):
+            await trio.sleep(0.5)
+            await client.send("ping")
+            assert await client.receive() == "pong"
+
+
+async def test_a_slow_client_is_named_in_one_line_the_moment_it_is_closed(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = FakeBackend([CAR, RIDE])
+    backend.answer = {"user": {"id": 17}}
+    settings = quiet(slow_seconds=15, goodbye_seconds=2, room_policy=[RoomPolicy(match=CAR, policy="drop_oldest")])
+    async with open_gateway(settings, backend=backend) as house:
+        client = await house.connect({"User-Agent": "phone 1.0"}, make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        await client.subscribe(2, RIDE)
+        await trio.sleep(5.5)
+        for number in range(3):
+            await house.gateway.publish([CAR, RIDE], number)
+        [slow] = house.gateway.statistics().slowest
+        assert (slow.user_id, slow.agent, slow.oldest_seconds) == (17, "phone 1.0", 0)
+        await trio.sleep_until(21.1)
+    [line] = fields(caplog, "slow")
+    [record] = [record for record in caplog.records if record.getMessage() == "slow"]
+    assert record.levelno == logging.WARNING
+    assert line == {
+        "id": slow.id,
+        "user": 17,
+        "agent": "phone 1.0",
+        "why": "too slow: no progress",
+        "waiting_bytes": slow.waiting_bytes,
+        "waiting_frames": 5,
+        "peak_bytes": slow.waiting_bytes,
+        "oldest_seconds": 15.5,
+        "policy": "disconnect+drop_oldest",
+        "rooms": '{"target":"car"} {"target":"ride"}',
+        "subscriptions": 2,
+    }
+
+
+async def test_a_client_that_falls_behind_is_told_what_it_missed_and_stays(autojump_clock: MockClock) -> None:
+    settings = quiet(room_policy=[RoomPolicy(match=CAR, policy="conflate")])
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        client = await house.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        for number in range(5):
+            await house.gateway.publish([CAR], number)
+        heard = [await client.receive() for _ in range(3)]
+        assert [each.get("data", each.get("lost")) for each in heard] == [0, 3, 4]
+        await house.gateway.publish([CAR], 5)
+        assert (await client.receive())["data"] == 5
 
 
 # The log

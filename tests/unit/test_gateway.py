@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,12 @@ import trio
 from trio.testing import MockClock, lockstep_stream_pair
 
 import trio_templar
-from tests.unit.conftest import CAR, RIDE, quiet, settled
+from tests.unit.conftest import CAR, RIDE, FakeReceiver, quiet, settled
 from tests.unit.test_connection import closing
 from tests.unit.test_supervisor import reading
 from trio_templar import Busy, Close, Gateway, Settings, SettingsError, TooLarge, TriggerError
+from trio_templar.policies import RoomPolicy
+from trio_templar.rooms import room_key
 from trio_templar.testing import Closed, FakeBackend, House, MemoryListener, Rejected, WebsocketClient, open_gateway
 
 
@@ -305,3 +308,50 @@ async def test_a_storm_of_clients_is_let_in_and_gone_again(autojump_clock: MockC
         await settled()
         statistics = house.gateway.statistics()
         assert (statistics.connections, statistics.rooms, statistics.waiting_bytes) == (0, 0, 0)
+
+
+# Backpressure
+
+
+async def test_publish_nowait_says_which_room_is_full_and_publishes_nothing(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(room_publications=2), backend=FakeBackend([CAR, RIDE])) as house:
+        client = await house.subscriber(1, RIDE)
+        crowd(house)
+        for number in range(2):
+            house.gateway.publish_nowait([CAR], number)
+        with pytest.raises(trio.WouldBlock, match=re.escape('the room {"target":"car"} is full')):
+            house.gateway.publish_nowait([CAR, RIDE], 3)
+        await house.gateway.publish([CAR, RIDE], 4)
+        assert (await client.receive())["data"] == 4
+
+
+async def test_over_half_of_the_memory_publishers_wait_until_it_is_less(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(memory_bytes=10_000, trigger_wait_seconds=5), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        house.gateway.budget.take(5000)
+        with pytest.raises(trio.WouldBlock, match="memory_bytes"):
+            house.gateway.publish_nowait([CAR], 1)
+        with pytest.raises(Busy, match="memory_bytes"):
+            await house.gateway.publish([CAR], 1)
+        assert trio.current_time() == 5
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.gateway.publish, [CAR], 2)
+            await trio.sleep(2)
+            house.gateway.budget.give(2000)
+        assert trio.current_time() == 7
+        assert (await client.receive())["data"] == 2
+
+
+async def test_policies_that_are_applied_later_hold_for_rooms_that_are_there(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        await house.subscriber(1, CAR)
+        [room] = house.gateway.hub.rooms.values()
+        kinds = [room.policy.kind]
+        house.gateway.hub.apply(quiet(room_policy=[RoomPolicy(policy="conflate")]).policies)
+        assert [*kinds, room.policy.kind] == ["disconnect", "conflate"]
+
+
+def crowd(house: House) -> None:
+    """Put so many into CAR that its publications go through a channel."""
+    for _ in range(300):
+        house.gateway.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")

@@ -39,10 +39,15 @@ class Api:
 
     def __init__(self, app: HttpApi, hub: Hub, fanout: Fanout, publisher: httpx.AsyncClient) -> None:
         self.app = app
+        self.hub = hub
         self.fanout = fanout
         self.publisher = publisher
-        self.car = FakeReceiver()
-        hub.subscribe(room_key(CAR), self.car, b"1")
+        self.car = self.listen(CAR)
+
+    def listen(self, room: Any) -> FakeReceiver:
+        receiver = FakeReceiver()
+        self.hub.subscribe(room_key(room), receiver, b"1")
+        return receiver
 
     async def post(self, body: Any, path: str = "/trigger/", **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes | str) or hasattr(body, "__aiter__") else json.dumps(body)

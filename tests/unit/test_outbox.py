@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +54,11 @@ class Client:
             pass
 
 
-def make_client(*takes: int, max_bytes: int = 100_000, max_frames: int = 1000) -> Client:
+def make_client(
+    *takes: int, max_bytes: int = 100_000, max_frames: int = 1000, now: Callable[[], float] | None = None
+) -> Client:
     transport = FakeTransport(list(takes))
-    waiting = make_waiting(max_bytes, max_frames)
+    waiting = make_waiting(max_bytes, max_frames, now=now)
     outbox = Outbox(transport, transport, waiting)
     hub = Hub()
     return Client(transport, waiting, outbox, hub, hub.subscribe(b"room", outbox, b"1"))

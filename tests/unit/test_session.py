@@ -13,7 +13,7 @@ from tests.unit.conftest import CAR, RIDE, FakeReceiver
 from tests.unit.test_dialects import any_message
 from trio_templar.dialects import DIALECTS
 from trio_templar.hub import Hub
-from trio_templar.session import Rules, Session
+from trio_templar.session import Bucket, Rules, Session
 
 
 def session(
@@ -169,3 +169,22 @@ def test_any_message_gets_one_reply_in_ascii_json(message: str | bytes) -> None:
             assert reply.isascii()
             assert reply == "pong" or json.loads(reply)["code"] in ("success", "error")
         client.end()
+
+
+# How much it may say
+
+
+def test_a_burst_may_come_at_once_and_then_so_many_a_second() -> None:
+    bucket = Bucket(rate=2, burst=3, now=10)
+    assert [bucket.take(10) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.take(10.25), bucket.take(10.5), bucket.take(10.75), bucket.take(11)] == [False, True, False, True]
+
+
+def test_silence_saves_up_no_more_than_a_burst() -> None:
+    bucket = Bucket(rate=2, burst=3, now=0)
+    assert [bucket.take(1000) for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_clock_that_was_set_back_harms_nobody() -> None:
+    bucket = Bucket(rate=2, burst=3, now=10)
+    assert [bucket.take(9) for _ in range(4)] == [True, True, True, False]

@@ -10,11 +10,11 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair
 
-from tests.unit.conftest import CAR, FakeTransport, make_waiting, quiet, settled
+from tests.unit.conftest import CAR, FakeTransport, Now, make_waiting, quiet, settled
 from tests.unit.test_outbox import batch, make_client
 from trio_templar.backlog import Waiting
 from trio_templar.clock import Clock
-from trio_templar.errors import CROWDED, SILENT, STUCK, Close
+from trio_templar.errors import CROWDED, LAGGING, SILENT, STALE, STUCK, Close
 from trio_templar.frames import close_frame
 from trio_templar.outbox import Outbox
 from trio_templar.supervisor import Patience, Supervisor
@@ -189,22 +189,95 @@ def test_progress_is_any_byte() -> None:
     assert client.outbox.closed == STUCK
 
 
-def test_the_slowest_go_while_memory_is_short() -> None:
-    waiting = make_waiting()
+def test_a_burst_that_drains_is_no_offence() -> None:
+    client = make_client(0, max_bytes=1000)
+    watch = supervisor(client.waiting)
+    for start in range(0, 100, 10):
+        client.outbox.put(client.subscription, batch("x" * 900))
+        for now in range(start, start + 9):
+            watch.look(now)
+        client.write_all()
+        watch.look(start + 9)
+        client.transport.takes = [0]
+    assert client.outbox.closed is None
+
+
+def test_who_stays_over_half_of_its_bytes_is_cut_although_it_makes_progress() -> None:
+    client = make_client(0, max_bytes=1000)
+    watch = supervisor(client.waiting)
+    client.outbox.put(client.subscription, batch("x" * 900))
+    for now in range(10):
+        watch.look(now)
+        client.write(1)
+    assert client.outbox.closed is None
+    watch.look(10)
+    assert client.outbox.closed == LAGGING
+
+
+def test_who_comes_below_half_of_its_bytes_in_between_stays() -> None:
+    client = make_client(0, max_bytes=1000)
+    watch = supervisor(client.waiting)
+    for now in range(40):
+        if now % 9 == 0:
+            client.write_all()
+            client.transport.takes = [0]
+            client.outbox.put(client.subscription, batch("x" * 400))
+        if now % 9 == 1:
+            client.outbox.put(client.subscription, batch("x" * 400))
+        watch.look(now)
+        client.write(1)
+    assert client.outbox.closed is None
+
+
+def test_what_waits_for_too_long_cuts_the_client_where_it_must_not_be_lost() -> None:
+    now = Now()
+    client = make_client(0, now=now)
+    watch = supervisor(client.waiting, age=20)
+    client.outbox.put(client.subscription, batch("x" * 50))
+    for now.time in range(20):
+        watch.look(now.time)
+        client.write(1)
+    assert client.outbox.closed is None
+    watch.look(20)
+    assert client.outbox.closed == STALE
+
+
+def test_those_for_whom_most_waits_go_while_memory_is_short_and_of_these_the_oldest() -> None:
+    now = Now()
+    waiting = make_waiting(now=now)
     outboxes = []
-    for size in (300, 100, 500, 200):
+    for now.time, size in enumerate((300, 100, 500, 500, 200)):
         transport = FakeTransport([0])
         outbox = Outbox(transport, transport, waiting)
         outbox.reply(b"x")
         subscription = make_client().subscription
         outbox.put(subscription, batch("x" * size))
         outboxes.append(outbox)
-    waiting.budget.hard_bytes = waiting.budget.used_bytes
+    budget = waiting.budget
+    budget.hard_bytes = budget.used_bytes
     supervisor(waiting).relieve()
-    assert [outbox.closed for outbox in outboxes] == [None] * 4
-    waiting.budget.hard_bytes -= 2000
-    supervisor(waiting).relieve()
-    assert [outbox.closed for outbox in outboxes] == [CROWDED, None, CROWDED, None]
+    assert [outbox.closed for outbox in outboxes] == [None] * 5
+    closed = []
+    while any(outbox.closed is None for outbox in outboxes):
+        budget.hard_bytes = budget.used_bytes - 1
+        supervisor(waiting).relieve()
+        closed += [index for index, outbox in enumerate(outboxes) if outbox.closed and index not in closed]
+    assert closed == [2, 3, 0, 4, 1]
+    assert {outbox.closed for outbox in outboxes} == {CROWDED}
+
+
+async def test_the_worst_are_closed_as_soon_as_memory_is_short(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(memory_bytes=20_000, goodbye_seconds=1), backend=FakeBackend([CAR])) as house:
+        clients = [await house.connect(make_pair=lockstep_stream_pair) for _ in range(3)]
+        for client in clients:
+            await client.receive()
+            await client.subscribe(1, CAR)
+        await house.gateway.publish([CAR], "x" * 2000)
+        assert house.gateway.statistics().slow_connections == 3
+        house.gateway.budget.take(20_000)  # something else
+        await settled()
+        assert house.gateway.statistics().drops["memory"] == 3
+        assert trio.current_time() < 1
 
 
 def test_it_looks_often_enough_for_the_shortest_patience() -> None:
@@ -213,7 +286,7 @@ def test_it_looks_often_enough_for_the_shortest_patience() -> None:
         return Patience(**bounds).tick
 
     assert tick() == 1
-    assert tick(slow=2) == tick(pong=2) == tick(ping=2) == tick(idle=2) == 0.5
+    assert tick(slow=2) == tick(age=2) == tick(pong=2) == tick(ping=2) == tick(idle=2) == 0.5
 
 
 def test_after_a_suspended_machine_everybody_gets_time_again() -> None:
