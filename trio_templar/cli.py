@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from trio_templar import __version__
-from trio_templar.commands import serve
+from trio_templar.commands import listen, publish, serve
 from trio_templar.commands.command import Command, CommandError, Status
 from trio_templar.errors import SettingsError
 
-COMMANDS: Final[tuple[Command, ...]] = (serve.COMMAND,)
+COMMANDS: Final[tuple[Command, ...]] = (serve.COMMAND, publish.COMMAND, listen.COMMAND)
 
 EPILOG: Final = """\
 exit status:
@@ -73,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
             command.name,
             help=command.help,
             usage=command.usage or None,
-            description=command.description,
+            description=textwrap.fill(command.description, 100),
             epilog=command.examples and f"examples:\n{command.examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,

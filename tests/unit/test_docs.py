@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.conftest import operator
+from tests.unit.test_docs_terminal import flags
 from trio_templar import Settings, errors
+from trio_templar.cli import COMMANDS
 from trio_templar.dialects import DIALECTS, unsubscribed
 from trio_templar.errors import ClientError, Close
 from trio_templar.gateway import http_app
@@ -60,7 +62,8 @@ def test_every_option_that_is_named_exists(path: Path) -> None:
     text = re.sub(r"`python -m bench[^`]*`", "", path.read_text())  # options of their own
     lines = [line for line in text.splitlines() if re.search("trio[_-]templar serve|^[^$]*`--", line)]
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(lines)))
-    assert named <= {option.flag for option in options()} | {"--config", "--no-demo", "--help", *REMOVED}
+    of_commands = {flag for command in COMMANDS for flag in flags(command)} if path.name == "terminal.md" else set()
+    assert named <= {option.flag for option in options()} | {"--config", "--no-demo", "--help", *REMOVED} | of_commands
 
 
 def test_the_page_of_settings_is_what_the_settings_say() -> None:

@@ -1,0 +1,184 @@
+"""The commands as a shell runs them: what they print, on which side, and their exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.api import Api
+from tests.e2e.clients import CAR, receive, subscriber
+from tests.e2e.processes import PATIENCE_SECONDS, ROOT, GatewayProcess, Process, gateway
+
+ROOM = json.dumps(CAR)
+
+
+def command(
+    *arguments: str, given: str | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Run a command to its end; return its status and what it wrote to standard output and standard error."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TEMPLAR_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_templar", *arguments],
+        env={**inherited, "PYTHONPATH": str(ROOT), **(environment or {})},
+        input=given or "",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert len(done.stderr.splitlines()) <= 1, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def at_http(running: GatewayProcess) -> str:
+    return f"--url={running.http_url}"
+
+
+def at_websocket(running: GatewayProcess) -> str:
+    return f"--url={running.websocket_url}"
+
+
+def free_url(scheme: str) -> str:
+    """Where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_what_is_published_arrives_from_argument_file_and_standard_input(
+    shared: GatewayProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "data.json"
+    file.write_text('{"from": "file"}\n')
+    with subscriber(shared.websocket_url) as client:
+        publish = ["publish", ROOM, at_http(shared)]
+        assert command(*publish, "--data=[1.50]") == (0, "publish success\n", "")
+        assert command(*publish, f"--file={file}") == (0, "publish success\n", "")
+        assert command(*publish, given='"piped"') == (0, "publish success\n", "")
+        status, output, _ = command(*publish, "--stream", "--json", given="1\n\n2\n3")
+        assert (status, json.loads(output)["answer"]["written"]) == (0, 3)
+        data = [json.loads(receive(client))["data"] for _ in range(6)]
+        assert data == [[1.5], {"from": "file"}, "piped", 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{target: car}", "--data=1"], "ROOM 1: '{target: car}'"),
+        ([ROOM, "[]", "--data=1"], "ROOM 2: '[]'"),
+        ([ROOM, "--data={"], "--data: not JSON"),
+        ([ROOM], "standard input: not JSON"),
+        ([ROOM, "--file=/no/such"], "--file /no/such: No such file"),
+        ([ROOM, "--file=/"], "--file /: Is a directory"),
+        (["--data=1"], "which ROOM?"),
+        (["--stream", "--file=/"], "--file /: Is a directory"),
+        ([ROOM, "--data=1", "--stream"], "--data: not together"),
+        ([ROOM, "--data=1", "--url=nonsense"], "--url: 'nonsense'"),
+        ([ROOM, "--data=1", "--timeout=0"], "--timeout"),
+        ([ROOM, "--data=1", "--token-file=/no/such"], "/no/such"),
+        ([ROOM, "--data=1", "--url=https://127.0.0.1:1", "--ca=/no/such"], "--ca: /no/such"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_publish_is_one_line_and_status_2(arguments: list[str], words: str) -> None:
+    status, output, error = command("publish", *arguments)
+    assert (status, output) == (2, "")
+    assert error.startswith("trio-templar: ")
+    assert words in error
+
+
+def test_the_status_says_what_kind_of_failure_it_was(shared: GatewayProcess, api: Api) -> None:
+    url = free_url("http")
+    assert command("publish", ROOM, "--data=1", f"--url={url}") == (
+        3,
+        "",
+        f"trio-templar: cannot reach {url}: Connection refused\n",
+    )
+    status, _, error = command("publish", ROOM, at_http(shared), given=f'"{"x" * 600_000}"')
+    assert (status, ": 413: data has" in error) == (1, True)
+    with gateway(f"--api-url={api.url}", environment={"TRIO_TEMPLAR_TRIGGER_TOKEN": "right"}) as guarded:
+        publish = ["publish", ROOM, "--data=1", at_http(guarded)]
+        status, _, error = command(*publish, environment={"TRIO_TEMPLAR_TRIGGER_TOKEN": "wrong"})
+        assert (status, ": 401: the trigger token" in error) == (4, True)
+        assert command(*publish, "--token=right")[0] == 0
+        assert command(*publish, environment={"TRIO_TEMPLAR_TRIGGER_TOKEN": "right"})[0] == 0
+
+
+def test_commands_find_the_gateway_by_its_own_file(api: Api, tmp_path: Path) -> None:
+    path, posts = tmp_path / "ws.sock", tmp_path / "http.sock"
+    (tmp_path / "token").write_text("s3cret\n")
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        f"api_url = '{api.url}'\nbind = ['unix:{path}']\ntrigger_bind = 'unix:{posts}'\npath = '/live/'\n"
+        f"trigger_token_file = '{tmp_path}/token'\n"
+    )
+    with gateway(f"--config={file}", ports=[]):
+        listener = Process([sys.executable, "-m", "trio_templar", "listen", ROOM, f"--config={file}", "--count=1"])
+        try:
+            listener.log.wait("listening to")
+            assert command("publish", ROOM, "--data=7", f"--config={file}")[0] == 0
+            assert listener.wait() == 0
+            assert listener.output.all == ["7"]
+        finally:
+            listener.end()
+
+
+def test_a_wrong_setting_of_the_environment_is_named_by_every_command() -> None:
+    for arguments in (["publish", ROOM, "--data=1"], ["listen", ROOM]):
+        status, _, error = command(*arguments, environment={"TRIO_TEMPLAR_BIND": "nonsense"})
+        assert (status, "bind: 'nonsense'" in error) == (2, True)
+
+
+def test_listen_ends_with_6_when_the_gateway_does_and_with_130_at_ctrl_c(api: Api) -> None:
+    with gateway(f"--api-url={api.url}") as process:
+        listen = [sys.executable, "-m", "trio_templar", "listen", ROOM, at_websocket(process)]
+        one, other = Process(listen), Process(listen)
+        try:
+            one.log.wait("listening to")
+            other.log.wait("listening to")
+            one.signal(signal.SIGINT)
+            assert one.wait() == 130
+            process.signal(signal.SIGTERM)
+            assert other.wait() == 6
+            assert "closed with 1012: the gateway is stopping" in other.log.all[-1]
+        finally:
+            one.end()
+            other.end()
+
+
+def test_listen_says_why_it_is_not_let_in(shared: GatewayProcess, api: Api) -> None:
+    api.answer = lambda _: (403, b"")
+    with gateway(f"--api-url={api.url}") as strict:
+        status, _, error = command("listen", ROOM, at_websocket(strict))
+        assert (status, "403: not authorized" in error) == (4, True)
+    assert command("listen", '{"no": 1}', at_websocket(shared))[0] == 4
+    assert command("listen", ROOM, f"--url={free_url('ws')}")[0] == 3
+    status, _, error = command("listen", ROOM, f"--url={shared.websocket_url}nothing")
+    assert (status, "404: nothing here (is it" in error) == (1, True)
+
+
+def test_cookies_tokens_and_headers_reach_the_api(api: Api) -> None:
+    with gateway(f"--api-url={api.url}", "--connection-header=X-Who=key:x-me") as process:
+        who = ["--cookie=a=1", "--cookie=b=2", "--token=t&t", "--header=X-Me: me"]
+        assert command("listen", "--rooms", at_websocket(process), *who)[:2] == (0, '{"target": "car", "car": "*"}\n')
+    (call,) = api.calls
+    assert call.header("cookie") == "a=1; b=2"
+    assert call.header("authorization") == "Token t&t"
+    assert call.header("x-who") == "me"
+
+
+def test_who_stops_reading_ends_it_without_a_word(shared: GatewayProcess) -> None:
+    listen = f"{sys.executable} -m trio_templar listen --rooms {at_websocket(shared)}"
+    line = f"{listen} --quiet | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=ROOT, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout in ("141\n", "0\n")  # whichever was quicker

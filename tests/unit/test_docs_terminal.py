@@ -1,0 +1,55 @@
+"""What the documentation says of the commands, held against them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from trio_templar.cli import COMMANDS, EPILOG, make_parser
+from trio_templar.commands.command import Command, Status
+
+ROOT = Path(__file__).parents[2]
+
+
+def flags(command: Command) -> list[str]:
+    """The options of a command."""
+    parser = argparse.ArgumentParser()
+    command.add_options(parser)
+    return [flag for action in parser._actions for flag in action.option_strings]
+
+
+def shown(name: str) -> list[str]:
+    """The arguments of each `trio-templar` in the shell blocks of a page."""
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text(), re.DOTALL))
+    return re.findall(r"trio[_-]templar ([^&|<>\n]+)", blocks)
+
+
+def test_the_page_has_every_command_and_exit_status() -> None:
+    text = (ROOT / "docs/terminal.md").read_text()
+    for command in COMMANDS:
+        assert command.name == "serve" or f"\n## {command.name}\n" in text, command.name
+    for status in Status:
+        assert f"\n| {status.value} |" in text, status
+
+
+def test_help_has_the_exit_statuses_but_those_of_signals() -> None:
+    assert {int(number) for number in re.findall(r"^  (\d)  ", EPILOG, re.MULTILINE)} == {*map(int, Status)} - {
+        130,
+        141,
+    }
+
+
+@pytest.mark.parametrize("line", [*shown("README.md"), *shown("docs/terminal.md")])
+def test_every_command_that_is_shown_can_be_given(line: str) -> None:
+    words = shlex.split(line)
+    assert make_parser().parse_args(words).command.name == words[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_example_of_the_help_can_be_given(command: Command) -> None:
+    for line in re.findall(r"trio-templar ([^|>\n]+)", command.examples):
+        assert make_parser().parse_args(shlex.split(line)).command is command

@@ -1,0 +1,75 @@
+"""Where commands find the gateway: what the settings say, as the other end dials it, or a URL."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.conftest import one_line, quiet
+from trio_templar import Settings, SettingsError
+from trio_templar.commands.command import CommandError, Status
+from trio_templar.commands.places import caller_settings, http_place, websocket_place
+
+
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        ("127.0.0.1:8002", "http://127.0.0.1:8002"),
+        ("0.0.0.0:8002", "http://127.0.0.1:8002"),
+        ("[::]:8002", "http://[::1]:8002"),
+        ("[2001:db8::1]:80", "http://[2001:db8::1]:80"),
+        ("gateway.example:1", "http://gateway.example:1"),
+    ],
+)
+def test_the_http_api_is_where_the_settings_have_it(bind: str, url: str) -> None:
+    place = http_place(None, Settings(trigger_bind=bind, trigger_token="t"))
+    assert (place.url, place.socket, str(place)) == (url, "", url)
+
+
+def test_a_unix_socket_is_dialled_by_its_path() -> None:
+    place = http_place(None, Settings(trigger_bind="unix:/run/x.sock"))
+    assert (place.url, place.socket, str(place)) == ("http://localhost", "/run/x.sock", "unix:/run/x.sock")
+    assert http_place("unix:/run/x.sock", Settings()) == place
+    place = websocket_place(None, Settings(bind=("unix:/run/ws.sock",), path="/live/"))
+    assert (place.url, place.socket) == ("ws://localhost/live/", "/run/ws.sock")
+
+
+def test_the_websocket_is_at_the_first_address_and_the_path() -> None:
+    assert websocket_place(None, Settings(bind=("0.0.0.0:1", "[::]:1"))).url == "ws://127.0.0.1:1/ws/"
+    assert websocket_place("wss://example.com", Settings(path="/live/")).url == "wss://example.com/live/"
+    assert websocket_place("ws://example.com/other/?a=b", Settings()).url == "ws://example.com/other/?a=b"
+
+
+def test_the_address_of_the_ready_line_will_do() -> None:
+    assert http_place("http://127.0.0.1:5/trigger/", Settings()).url == "http://127.0.0.1:5"
+    assert http_place("https://example.com/live/trigger", Settings()).url == "https://example.com/live"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8002", "ftp://x", "http://", "http://[::1", "http://x:0", "ws://x"])
+def test_a_bad_url_is_named(url: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        http_place(url, Settings())
+    assert caught.value.status == Status.USAGE
+    assert repr(url) in str(caught.value)
+
+
+def test_what_the_settings_do_not_say_is_asked_for() -> None:
+    with pytest.raises(CommandError, match=r"^trigger_bind is empty.*--url"):
+        http_place(None, quiet())
+    with pytest.raises(CommandError, match=r"^bind is empty.*--url"):
+        websocket_place(None, quiet())
+    with pytest.raises(CommandError, match=r"^trigger_bind: port 0 .*--url"):
+        http_place(None, Settings(trigger_bind="127.0.0.1:0"))
+
+
+def test_the_token_is_that_of_the_options_then_of_the_settings(tmp_path: object) -> None:
+    file = f"{tmp_path}/token"
+    with open(file, "w") as token:  # noqa: PTH123  # a path as an operator gives it
+        token.write("from file\n")
+    options = {"config": None, "token": None, "token_file": None}
+    environment = {"TRIO_TEMPLAR_TRIGGER_TOKEN_FILE": "/no/such/file"}
+    assert caller_settings(options, {"TRIO_TEMPLAR_TRIGGER_TOKEN": "e"}).token == "e"
+    assert caller_settings({**options, "token": "o"}, environment).token == "o"
+    assert caller_settings({**options, "token_file": file}, environment).token == "from file"
+    with pytest.raises(SettingsError, match="/no/such/file") as caught:
+        caller_settings(options, environment)
+    assert one_line(str(caught.value))

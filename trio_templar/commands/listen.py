@@ -1,0 +1,105 @@
+"""`trio-templar listen`: be a client, and print what comes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from trio_templar.commands.command import Command, CommandError, Status, run_on_trio
+from trio_templar.commands.places import Place, add_common_options, count, seconds, websocket_place
+from trio_templar.commands.printer import Printer
+from trio_templar.commands.publish import read_rooms
+from trio_templar.commands.sources import read_settings
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add who listens, to what, and where."""
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help="a room as a JSON object; none: all rooms without *")
+    parser.add_argument("--rooms", dest="show_rooms", action="store_true", help="print the allowed rooms, and leave")
+    parser.add_argument(
+        "--cookie", metavar="NAME=VALUE", action="append", help="a cookie to be admitted by; repeatable"
+    )
+    parser.add_argument("--token", help="a token to be admitted by, sent as ?token=TOKEN")
+    parser.add_argument("--token-file", metavar="FILE", help="file whose first line is that token")
+    parser.add_argument("--header", metavar="NAME:VALUE", action="append", help="any other header; repeatable")
+    parser.add_argument("--count", type=count, metavar="N", help="leave after so many publications")
+    parser.add_argument("--seconds", type=seconds, metavar="SECONDS", help="leave after so long")
+    parser.add_argument("--reconnect", action="store_true", help="connect again, for ever, when the connection ends")
+    parser.add_argument("--json", action="store_true", help="print an object a line: time, room, and data or lost")
+    parser.add_argument("--quiet", action="store_true", help="say nothing on standard error but errors")
+    parser.add_argument("--config", metavar="FILE", help="the gateway's TOML file: its bind and path are used")
+    parser.add_argument("--url", help="the gateway, as ws://HOST:PORT/PATH, wss://… or unix:PATH [that of bind]")
+    add_common_options(parser)
+
+
+def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
+    """Listen."""
+    settings = read_settings({"config": arguments["config"]}, environment)
+    place = _with_token(websocket_place(arguments["url"], settings), arguments)
+    rooms = read_rooms(arguments["rooms"])
+    headers = _headers(arguments)
+    from trio_templar.commands.dialing import dial  # these want Trio
+    from trio_templar.commands.listener import Listener
+
+    def note(text: str) -> None:
+        if not arguments["quiet"]:
+            print(f"trio-templar: {text}", file=sys.stderr, flush=True)
+
+    printer = Printer(partial(print, flush=True), note, as_json=arguments["json"], count=arguments["count"])
+    listener = Listener(
+        partial(dial, place, headers, arguments["ca"] or "", arguments["timeout"]),
+        printer,
+        rooms,
+        name=place.url.partition("?")[0] if not place.socket else str(place),
+        reconnect=arguments["reconnect"],
+    )
+    if arguments["show_rooms"]:
+        return run_on_trio(listener.show_rooms)
+    return run_on_trio(partial(listener.listen, arguments["seconds"]))
+
+
+def _with_token(place: Place, arguments: Mapping[str, Any]) -> Place:
+    token = arguments["token"]
+    if arguments["token_file"] is not None:
+        try:
+            token = Path(arguments["token_file"]).read_text().partition("\n")[0].strip()
+        except (OSError, UnicodeError) as error:
+            raise CommandError(Status.USAGE, f"--token-file: {error}") from error
+    if not token:
+        return place
+    return Place(f"{place.url}{'&' if '?' in place.url else '?'}token={quote(token, safe='')}", place.socket)
+
+
+def _headers(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the headers of the options, in Latin-1. Raises CommandError: if one is none."""
+    headers = [("Cookie", "; ".join(arguments["cookie"]))] if arguments["cookie"] else []
+    for text in arguments["header"] or ():
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise CommandError(Status.USAGE, f"--header: {text!r} is not NAME:VALUE")
+        headers.append((name.strip(), value.strip()))
+    for name, value in headers:
+        if not (name + value).isprintable() or not (name + value).isascii():
+            raise CommandError(Status.USAGE, f"--header or --cookie: {name}: only printable ASCII can be sent")
+    return headers
+
+
+COMMAND: Final = Command(
+    name="listen",
+    help="subscribe and print what comes",
+    usage="trio-templar listen [OPTION …] [ROOM …]",
+    description="Connect as a browser would, subscribe to rooms, and print one line for each publication: its data, "
+    "behind its room where there are several. Speaks whichever dialect the gateway does.",
+    add_options=add_options,
+    run=run,
+    examples="""\
+  trio-templar listen '{"target": "car", "car": 7}' --cookie sessionid=8d3f…
+  trio-templar listen --rooms --url wss://example.com/ws/ --token-file token
+  trio-templar listen '{"target": "car", "car": 7}' --token ada --count 1 --seconds 10 --json
+""",
+)

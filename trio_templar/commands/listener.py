@@ -1,0 +1,190 @@
+"""A client that stays: be admitted, subscribe, print, and come back when the connection ends."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from trio_templar.client import Closed, WebsocketClient
+from trio_templar.commands.command import CommandError, Status
+from trio_templar.commands.dialing import Ended
+from trio_templar.commands.printer import Printer, shown
+from trio_templar.rooms import WILDCARD, Room, room_key
+
+# A client that says so often `ping` is not idle, not even for dialect 3, and hears if the gateway is gone.
+KEEP_ALIVE_SECONDS: Final = 30.0
+MAX_PAUSE_SECONDS: Final = 30.0
+# Close codes from here on are a decision about this client: coming back would not change it.
+DECIDED: Final = 4000
+
+
+class _Message(msgspec.Struct, rename="camel"):
+    """What a gateway says, in either dialect; of a publication, `data` as it was sent."""
+
+    type: str = ""
+    code: str = ""
+    message: str = ""
+    reason: str = ""
+    request_id: int | str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    lost: int = 0
+    is_authorized: bool = msgspec.field(default=True, name="is_authorized")
+    allowed_rooms: list[dict[str, Any]] = msgspec.field(default_factory=list, name="allowed_rooms")
+
+
+class Listener:
+    """One who listens: `dial` opens a websocket, what comes goes to `printer`."""
+
+    def __init__(
+        self,
+        dial: Callable[[], Awaitable[WebsocketClient]],
+        printer: Printer,
+        rooms: Sequence[Room],
+        *,
+        name: str,
+        reconnect: bool,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._dial = dial
+        self._printer = printer
+        self._wanted = rooms
+        self._name = name
+        self._reconnect = reconnect
+        self._chance = chance
+        self._admitted = False
+        self._rooms: dict[int | str, Room] = {}
+
+    async def show_rooms(self) -> int:
+        """Print the rooms this client may enter, one a line."""
+        try:
+            client = await self._dial()
+            try:
+                for room in await self._welcome(client):
+                    self._printer.write(shown(room))
+            finally:
+                await trio.aclose_forcefully(client.stream)
+        except CommandError as error:
+            raise CommandError(error.status, f"{self._name}: {error}") from error
+        return Status.DONE
+
+    async def listen(self, seconds: float | None) -> int:
+        """Listen until enough came or `seconds` are over; returns FAILED if a number was wanted and fewer came.
+
+        Raises CommandError: if the connection ends and is not to come back, or is refused.
+        """
+        with trio.CancelScope() as scope:
+            if seconds is not None:
+                scope.deadline = trio.current_time() + seconds
+            try:
+                await self._listen()
+            except CommandError as error:
+                raise CommandError(error.status, f"{self._name}: {error}") from error
+        if self._printer.lacking:
+            self._printer.note(f"{self._name}: {self._printer.lacking} fewer came within {seconds:g} s")
+            return Status.FAILED
+        return Status.DONE
+
+    async def _listen(self) -> None:
+        pauses = self._pauses()
+        while not self._printer.done:
+            try:
+                await self._connection()
+            except Ended as error:
+                if not self._reconnect:
+                    raise
+                if self._admitted:
+                    pauses = self._pauses()
+                pause = next(pauses)
+                self._printer.note(f"{self._name}: {error}; again in {pause:.1f} s")
+                await trio.sleep(pause)
+
+    def _pauses(self) -> Iterator[float]:
+        """Yield seconds to wait: longer each time, and never the same for all clients of a gateway that restarts."""
+        pause = 1.0
+        while True:
+            yield pause * (0.5 + self._chance() / 2)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+    async def _connection(self) -> None:
+        """Serve one connection until enough came."""
+        self._admitted = False
+        client = await self._dial()
+        try:
+            await self._subscribe(client, await self._welcome(client))
+            while not self._printer.done:
+                self._hear(await self._receive(client))
+        except Closed as closed:
+            raise self._end(closed) from closed
+        except trio.BrokenResourceError as error:
+            raise Ended(Status.ENDED, "the connection was lost") from error
+        finally:
+            await trio.aclose_forcefully(client.stream)
+
+    def _end(self, closed: Closed) -> CommandError:
+        kind = CommandError if closed.close.code >= DECIDED else Ended
+        return kind(Status.ENDED, f"closed with {closed.close.code}: {closed.close.reason or 'no reason given'}")
+
+    async def _welcome(self, client: WebsocketClient) -> list[dict[str, Any]]:
+        message = await self._receive(client)
+        if not message.is_authorized:
+            raise CommandError(Status.REFUSED, "not authorized")
+        self._admitted = True
+        return message.allowed_rooms
+
+    async def _subscribe(self, client: WebsocketClient, allowed: Sequence[Room]) -> None:
+        """Subscribe to what is wanted, one by one: dialect 3 says in its replies not which they are for."""
+        wanted = self._wanted or [room for room in allowed if WILDCARD not in room.values()]
+        if not wanted:
+            choice = ", ".join(map(shown, allowed)) or "none"
+            raise CommandError(Status.USAGE, f"listen to which ROOM? Allowed: {choice}")
+        self._printer.shows_rooms = len(wanted) > 1
+        self._rooms = dict(enumerate(wanted, 1))
+        for number, room in self._rooms.items():
+            await client.send({"type": "subscribe", "requestId": number, "room": json.loads(room_key(room))})
+            while not (message := await self._receive(client)).code:
+                self._hear(message)
+            if message.code != "success":
+                raise CommandError(Status.REFUSED, f"{message.message}: {shown(room)}")
+        self._printer.note(f"{self._name}: listening to {', '.join(map(shown, wanted))}")
+
+    def _hear(self, message: _Message) -> None:
+        room = self._rooms.get(message.request_id or "")
+        if room is None:
+            return
+        match message.type:
+            case "publish":
+                self._printer.published(room, bytes(message.data))
+            case "gap":
+                self._printer.lost(room, message.lost)
+            case "unsubscribed":
+                del self._rooms[message.request_id or ""]
+                self._printer.note(f"{self._name}: no longer in {shown(room)}: {message.reason or 'no reason given'}")
+                if not self._rooms:
+                    raise CommandError(Status.ENDED, "the gateway ended the last subscription")
+
+    async def _receive(self, client: WebsocketClient) -> _Message:
+        """Return the next message but `pong`; a gateway that says nothing for long is asked whether it is there."""
+        while True:
+            with trio.move_on_after(KEEP_ALIVE_SECONDS) as scope:
+                text = await client.receive_text()
+            if scope.cancelled_caught:
+                await client.send("ping")
+                text = await self._answer(client)
+            if text != "pong":
+                return self._parsed(text)
+
+    async def _answer(self, client: WebsocketClient) -> str:
+        with trio.move_on_after(KEEP_ALIVE_SECONDS):
+            return await client.receive_text()
+        raise Ended(Status.ENDED, f"silent for {2 * KEEP_ALIVE_SECONDS:g} s")
+
+    def _parsed(self, text: str) -> _Message:
+        try:
+            return msgspec.json.decode(text, type=_Message)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise CommandError(Status.FAILED, f"this is nothing a gateway says: {text[:100]!r}") from error

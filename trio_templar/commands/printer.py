@@ -1,0 +1,58 @@
+"""What a listener hears, as lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from trio_templar.rooms import Room
+
+
+class Printer:
+    """What comes, as lines: `write` gets those of standard output, `note` what is for people beside it."""
+
+    def __init__(
+        self, write: Callable[[str], object], note: Callable[[str], object], *, as_json: bool, count: int | None
+    ) -> None:
+        self.write = write
+        self.note = note
+        self._as_json = as_json
+        self._left = count
+        self.shows_rooms = False
+
+    @property
+    def done(self) -> bool:
+        """Whether as many publications came as were wanted."""
+        return self._left == 0
+
+    @property
+    def lacking(self) -> int:
+        """How many publications are still wanted; 0 where nobody said."""
+        return self._left or 0
+
+    def published(self, room: Room, data: bytes) -> None:
+        """Print a publication."""
+        text = data.decode()
+        if self._as_json:
+            self._object(room, f'"data": {text}')
+        else:
+            self.write(f"{shown(room)} {text}" if self.shows_rooms else text)
+        if self._left:
+            self._left -= 1
+
+    def lost(self, room: Room, number: int) -> None:
+        """Print that publications of `room` did not come."""
+        if self._as_json:
+            self._object(room, f'"lost": {number}')
+        else:
+            self.note(f"lost {number} publications of {shown(room)}: too slow for them")
+
+    def _object(self, room: Room, rest: str) -> None:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.write(f'{{"time": "{time}", "room": {shown(room)}, {rest}}}')
+
+
+def shown(room: Room) -> str:
+    """Return a room as JSON, for people too."""
+    return json.dumps(room, ensure_ascii=False)

@@ -1,0 +1,164 @@
+"""`trio-templar publish`: post a trigger, or a stream of them."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from trio_templar.commands.command import Command, CommandError, Status, run_on_trio
+from trio_templar.commands.places import add_http_options, caller_settings, count, http_place
+from trio_templar.commands.trigger_lines import PATH, Lines, trigger_body
+from trio_templar.errors import TriggerError
+from trio_templar.rooms import Room
+
+if TYPE_CHECKING:
+    from trio_templar.commands.gateway_api import Answer
+
+STDIN: Final = "-"
+READ_BYTES: Final = 65_536
+JSON_TYPE: Final = {"Content-Type": "application/json"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is published, and where."""
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help="a room, as a JSON object in quotes")
+    parser.add_argument("--data", metavar="JSON", help="what to publish")
+    parser.add_argument("--file", metavar="FILE", help="read it from a file; - or nothing at all: standard input")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help='one trigger a line, {"rooms": […], "data": …}, published as they come; with ROOMs, a line is the data',
+    )
+    parser.add_argument("--json", action="store_true", help="print what became of it, counted, as one JSON object")
+    parser.add_argument("--wait", type=count, metavar="SECONDS", help="answer when every client's kernel has it")
+    parser.add_argument("--key", help="an idempotency key: with the same one it can be published again, to no effect")
+    add_http_options(parser)
+
+
+def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
+    """Publish."""
+    settings = caller_settings(arguments, environment)
+    place = http_place(arguments["url"], settings)
+    rooms = read_rooms(arguments["rooms"])
+    headers = _headers(arguments)
+    source = _open(arguments)
+    from trio_templar.commands.gateway_api import GatewayApi
+
+    async def main() -> int:
+        token, ca, timeout = settings.token, arguments["ca"] or "", arguments["timeout"] + (arguments["wait"] or 0)
+        async with GatewayApi(place, token=token, ca=ca, timeout_seconds=timeout) as api:
+            if arguments["stream"]:
+                from trio_templar.commands.publish_stream import publish_stream
+
+                read = partial(read_some, source, _name(arguments))
+                answer = await publish_stream(api, read, Lines(rooms, settings.max_trigger_bytes), headers)
+            else:
+                answer = await api.post(PATH, _trigger(rooms, arguments, source), headers | JSON_TYPE)
+        print(_report(answer) if arguments["json"] else answer.text)
+        return Status.DONE
+
+    return run_on_trio(main)
+
+
+def _headers(arguments: Mapping[str, Any]) -> dict[str, str]:
+    headers = {
+        "Accept": "application/json" if arguments["json"] else "",
+        "Prefer": f"wait={arguments['wait']}" if arguments["wait"] else "",
+        "Idempotency-Key": arguments["key"] or "",
+    }
+    return {name: value for name, value in headers.items() if value}
+
+
+def read_rooms(texts: Sequence[str]) -> list[Room]:
+    """Return the rooms that arguments are. Raises CommandError: if one is no JSON object; the text says which."""
+    rooms: list[Room] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            rooms.append(msgspec.json.decode(text.encode(), type=dict[str, Any]))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise CommandError(Status.USAGE, f"ROOM {number}: {text!r} is not a JSON object: {error}") from error
+    return rooms
+
+
+def _open(arguments: Mapping[str, Any]) -> int:
+    """Return the descriptor that data is read from; -1 where it is in an argument."""
+    path = arguments["file"]
+    if not arguments["rooms"] and not arguments["stream"]:
+        raise CommandError(Status.USAGE, "publish to which ROOM? Give one, or --stream")
+    if arguments["data"] is not None:
+        if path is not None or arguments["stream"]:
+            raise CommandError(Status.USAGE, "--data: not together with --file or --stream")
+        return -1
+    if path not in (None, STDIN):
+        try:
+            source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            os.pread(source, 0, 0)  # a directory can be opened, but not read
+        except OSError as error:
+            if error.errno != errno.ESPIPE:
+                raise CommandError(Status.USAGE, f"--file {path}: {error.strerror}") from error
+        return source
+    if sys.stdin is None or (path is None and sys.stdin.isatty()):
+        raise CommandError(Status.USAGE, "publish what? Give --data, --file, or pipe it in")
+    return sys.stdin.fileno()
+
+
+def _name(arguments: Mapping[str, Any]) -> str:
+    return f"--file {arguments['file']}" if arguments["file"] not in (None, STDIN) else "standard input"
+
+
+def _trigger(rooms: Sequence[Room], arguments: Mapping[str, Any], source: int) -> bytes:
+    """Return the body of one trigger. Raises CommandError: if its data is no JSON; the text says where from."""
+    if source < 0:
+        where, data = "--data", arguments["data"].encode(errors="surrogateescape")
+    else:
+        where = _name(arguments)
+        data = _read_all(source, where)
+    try:
+        return trigger_body(rooms, data)
+    except TriggerError as error:
+        raise CommandError(Status.USAGE, f"{where}: {error}") from error
+
+
+def _read_all(source: int, where: str) -> bytes:
+    parts = []
+    while part := read_some(source, where):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_some(source: int, where: str) -> bytes:
+    """Return what comes next, empty at the end. Raises CommandError: if it cannot be read."""
+    try:
+        # Without Python's buffers: a thread that is left behind in a read would hold their lock at the end.
+        return os.read(source, READ_BYTES)
+    except OSError as error:
+        raise CommandError(Status.USAGE, f"{where}: {error.strerror}") from error
+
+
+def _report(answer: Answer) -> str:
+    return json.dumps({"answer": answer.content, "seconds": round(answer.seconds, 6)})
+
+
+COMMAND: Final = Command(
+    name="publish",
+    help="post a trigger",
+    usage="trio-templar publish [OPTION …] ROOM … [--data JSON | --file FILE | < FILE]\n"
+    "       trio-templar publish [OPTION …] --stream [ROOM …] [--file FILE | < FILE]",
+    description="Publish data to rooms through the HTTP API of a running gateway. Address and token are those of the "
+    "gateway's settings (environment, --config), unless an option gives others.",
+    add_options=add_options,
+    run=run,
+    examples="""\
+  trio-templar publish '{"target": "car", "car": 7}' --data '{"name": "Beetle"}'
+  trio-templar publish '{"target": "news"}' --file news.json --url http://10.0.0.5:8002 --token-file token
+  tail -f events.ndjson | trio-templar publish --stream '{"target": "events"}'
+""",
+)
