@@ -24,6 +24,7 @@ from trio_templar.dialects import DIALECTS
 from trio_templar.drain import CLOSING_SHARE, Departure, shuffle
 from trio_templar.errors import CAUSES, STOPPING, Busy, SettingsError
 from trio_templar.fanout import Bounds, Fanout
+from trio_templar.health import Canary, Health
 from trio_templar.hooks import Caller, Client, Hook, Hooks
 from trio_templar.http_api import HttpApi
 from trio_templar.http_drain import drain_routes
@@ -110,6 +111,7 @@ class Gateway:
         self.connections: set[Connection] = set()
         self.reader = TriggerReader(self.dialect, settings.max_publication_bytes)
         self.fanout: Fanout
+        self.health: Health
         self.websocket_urls: tuple[str, ...] = ()
         self.trigger_url: str | None = None
         self.demo_url: str | None = None
@@ -360,6 +362,8 @@ async def _run(
             async with trio.open_nursery() as clients:
                 async with trio.open_nursery() as rooms, trio.open_nursery() as http, trio.open_nursery() as accepting:
                     gateway.fanout = _fanout(gateway, rooms)
+                    gateway.health = Health(Canary(gateway.fanout), gateway.leaving.is_set, settings.ready_seconds)
+                    watch.start_soon(gateway.health.canary_loop)
                     gateway.nurseries |= {hook_calls: "hooks", clients: "connections", rooms: "rooms"}
                     if triggers:
                         _start_http(gateway, triggers, http)
@@ -392,7 +396,8 @@ def http_app(gateway: Gateway) -> HttpApi:
     app = HttpApi(gateway.guard, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
     app.routes |= _trigger_api(gateway).routes()
     app.routes |= drain_routes(gateway.drain)
-    app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.totals).routes()
+    app.routes |= gateway.health.routes()
+    app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.clock, gateway.totals).routes()
     app.routes |= gateway.steering.routes()
     app.routes |= tree_routes(gateway.nurseries, gateway.named_tasks)
     if settings.demo:

@@ -132,6 +132,9 @@ class Settings:
     hook_seconds: Annotated[Seconds, Meta(description="one call of a hook")] = 10.0
     ping_hook_seconds: Annotated[Seconds, Meta(description="least time between two ping hooks of a client")] = 60.0
     goodbye_seconds: Annotated[Seconds, Meta(description="a closing client's time to take what waits")] = 2.0
+    ready_seconds: Annotated[
+        Seconds, Meta(description="a publication to ourselves did not come back for so long: not ready")
+    ] = 5.0
     drain_seconds: Annotated[
         Seconds, Meta(description="from SIGTERM to the end; clients are sent away in the first three quarters of it")
     ] = 10.0

@@ -11,6 +11,7 @@ import msgspec
 import trio
 from msgspec import UNSET, Meta, UnsetType
 
+from trio_templar.clock import Clock
 from trio_templar.connection import Connection
 from trio_templar.http_api import Request, Response, Routes, json_answer, route_of
 from trio_templar.http_input import NoQuery, given, read_query, read_room
@@ -53,11 +54,17 @@ class Views:
     """The live views of one gateway. `totals` returns what `/status` says beside the slowest connections."""
 
     def __init__(
-        self, hub: Hub, connections: Collection[Connection], rates: Rates, totals: Callable[[], Mapping[str, Any]]
+        self,
+        hub: Hub,
+        connections: Collection[Connection],
+        rates: Rates,
+        clock: Clock,
+        totals: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._hub = hub
         self._connections = connections
         self._rates = rates
+        self._clock = clock
         self._totals = totals
 
     def routes(self) -> Routes:
@@ -74,7 +81,7 @@ class Views:
         read_query(request, NoQuery)
         waiting = [connection for connection in self._connections if connection.outbox.waiting_bytes]
         slowest = sorted(waiting, key=_most_waiting)[:NAMED_CONNECTIONS]
-        return json_answer({**self._totals(), "slowest": [connection_view(connection) for connection in slowest]})
+        return json_answer({**self._totals(), "slowest": [self._connection_view(connection) for connection in slowest]})
 
     async def connections(self, request: Request) -> Response:
         """`GET /connections/`: those that were asked for, a page of them."""
@@ -82,7 +89,7 @@ class Views:
         query = read_query(request, _ConnectionsQuery)
         found = query.selection().of(self._hub, self._connections)
         found.sort(key=_most_waiting if query.sort == "waiting" else _oldest)
-        items = (connection_view(connection) for connection in islice(found, query.offset, None))
+        items = (self._connection_view(connection) for connection in islice(found, query.offset, None))
         return _page("connections", items, len(found), query.offset, query.limit)
 
     async def rooms(self, request: Request) -> Response:
@@ -107,26 +114,29 @@ class Views:
             "rate": round(self._rates.of(room), 3),
         }
 
-
-def connection_view(connection: Connection) -> Mapping[str, Any]:
-    """Return what an operator sees of one connection."""
-    now = trio.current_time()
-    outbox, session = connection.outbox, connection.session
-    keys = session.room_keys() if session else []
-    return {
-        "id": connection.id,
-        "user": user_text(connection.user_id),
-        "peer": connection.peer,
-        "agent": connection.agent,
-        "since": utc(now - connection.since),
-        "age_seconds": round(now - connection.since, 3),
-        "rooms": [msgspec.Raw(key) for key in islice(dict.fromkeys(keys), NAMED_ROOMS)],
-        "subscriptions": len(keys),
-        "waiting_bytes": outbox.waiting_bytes,
-        "last_alive_seconds": round(now - connection.last_heard, 3),
-        "frames": outbox.frames,
-        "sent_bytes": outbox.sent_bytes,
-    }
+    def _connection_view(self, connection: Connection) -> Mapping[str, Any]:
+        age = trio.current_time() - connection.since
+        now = self._clock.now()
+        outbox, session = connection.outbox, connection.session
+        keys = session.room_keys() if session else []
+        return {
+            "id": connection.id,
+            "user": user_text(connection.user_id),
+            "peer": connection.peer,
+            "agent": connection.agent,
+            "since": utc(age),
+            "age_seconds": round(age, 3),
+            "rooms": [msgspec.Raw(key) for key in islice(dict.fromkeys(keys), NAMED_ROOMS)],
+            "subscriptions": len(keys),
+            "waiting_bytes": outbox.waiting_bytes,
+            "waiting_frames": outbox.waiting_frames,
+            "peak_bytes": outbox.peak_bytes,
+            "oldest_seconds": None if outbox.oldest is None else round(now - outbox.oldest, 3),
+            "last_alive_seconds": round(now - connection.last_heard, 3),
+            "lost": outbox.lost,
+            "frames": outbox.frames,
+            "sent_bytes": outbox.sent_bytes,
+        }
 
 
 def utc(seconds_ago: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, operator
+from tests.unit.conftest import CAR, operator, settled
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house, publish_to_many
 from trio_templar.nursery_tree import ALIKE, Node, fold
@@ -61,6 +61,7 @@ async def test_many_that_are_alike_are_one_with_a_count(autojump_clock: MockCloc
 
 async def test_a_room_is_there_while_its_publications_wait(autojump_clock: MockClock) -> None:
     async with open_house() as house:
+        await settled()  # the first canary is back
         publish_to_many(house)
         (room,) = below(await tree(house), "rooms")["children"]
         assert room == {"name": 'room {"target":"car"}', "count": 1, "children": []}

@@ -1,0 +1,123 @@
+"""Health: ready is what a publication to ourselves shows, and nobody else sees that publication."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.unit.conftest import CAR, operator, quiet
+from tests.unit.test_gateway import stuck_subscriber
+from tests.unit.test_views import named, open_house, see
+from trio_templar.fanout import Fanout
+from trio_templar.health import CANARY_SECONDS
+from trio_templar.testing import House, open_gateway
+
+
+async def ask(house: House, path: str = "/health/ready") -> tuple[int, Any]:
+    async with operator(house.gateway) as caller:
+        answer: httpx.Response = await caller.get(path)
+    return answer.status_code, answer.json()
+
+
+async def test_who_answers_is_alive(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        assert await ask(house, "/health/live") == (200, {"live": True})
+
+
+async def test_it_is_ready_while_canaries_come_back(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        for _ in range(20):
+            await trio.sleep(0.7)
+            status, body = await ask(house)
+            assert (status, body["ready"]) == (200, True)
+            assert 0 <= body["canary_age_seconds"] <= CANARY_SECONDS
+
+
+async def test_it_is_not_ready_before_the_first_canary_is_back(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        assert house.gateway.health.canary_age_seconds is None
+        assert not house.gateway.health.ready
+        await trio.testing.wait_all_tasks_blocked()
+        assert house.gateway.health.ready
+
+
+@pytest.mark.parametrize("part", ["_fanout_loop", "_pass"])
+async def test_a_fanout_that_is_stuck_is_not_ready_and_is_again_when_it_goes_on(
+    part: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = trio.Event()
+    original = getattr(Fanout, part)
+
+    async def stuck(*arguments: Any) -> Any:
+        await go_on.wait()
+        return await original(*arguments)
+
+    async with open_gateway(quiet(ready_seconds=3)) as house:
+        await trio.sleep(0.5)
+        monkeypatch.setattr(Fanout, part, stuck)
+        await trio.sleep(2)
+        assert await ask(house) == (200, {"ready": True, "canary_age_seconds": 2.5})
+        await trio.sleep(1)
+        status, body = await ask(house)
+        assert (status, body["ready"]) == (503, False)
+        await trio.sleep(100)
+        assert (await ask(house))[1]["canary_age_seconds"] > 100
+        go_on.set()
+        await trio.sleep(1)
+        assert (await ask(house))[0] == 200
+
+
+async def test_a_gateway_that_takes_no_publications_is_not_ready(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(ready_seconds=3)) as house:
+        await trio.sleep(1)
+        house.gateway.budget.take(house.gateway.budget.soft_bytes)
+        await trio.sleep(5)
+        assert (await ask(house))[0] == 503
+        house.gateway.budget.give(house.gateway.budget.soft_bytes)
+        await trio.sleep(1)
+        assert (await ask(house))[0] == 200
+
+
+@pytest.mark.parametrize("end", ["stop", "drain"])
+async def test_it_is_not_ready_while_it_drains(end: str, autojump_clock: MockClock) -> None:
+    async with open_house() as house, operator(house.gateway) as caller:
+        await stuck_subscriber(house)
+        await trio.sleep(1)
+        getattr(house.gateway, end)()
+        answer = await caller.get("/health/ready")
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert (await caller.get("/health/live")).status_code == 200
+
+
+async def test_canaries_are_in_no_count_and_no_view(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        client = await named(house, "ada", CAR)
+        seen = []
+        for _ in range(20):
+            await trio.sleep(0.5)
+            statistics = house.gateway.statistics()
+            seen += [statistics.triggers, statistics.publications, statistics.deliveries, statistics.queued]
+            assert (statistics.connections, statistics.rooms, statistics.subscriptions) == (1, 1, 1)
+        assert seen == [0] * 80
+        assert [room["room"] for room in (await see(house, "/rooms/"))["rooms"]] == [CAR]
+        await house.gateway.publish([CAR], "x")
+        assert (await client.receive())["data"] == "x"
+        assert house.gateway.statistics().deliveries == 1
+
+
+async def test_health_needs_no_token(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(trigger_token="s3cret")) as house:
+        await trio.sleep(1)
+        for path in ("/health/live", "/health/ready", "/health/ready/"):
+            assert (await ask(house, path))[0] == 200
+
+
+async def test_it_says_nothing_beyond_that(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet()) as house:
+        assert list((await ask(house))[1]) == ["ready", "canary_age_seconds"]
+        async with operator(house.gateway) as caller:
+            assert (await caller.get("/health/ready?verbose=1")).status_code == 400
