@@ -24,7 +24,8 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
                  may talk to us
     cli          `trio-templar`: argv and environment to one of the commands in commands/
     client       the other end, for commands and tests
-    demo         --demo: an API inside the gateway and a page; its files are in demo_page/
+    page         the dashboard: its files, which are in page_files/
+    demo         --demo: an API inside the gateway, for the two clients of the page
     testing      what embedding programs (and our tests) test with
 
 A message goes `http_triggers.trigger → fanout.publish → fan-out loop → outbox.put → (socket | write loop)`.

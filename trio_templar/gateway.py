@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import trio
 
-from trio_templar import __version__
+from trio_templar import __version__, demo, page
 from trio_templar.backend import Bootstrap, Gate, HttpBackend
 from trio_templar.backlog import Waiting
 from trio_templar.budget import Budget
@@ -25,6 +25,7 @@ from trio_templar.drain import CLOSING_SHARE, Departure, shuffle
 from trio_templar.errors import CAUSES, STOPPING, Busy, SettingsError
 from trio_templar.fanout import Bounds, Fanout
 from trio_templar.health import Canary, Health
+from trio_templar.history import Counts, History
 from trio_templar.hooks import Caller, Client, Hook, Hooks
 from trio_templar.http_api import HttpApi
 from trio_templar.http_drain import drain_routes
@@ -114,9 +115,10 @@ class Gateway:
         self.health: Health
         self.websocket_urls: tuple[str, ...] = ()
         self.trigger_url: str | None = None
-        self.demo_url: str | None = None
+        self.page_url: str | None = None
         self.guard = Guard(access_by(settings))
         self.rates = Rates(self.hub)
+        self.history = History(self.counts)
         self.steering = Steering(self.hub, self.connections)
         self.nurseries: dict[trio.Nursery, str] = {}
         self.task = trio.lowlevel.current_task()
@@ -248,6 +250,16 @@ class Gateway:
             "drops": statistics.drops,
         }
 
+    def counts(self) -> Counts:
+        """Return what the history of the last minutes is made of."""
+        return Counts(
+            connections=len(self.connections),
+            waiting_bytes=self.waiting.bytes,
+            triggers=self.fanout.triggers,
+            publications=self.fanout.publications,
+            deliveries=self.fanout.deliveries,
+        )
+
     def named_tasks(self) -> Iterator[NamedTask]:
         """Return the tasks whose names Trio cannot know."""
         yield self.task, "serve"
@@ -324,7 +336,7 @@ class _Api:
 
 async def _api(settings: Settings, bootstrap: Bootstrap | None, hooks: Hooks | None, stack: AsyncExitStack) -> _Api:
     if bootstrap is None and settings.demo:
-        from trio_templar.demo import bootstrap
+        bootstrap = demo.bootstrap
     if bootstrap is not None:
         return _Api(bootstrap, hooks or Hooks(), settings.forwarding.api_headers)
     if not settings.api_url:
@@ -359,6 +371,7 @@ async def _run(
             watch.start_soon(supervisor.supervisor_loop)
             watch.start_soon(supervisor.relief_loop)
             watch.start_soon(gateway.rates.sample_loop)
+            watch.start_soon(gateway.history.history_loop)
             async with trio.open_nursery() as clients:
                 async with trio.open_nursery() as rooms, trio.open_nursery() as http, trio.open_nursery() as accepting:
                     gateway.fanout = _fanout(gateway, rooms)
@@ -398,12 +411,11 @@ def http_app(gateway: Gateway) -> HttpApi:
     app.routes |= drain_routes(gateway.drain)
     app.routes |= gateway.health.routes()
     app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.clock, gateway.totals).routes()
+    app.routes |= gateway.history.routes()
     app.routes |= gateway.steering.routes()
     app.routes |= tree_routes(gateway.nurseries, gateway.named_tasks)
-    if settings.demo:
-        from trio_templar import demo
-
-        app.routes |= demo.routes(gateway.websocket_urls, needs_token=bool(settings.token))
+    demo_url = demo.websocket_of(gateway.websocket_urls) if settings.demo else None
+    app.routes |= page.routes(needs_token=bool(settings.token), demo_url=demo_url)
     return app
 
 
@@ -414,7 +426,8 @@ def _start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nurs
     grace = min(3.0, settings.drain_seconds / 2)
     nursery.start_soon(serve_http, http_app(gateway), listeners, gateway.stopped.wait, grace)
     gateway.trigger_url = url_of(listeners[0], "http", "/trigger/")
-    gateway.demo_url = url_of(listeners[0], "http", "/") if settings.demo else None
+    page_url = url_of(listeners[0], "http", "/")
+    gateway.page_url = page_url if page_url.startswith("http") else None
 
 
 def _trigger_api(gateway: Gateway) -> TriggerApi:

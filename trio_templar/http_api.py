@@ -73,7 +73,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer, small enough for a socket's send buffer."""
+    """One answer. A caller that does not take it holds it, until its socket is given up (see `http_server`)."""
 
     status: int
     body: bytes

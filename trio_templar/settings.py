@@ -77,7 +77,7 @@ class Settings:
     on_ping: Annotated[str, Meta(description="API path to POST to when a client pings")] = ""
     on_disconnect: Annotated[str, Meta(description="API path to POST to when an admitted client left")] = ""
     allow_status: Annotated[bool, Meta(description="dialect 3: show totals to a client that asks")] = False
-    demo: Annotated[bool, Meta(description="serve a demo page and an API of its own on the trigger address")] = False
+    demo: Annotated[bool, Meta(description="have an API of its own, and two clients for it on the dashboard")] = False
     log_format: Annotated[Literal["text", "json"], Meta(description="how a log line looks")] = "text"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")] = (
         "info"

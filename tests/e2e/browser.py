@@ -42,6 +42,7 @@ class Page:
         self._numbers = itertools.count(1)
         self._complaints: list[str] = []
         self.call("Log.enable")
+        self.call("Runtime.enable")
 
     def call(self, method: str, **parameters: Any) -> Any:
         """Return the result of one DevTools method."""
@@ -52,11 +53,20 @@ class Page:
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
-            if message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
-                self._complaints.append(message["params"]["entry"]["text"])
+            self._listen(message.get("method"), message.get("params", {}))
+
+    def _listen(self, event: str | None, about: Any) -> None:
+        match event:
+            case "Log.entryAdded" if about["entry"]["level"] == "error":
+                self._complaints.append(about["entry"]["text"])
+            case "Runtime.exceptionThrown":
+                details = about["exceptionDetails"]
+                self._complaints.append(details.get("exception", details).get("description", details["text"]))
+            case "Runtime.consoleAPICalled" if about["type"] == "error":
+                self._complaints.append(str([argument.get("value") for argument in about["args"]]))
 
     def complaints(self) -> list[str]:
-        """What stands in the browser's console as an error, so far."""
+        """What stands in the browser's console as an error, so far: what was refused, thrown or said."""
         self.evaluate("0")
         return self._complaints
 
@@ -78,6 +88,32 @@ class Page:
     def go(self, url: str) -> None:
         self.call("Page.navigate", url=url)
         self.wait(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
+
+    def click(self, selector: str) -> None:
+        self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def fill(self, selector: str, text: str) -> None:
+        """Write into a field as if it were typed."""
+        self.evaluate(
+            f"""(() => {{
+                const field = document.querySelector({json.dumps(selector)});
+                field.value = {json.dumps(text)};
+                field.dispatchEvent(new Event("input", {{ bubbles: true }}));
+            }})()"""
+        )
+
+    def press(self, key: str, code: int) -> None:
+        """Press and release a key, by its name and its code of old."""
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+
+    def resize(self, width: int, height: int) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=True)
+
+    def scheme(self, name: str) -> None:
+        """Prefer `light` or `dark`."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
     def text(self, selector: str) -> str:
         return str(self.evaluate(f"document.querySelector({json.dumps(selector)}).textContent"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.api import Api, serve_api
+from tests.e2e.browser import Browser, Page, run_browser
 from tests.e2e.django_site import Garage, run_garage
 from tests.e2e.processes import GatewayProcess, gateway
 
@@ -42,3 +43,17 @@ def shared(shared_api: Api) -> Iterator[GatewayProcess]:
     """A gateway for all tests of a module: none of them may harm it."""
     with gateway(f"--api-url={shared_api.url}") as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One Chromium for all who have one; who has none skips before."""
+    with run_browser(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A new tab."""
+    with browser.page() as opened:
+        yield opened

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import signal
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.browser import CHROMIUM, Browser, Page, run_browser
+from tests.e2e.browser import CHROMIUM, Browser, Page
 from tests.e2e.django_site import Garage, run_garage
 from tests.e2e.processes import gateway
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here; on Debian: apt install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with run_browser(tmp_path_factory.mktemp("chromium")) as started:
-        yield started
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with browser.page() as opened:
-        yield opened
 
 
 def login(page: Page, garage: Garage, name: str) -> None:
@@ -83,45 +70,3 @@ def test_a_page_of_another_host_is_refused_unless_it_is_allowed(page: Page, gara
         page.go(f"{elsewhere}?gateway={lenient.websocket_url}")
         page.wait("document.querySelector('#closed').textContent.startsWith('1006')")
         lenient.log.wait("INFO refused status=403 .*the API refused the client")  # so its origin did not matter
-
-
-def test_the_demo_shows_two_clients_subscribe_and_a_button_that_sends_them_frames(page: Page) -> None:
-    with gateway("--demo") as process:
-        page.go(process.http_url + "/")
-        for name in ("ada", "grace"):
-            page.wait(f"document.querySelectorAll('#{name} .room[aria-pressed=true]').length === 2")
-        page.evaluate("document.querySelector('#data').value = '{\"text\": \"First\"}'")
-        page.evaluate("document.querySelector('#send').click()")
-        page.wait("document.querySelector('#result').textContent === '200 publish success'")
-        for name in ("ada", "grace"):
-            page.wait(f"!!document.querySelector('#{name} .frame.publish')")
-            frame = page.text(f"#{name} .frame.publish code")
-            assert frame.endswith(', "type": "publish", "data": {"text": "First"}}')
-        page.evaluate("document.querySelector('#room').value = '2'")  # car 2: Grace alone
-        page.evaluate("document.querySelector('#send').click()")
-        page.wait("document.querySelectorAll('#grace .frame.publish').length === 2")
-        assert page.evaluate("document.querySelectorAll('#ada .frame.publish').length") == 1
-        assert page.complaints() == []
-
-
-def test_the_demo_asks_for_the_trigger_token_where_there_is_one(page: Page) -> None:
-    with gateway("--demo", environment={"TRIO_TEMPLAR_TRIGGER_TOKEN": "s3cret"}) as process:
-        page.go(process.http_url + "/")
-        page.wait("!document.querySelector('#token-field').hidden")
-        page.evaluate("document.querySelector('#send').click()")
-        page.wait("document.querySelector('#result').textContent.startsWith('401')")
-        page.evaluate("document.querySelector('#token').value = 's3cret'")
-        page.evaluate("document.querySelector('#send').click()")
-        page.wait("document.querySelector('#result').textContent === '200 publish success'")
-
-
-def test_the_demo_page_reconnects_by_itself_when_its_gateway_is_back(page: Page) -> None:
-    with gateway("--demo") as process:
-        ports = [f"--bind=127.0.0.1:{process.address[1]}", "--trigger-bind=127.0.0.1:0"]
-        page.go(process.http_url + "/")
-        page.wait("document.querySelectorAll('#ada .room[aria-pressed=true]').length === 2")
-        process.signal(signal.SIGTERM)
-        assert process.wait() == 0
-        page.wait("document.querySelector('#ada .words').textContent.includes('1012')")
-    with gateway("--demo", ports=ports):
-        page.wait("document.querySelectorAll('#ada .room[aria-pressed=true]').length === 2")

@@ -40,7 +40,7 @@ API = "--api-url=http://127.0.0.1:9/"
 def test_the_ready_line_has_the_addresses_that_work(api: Api) -> None:
     ports = ["--bind=127.0.0.1:0", "--bind=[::1]:0", "--trigger-bind=localhost:0"]
     with gateway(f"--api-url={api.url}", ports=ports) as process:
-        pattern = r"ready on ws://127\.0\.0\.1:\d+/ws/, ws://\[::1\]:\d+/ws/, http://\S+:\d+/trigger/$"
+        pattern = r"ready on ws://127\.0\.0\.1:\d+/ws/, ws://\[::1\]:\d+/ws/, (http://\S+)/trigger/, dashboard at \1/$"
         assert len(process.log.matching(pattern)) == 1
         for url in process.places[:2]:
             with connect(url) as client:

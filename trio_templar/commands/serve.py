@@ -92,8 +92,8 @@ def _settle() -> None:
 def _announce(gateway: Gateway) -> None:
     """Say on standard error that clients can come."""
     places = [*gateway.websocket_urls, *filter(None, [gateway.trigger_url])]
-    demo = f", open {gateway.demo_url} in a browser" if gateway.demo_url else ""
-    print(f"trio-templar: ready on {', '.join(places)}{demo}", file=sys.stderr, flush=True)
+    page = f", dashboard at {gateway.page_url}" if gateway.page_url else ""
+    print(f"trio-templar: ready on {', '.join(places)}{page}", file=sys.stderr, flush=True)
 
 
 def _notify(address: str, state: str) -> None:

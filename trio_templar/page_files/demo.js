@@ -1,35 +1,25 @@
-// Two websocket clients and a publish form, in plain browser JavaScript: this is all a client needs to know.
+// The demo: two websocket clients in plain browser JavaScript. `Client` is all that a client needs to know.
+
+import { element, json, make } from "./dom.js";
+import { clock } from "./numbers.js";
 
 const ROOMS = [{ target: "news" }, { target: "car", car: 1 }, { target: "car", car: 2 }];
 const USERS = { ada: [ROOMS[0], ROOMS[1]], grace: [ROOMS[0], ROOMS[2]] }; // what they subscribe to at first
 const PING_MS = 30_000;
 const KEPT_FRAMES = 100;
 
-const element = (id) => document.getElementById(id);
 const label = (room) => Object.values(room).join(" ");
 
-/** JSON on one line with a blank after each colon and comma, as the gateway writes it. */
-function json(value) {
-  if (value === null || typeof value !== "object") return JSON.stringify(value);
-  return `{${Object.entries(value).map(([key, item]) => `"${key}": ${json(item)}`).join(", ")}}`;
-}
-
-function make(tag, className, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
 class Client {
-  constructor(panel, url, rooms) {
-    this.name = panel.dataset.name;
+  constructor(name, url, rooms) {
+    this.name = name;
     this.url = `${url}?token=${this.name}`;
     this.wanted = new Set(rooms); // entered again after each reconnect
     this.numbers = 0;
-    panel.append(element("client").content.cloneNode(true));
-    this.part = (selector) => panel.querySelector(selector);
-    const shown = this.name[0].toUpperCase() + this.name.slice(1);
+    const shown = name[0].toUpperCase() + name.slice(1);
+    this.panel = make("section", { className: "card client", id: name, ariaLabel: `Client ${shown}` });
+    this.panel.append(element("demo-client").content.cloneNode(true));
+    this.part = (selector) => this.panel.querySelector(selector);
     this.part(".avatar").textContent = shown[0];
     this.part("h2").textContent = shown;
     this.part(".frames").ariaLabel = `Frames of ${shown}`;
@@ -39,11 +29,9 @@ class Client {
   }
 
   roomButton(room) {
-    const button = make("button", "room", label(room));
-    button.type = "button";
-    button.title = json(room);
+    const button = make("button", { className: "room", type: "button", title: json(room) }, label(room));
     button.onclick = () => (this.entered.has(room) ? this.unsubscribe(room) : this.subscribe(room));
-    this.part(".rooms").append(button);
+    this.part(".choices").append(button);
     return button;
   }
 
@@ -102,11 +90,17 @@ class Client {
     if (text === "pong") return;
     const message = JSON.parse(text);
     if (message.type === "publish") {
-      const [room] = [...this.entered].find(([, requestId]) => requestId === message.requestId) ?? [{}];
+      const room = this.roomOf(message);
       this.show("received publish", text, label(room));
     } else if ("allowed_rooms" in message) {
       this.show("received", text, "welcome");
       this.wanted.forEach((room) => this.subscribe(room));
+    } else if (message.type === "unsubscribed") {
+      const room = this.roomOf(message);
+      this.wanted.delete(room);
+      this.entered.delete(room);
+      this.show("received refused", text, "unsubscribed");
+      this.paintRooms();
     } else {
       const onSuccess = this.unanswered.shift();
       const succeeded = message.code === "success";
@@ -115,6 +109,11 @@ class Client {
       if (message.message === "room-not-found") this.note("The API did not allow this room (see the welcome frame).");
       this.paintRooms();
     }
+  }
+
+  roomOf({ requestId }) {
+    const [room] = [...this.entered].find(([, known]) => known === requestId) ?? [{}];
+    return room;
   }
 
   state(name, words) {
@@ -133,16 +132,16 @@ class Client {
 
   show(kind, text, about) {
     const [direction] = kind.split(" ");
-    const frame = make("li", `frame ${kind}`);
-    const head = make("div", "head");
-    head.append(make("span", "direction", direction), make("span", "about", about));
-    head.append(make("time", "", new Date().toLocaleTimeString([], { hour12: false })));
-    frame.append(head, make("code", "", text));
-    this.append(frame);
+    const head = [
+      make("span", { className: "direction" }, direction),
+      make("span", { className: "about" }, about),
+      make("time", {}, clock(new Date())),
+    ];
+    this.append(make("li", { className: `frame ${kind}` }, make("div", { className: "head" }, ...head), make("code", {}, text)));
   }
 
   note(text) {
-    this.append(make("li", "note", text));
+    this.append(make("li", { className: "note" }, text));
   }
 
   append(item) {
@@ -153,63 +152,14 @@ class Client {
   }
 }
 
-function trigger() {
-  return `{"rooms": [${json(ROOMS[element("room").value])}], "data": ${element("data").value.trim()}}`;
+/** Put the clients beside the form that publishes, its rooms ready to be chosen, and what comes next below. */
+export function start({ port, path }, publish) {
+  const url = `ws://${location.hostname}:${port}${path}`;
+  const clients = Object.entries(USERS).map(([name, rooms]) => new Client(name, url, rooms));
+  element("demo-place").append(element("publish-card"), ...clients.map(({ panel }) => panel));
+  const choose = (room) => make("button", { type: "button", title: json(room), onclick: () => publish.choose(room) }, label(room));
+  element("room-choices").append(...ROOMS.map(choose));
+  element("room-choices").hidden = false;
+  element("next-place").append(element("demo-next").content.cloneNode(true));
+  element("address").textContent = url;
 }
-
-function checkData() {
-  let problem = "";
-  try {
-    JSON.parse(element("data").value);
-  } catch (error) {
-    problem = `This is not JSON yet: ${error.message}`;
-  }
-  element("data-error").textContent = problem;
-  element("data-error").hidden = !problem;
-  element("data").ariaInvalid = Boolean(problem);
-  return !problem;
-}
-
-function writeCurl(needsToken) {
-  const lines = [`curl ${location.origin}/trigger/`, "-H 'Content-Type: application/json'"];
-  if (needsToken) lines.push('-H "Authorization: Bearer $TRIO_TEMPLAR_TRIGGER_TOKEN"');
-  lines.push(`-d '${trigger().replaceAll("'", "'\\''")}'`);
-  element("curl").textContent = lines.join(" \\\n  ");
-}
-
-async function publish(needsToken) {
-  const result = element("result");
-  result.textContent = "";
-  if (!checkData()) return element("data").focus();
-  const headers = { "Content-Type": "application/json" };
-  if (needsToken) headers.Authorization = `Bearer ${element("token").value}`;
-  try {
-    const response = await fetch("/trigger/", { method: "POST", headers, body: trigger() });
-    result.textContent = `${response.status} ${await response.text()}`;
-    result.className = response.ok ? "good" : "bad";
-    if (response.status === 401) element("token").focus();
-  } catch {
-    result.textContent = "The gateway does not answer. Is it still running?";
-    result.className = "bad";
-  }
-}
-
-async function copy(button) {
-  await navigator.clipboard.writeText(element(button.dataset.copy).textContent);
-  button.textContent = "Copied";
-  setTimeout(() => (button.textContent = "Copy"), 1500);
-}
-
-const config = await (await fetch("/demo.json")).json();
-const url = `ws://${location.hostname}:${config.port}${config.path}`;
-ROOMS.forEach((room, index) => element("room").add(new Option(json(room), index)));
-element("address").textContent = url;
-element("token-field").hidden = !config.needs_token;
-element("publish").oninput = () => checkData() && writeCurl(config.needs_token);
-element("publish").onsubmit = (event) => {
-  event.preventDefault();
-  publish(config.needs_token);
-};
-writeCurl(config.needs_token);
-for (const button of document.querySelectorAll("[data-copy]")) button.onclick = () => copy(button);
-for (const [name, rooms] of Object.entries(USERS)) new Client(element(name), url, rooms);

@@ -1,0 +1,263 @@
+"""The dashboard in a real browser, on a real gateway."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.browser import CHROMIUM, Page
+from tests.e2e.clients import CAR, closing, connect, receive, subscribe, trigger
+from tests.e2e.processes import GatewayProcess, gateway
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here; on Debian: apt install chromium")
+
+TOKEN = {"TRIO_TEMPLAR_TRIGGER_TOKEN": "s3cret"}
+# Everything that can be used on the page now.
+CONTROLS = """[...document.querySelectorAll("button, input, select, textarea, summary, [tabindex]")]
+    .filter((it) => it.checkVisibility() && !it.disabled)"""
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[GatewayProcess]:
+    """A gateway with the demo for all tests of this module: none of them may harm it."""
+    with gateway("--demo") as process:
+        yield process
+
+
+def opened(page: Page, process: GatewayProcess) -> Page:
+    """Open the dashboard and wait until it shows what is."""
+    page.go(process.http_url + "/")
+    page.wait("document.querySelector('#state').textContent === 'live'")
+    return page
+
+
+def number(page: Page, selector: str) -> int:
+    """What stands there, as people write it."""
+    return int("".join(filter(str.isdigit, page.text(selector))) or -1)
+
+
+def total(name: str) -> str:
+    """An expression for one of the totals."""
+    titles = "[...document.querySelectorAll('#totals dt')]"
+    return f"Number({titles}.find((it) => it.textContent === '{name}').nextSibling.textContent.replace(/\\D/g, ''))"
+
+
+def test_it_loads_without_a_complaint_and_shows_what_is(page: Page, demo: GatewayProcess) -> None:
+    opened(page, demo)
+    page.wait("document.querySelectorAll('.chart canvas').length === 4")
+    for name in ("ada", "grace"):
+        page.wait(f"document.querySelectorAll('#{name} .room[aria-pressed=true]').length === 2")
+    page.wait("document.querySelector('#connections').textContent.includes('grace')")
+    page.wait(f"document.querySelector('#rooms').textContent.includes({json.dumps(json.dumps(CAR, sort_keys=True))})")
+    page.wait("document.querySelector('[data-chart=connections] .number').textContent !== '–'")
+    assert number(page, "[data-chart=connections] .number") >= 2
+    assert page.evaluate("!document.querySelector('#notice').checkVisibility()")
+    page.evaluate("document.querySelector('#tree').scrollIntoView()")
+    page.wait("document.querySelector('#tree').textContent.includes('supervisor')")
+    assert page.complaints() == []
+
+
+def test_numbers_move_when_something_is_published(page: Page, demo: GatewayProcess) -> None:
+    with connect(f"{demo.websocket_url}?token=ada") as client:
+        receive(client)
+        subscribe(client, room=CAR)
+        opened(page, demo)
+        before = page.wait(total("Deliveries") + " + 1")
+        for count in range(100):
+            trigger(demo, count, CAR)
+            receive(client)
+        page.wait(f"{total('Deliveries')} >= {before + 99}")
+        page.wait("Number(document.querySelector('[data-chart=deliveries] .number').textContent) > 0")
+
+
+def test_the_form_publishes_what_is_written_in_it(page: Page, demo: GatewayProcess) -> None:
+    with connect(f"{demo.websocket_url}?token=ada") as client:
+        receive(client)
+        subscribe(client, room={"target": "car", "car": 5})
+        opened(page, demo)
+        page.fill("#room", '{"target": "car", "car": 5}')
+        page.fill("#data", '[1.50, "ü"]')
+        page.click("#send")
+        assert receive(client) == '{"requestId": "a", "type": "publish", "data": [1.50, "ü"]}'.encode()
+        page.wait("document.querySelector('#result').textContent === '200 publish success'")
+
+
+@pytest.mark.parametrize(
+    ("room", "data", "words"),
+    [
+        ("[]", "1", "The room is not a JSON object"),
+        ('{"target": ', "1", "The room is not JSON yet"),
+        ("{}", "nonsense", "The data is not JSON yet"),
+    ],
+)
+def test_the_form_says_what_is_wrong_before_it_publishes(
+    page: Page, demo: GatewayProcess, room: str, data: str, words: str
+) -> None:
+    opened(page, demo)
+    page.fill("#room", room)
+    page.fill("#data", data)
+    page.click("#send")
+    assert page.text("#publish-error").startswith(words)
+    assert page.text("#result") == ""
+
+
+def test_a_disconnect_asks_first(page: Page, demo: GatewayProcess) -> None:
+    with connect(f"{demo.websocket_url}?token=grace") as client:
+        receive(client)
+        opened(page, demo)
+        page.fill("#connections-form [name=user]", "grace")
+        page.fill("#connections-form [name=sort]", "age")
+        rows = "[...document.querySelectorAll('#connections tbody tr')]"
+        page.wait(f"{rows}.length === 2 && {rows}.every((row) => row.textContent.includes('grace'))")
+        # The client of the page leaves; the row that is left is ours.
+        page.click("#grace .connect")
+        page.wait(f"{rows}.length === 1")
+
+        page.click("#connections tbody button")
+        assert page.text("#disconnect-title") == "Disconnect grace?"
+        page.click("#disconnect-no")
+        page.wait("!document.querySelector('#disconnect').open")
+        client.send("ping")
+        assert receive(client) == b"pong"  # it is still there
+
+        page.click("#connections tbody button")
+        page.fill("#disconnect-reason", "out, please")
+        page.click("#disconnect-yes")
+        assert closing(client) == (4000, "out, please")
+        page.wait("document.querySelector('#said').textContent === 'Disconnected 1 connection.'")
+        page.wait("document.querySelector('#connections').textContent.includes('No connection is like this')")
+        assert page.complaints() == []
+
+
+def test_a_token_is_asked_for_and_a_wrong_one_is_said_to_be_wrong(page: Page) -> None:
+    with gateway("--demo", environment=TOKEN) as process:
+        page.go(process.http_url + "/")
+        page.wait("document.querySelector('#token-form').checkVisibility()")
+        assert page.complaints() == []  # nothing was asked without it
+        page.fill("#token", "guess")
+        page.click("#token-form button")
+        page.wait("document.querySelector('#notice').textContent.includes('refused this token')")
+        page.fill("#token", "s3cret")
+        page.click("#token-form button")
+        page.wait("document.querySelector('#state').textContent === 'live'")
+        page.click("#send")
+        page.wait("document.querySelector('#result').textContent === '200 publish success'")
+        page.wait("!!document.querySelector('#ada .frame.publish')")
+        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+        page.click("#forget")
+        page.wait("document.querySelector('#token-form').checkVisibility()")
+        assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(page: Page, demo: GatewayProcess) -> None:
+    page.resize(360, 740)
+    with connect(f"{demo.websocket_url}?token=ada") as client:
+        receive(client)
+        subscribe(client, room={"target": "car", "car": "a-room-with-a-long-name-" * 4})
+        opened(page, demo)
+        page.wait("document.querySelector('#rooms').textContent.includes('long-name')")
+        page.click("#connections tbody button")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert page.evaluate("document.querySelector('#disconnect').getBoundingClientRect().right") <= 360
+
+
+def test_light_and_dark_are_followed_while_it_is_open(page: Page, demo: GatewayProcess) -> None:
+    shade = (
+        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).reduce((sum, part) => sum + Number(part), 0)"
+    )
+    page.scheme("light")
+    opened(page, demo)
+    assert page.evaluate(shade) > 600
+    page.scheme("dark")
+    page.wait(f"{shade} < 150")
+    page.wait("document.querySelectorAll('.chart canvas').length === 4")
+
+
+def test_the_keyboard_reaches_everything(page: Page, demo: GatewayProcess) -> None:
+    opened(page, demo)
+    page.wait("document.querySelector('#connections').textContent.includes('grace')")
+    page.wait("!!document.querySelector('#rooms tbody button')")
+    page.evaluate("document.querySelector('#tree').scrollIntoView()")
+    page.wait("!!document.querySelector('#tree summary')")
+    page.evaluate(f"{CONTROLS}.forEach((it, index) => (it.dataset.number = index))")
+    wanted = set(page.evaluate(f"{CONTROLS}.map((it) => it.dataset.number)"))
+    assert len(wanted) > 20
+    reached = set()
+    for _ in range(3 * len(wanted)):
+        page.press("Tab", 9)
+        reached.add(page.evaluate("document.activeElement.dataset.number ?? ''"))
+    assert wanted <= reached
+
+    page.evaluate("document.querySelector('#connections tbody button').focus()")
+    page.press("Enter", 13)
+    page.wait("document.querySelector('#disconnect').open")
+    assert page.evaluate("document.activeElement.id") == "disconnect-no"
+    page.press("Escape", 27)
+    page.wait("!document.querySelector('#disconnect').open")
+
+
+def test_a_tab_that_nobody_sees_does_not_ask(page: Page, demo: GatewayProcess) -> None:
+    opened(page, demo)
+    page.evaluate(
+        """(() => {
+            window.hide = (value) => {
+                Object.defineProperty(document, "hidden", { configurable: true, get: () => value });
+                document.dispatchEvent(new Event("visibilitychange"));
+            };
+            window.asked = () =>
+                performance.getEntriesByType("resource").filter((it) => it.name.endsWith("/status")).length;
+            window.hide(true);
+        })()"""
+    )
+    # What had begun may still end: two turns are enough to see that no other begins.
+    stays = "new Promise((over) => setTimeout(() => over(asked()), 4500))"
+    page.evaluate("new Promise((over) => setTimeout(over, 2500))")
+    before = page.evaluate("asked()")
+    assert page.evaluate(stays) == before
+    page.evaluate("window.hide(false)")
+    page.wait(f"asked() > {before}")
+
+
+def test_it_says_when_the_gateway_is_gone_and_when_it_is_back(page: Page) -> None:
+    with gateway("--demo") as process:
+        ports = [f"--bind=127.0.0.1:{process.address[1]}", f"--trigger-bind={process.http_url.removeprefix('http://')}"]
+        opened(page, process)
+        page.wait("document.querySelectorAll('#ada .room[aria-pressed=true]').length === 2")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        page.wait("document.querySelector('#ada .words').textContent.includes('1012')")
+        page.wait("document.querySelector('#state').textContent === 'unreachable'")
+        assert page.text("#notice-text").startswith("The gateway does not answer (no answer). What you see is from")
+    with gateway("--demo", ports=ports):
+        page.wait("document.querySelector('#state').textContent === 'live'")
+        page.wait("document.querySelectorAll('#ada .room[aria-pressed=true]').length === 2")
+
+
+def test_a_gateway_that_hangs_is_unreachable_too(page: Page) -> None:
+    with gateway("--demo") as process:
+        opened(page, process)
+        process.signal(signal.SIGSTOP)
+        page.wait("document.querySelector('#notice').textContent.includes('no answer within 5 s')")
+        process.signal(signal.SIGCONT)
+        page.wait("document.querySelector('#state').textContent === 'live'")
+
+
+def test_the_demo_shows_two_clients_subscribe_and_a_button_that_sends_them_frames(page: Page) -> None:
+    with gateway("--demo") as process:
+        opened(page, process)
+        for name in ("ada", "grace"):
+            page.wait(f"document.querySelectorAll('#{name} .room[aria-pressed=true]').length === 2")
+        page.fill("#data", '{"text": "First"}')
+        page.click("#send")
+        for name in ("ada", "grace"):
+            page.wait(f"!!document.querySelector('#{name} .frame.publish')")
+            frame = page.text(f"#{name} .frame.publish code")
+            assert frame.endswith(', "type": "publish", "data": {"text": "First"}}')
+        page.click("#room-choices button:nth-child(3)")  # car 2: Grace alone
+        page.click("#send")
+        page.wait("document.querySelectorAll('#grace .frame.publish').length === 2")
+        assert page.evaluate("document.querySelectorAll('#ada .frame.publish').length") == 1
+        assert page.complaints() == []
