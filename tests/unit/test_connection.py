@@ -380,6 +380,7 @@ async def test_a_client_that_falls_behind_is_told_what_it_missed_and_stays(autoj
         client = await house.connect(make_pair=lockstep_stream_pair)
         await client.receive()
         await client.subscribe(1, CAR)
+        await settled()  # the reply is sent, and nothing waits
         for number in range(5):
             await house.gateway.publish([CAR], number)
         heard = [await client.receive() for _ in range(3)]
