@@ -38,6 +38,7 @@ from trio_templar.machine import memory_bytes
 from trio_templar.nursery_tree import NamedTask, tree_routes
 from trio_templar.rates import Rates
 from trio_templar.reception import Reception
+from trio_templar.reload import Derived, merge
 from trio_templar.rooms import Room
 from trio_templar.selection import Selection
 from trio_templar.session import Rules
@@ -133,6 +134,27 @@ class Gateway:
     def draining(self) -> bool:
         """Whether it lets nobody in any more, because it is going to end."""
         return self.leaving.is_set()
+
+    def in_force(self) -> Settings:
+        """Return the settings as they are now: `reload` replaces them."""
+        return self.settings
+
+    def reload(self, settings: Settings) -> Sequence[str]:
+        """Take over what can be of `settings`, all at once; return the names of those that need a restart to change.
+
+        Tokens, origins, trusted hosts and room policies change for everybody, bounds for clients that come from now on.
+        `Gateway.settings` has what is in force then.
+
+        Raises SettingsError: if they do not go together with what cannot change; then nothing has changed.
+        """
+        reloaded = merge(self.settings, settings)
+        access, policies = access_by(reloaded.settings), reloaded.settings.policies
+        self.settings = reloaded.settings
+        self.guard.access = access
+        self.hub.apply(policies)
+        level = logging.WARNING if reloaded.restart else logging.INFO
+        log(logger, level, "reloaded", changed=" ".join(reloaded.changed), restart=" ".join(reloaded.restart))
+        return reloaded.restart
 
     async def publish(self, rooms: Iterable[Room], data: Any) -> None:
         """Publish `data` (anything `msgspec` makes JSON of, or `msgspec.Raw`) to `rooms`.
@@ -363,9 +385,14 @@ async def _run(
     """Open the nursery tree; what is nested deepest ends first when the gateway stops."""
     settings = gateway.settings
     refuses_by_message = gateway.dialect.refusal() is not None
-    reception = Reception(settings, Gate(api.bootstrap, settings), refuses_by_message=refuses_by_message)
+    gate = Gate(api.bootstrap, settings)
+    reception = Reception(gateway.in_force, gate, refuses_by_message=refuses_by_message)
     async with trio.open_nursery() as hook_calls:
-        house = _house(gateway, api, hook_calls)
+        house = Derived(gateway.in_force, partial(_house, gateway, api, hook_calls))
+
+        async def serve_one(stream: trio.abc.Stream) -> None:
+            await serve_client(reception, house(), stream)
+
         async with trio.open_nursery() as watch:
             supervisor = _supervisor(gateway)
             watch.start_soon(supervisor.supervisor_loop)
@@ -381,13 +408,13 @@ async def _run(
                     if triggers:
                         _start_http(gateway, triggers, http)
                     for door in doors:
-                        accepting.start_soon(accept_loop, door, partial(serve_client, reception, house), clients)
+                        accepting.start_soon(accept_loop, door, serve_one, clients)
                     task_status.started(gateway)
                     await gateway.leaving.wait()
                     reception.close()
                     if not gateway.stopped.is_set():
                         departure = Departure(gateway.connections, gateway.hub, gateway.shuffle, gateway.stopped)
-                        await departure.close_in_turn(CLOSING_SHARE * settings.drain_seconds)
+                        await departure.close_in_turn(CLOSING_SHARE * gateway.settings.drain_seconds)
                     gateway.stopped.set()
                     reception.close()
                     accepting.cancel_scope.cancel()

@@ -59,4 +59,9 @@ def configure(format_: Literal["text", "json"], level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log what is as bad as `level` or worse, from now on."""
     logging.getLogger("trio_templar").setLevel(level.upper())

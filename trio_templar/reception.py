@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,13 +41,17 @@ class Guest:
 class Reception:
     """Where all clients of a gateway arrive."""
 
-    def __init__(self, settings: Settings, gate: Gate, *, refuses_by_message: bool) -> None:
-        self._settings = settings
+    def __init__(self, settings: Callable[[], Settings], gate: Gate, *, refuses_by_message: bool) -> None:
+        self._settings_in_force = settings
         self._gate = gate
         self._refuses_by_message = refuses_by_message
         self._arriving: set[trio.CancelScope] = set()
         self._closed = False
         self.clients = 0
+
+    @property
+    def _settings(self) -> Settings:
+        return self._settings_in_force()
 
     @property
     def overrun(self) -> bool:

@@ -157,7 +157,7 @@ async def test_the_answers_of_the_http_api_have_the_keys_that_are_shown(path: st
 
 
 def test_the_log_lines_are_those_of_the_code() -> None:
-    code = "".join(path.read_text() for path in (ROOT / "trio_templar").glob("*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "trio_templar").rglob("*.py"))
     rows = re.findall(r"^\| `([^`]+)`.* \| (?:info|warning|error) \|", page("docs/operating.md"), re.MULTILINE)
     assert len(rows) > 8
     for row in rows:

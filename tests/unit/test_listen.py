@@ -306,7 +306,7 @@ def test_a_token_goes_into_the_query_and_cookies_into_one_header() -> None:
     assert _headers(options) == [("Cookie", "a=1; b=2"), ("X-A", "b:c")]
 
 
-@pytest.mark.parametrize("text", ["nonsense", ":x", "a:b\nc", "a:é"])
+@pytest.mark.parametrize("text", ["nonsense", ":x", "a b:c", "a:b\nc", "a:é", "Host: x", "Sec-WebSocket-Key: x"])
 def test_a_bad_header_is_a_usage_error(text: str) -> None:
     with pytest.raises(CommandError, match="--header") as caught:
         _headers({"cookie": None, "header": [text]})

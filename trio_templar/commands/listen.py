@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -15,6 +16,10 @@ from trio_templar.commands.places import Place, add_common_options, count, secon
 from trio_templar.commands.printer import Printer
 from trio_templar.commands.publish import read_rooms
 from trio_templar.commands.sources import read_settings
+
+# What a header may be called (RFC 9110, 5.6.2), and those that the upgrade itself consists of.
+NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+OURS: Final = re.compile(r"host|upgrade|connection|sec-websocket-.*", re.IGNORECASE)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +85,10 @@ def _headers(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     headers = [("Cookie", "; ".join(arguments["cookie"]))] if arguments["cookie"] else []
     for text in arguments["header"] or ():
         name, colon, value = text.partition(":")
-        if not colon or not name.strip():
+        if not colon or not NAME.fullmatch(name.strip()):
             raise CommandError(Status.USAGE, f"--header: {text!r} is not NAME:VALUE")
+        if OURS.fullmatch(name.strip()):
+            raise CommandError(Status.USAGE, f"--header: {name.strip()} is not for you to say: it makes the websocket")
         headers.append((name.strip(), value.strip()))
     for name, value in headers:
         if not (name + value).isprintable() or not (name + value).isascii():

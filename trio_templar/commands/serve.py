@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.commands.command import Command, run_on_trio
 from trio_templar.commands.sources import read_settings
+from trio_templar.errors import SettingsError
 from trio_templar.settings import PREFIX, Settings, options
 
 if TYPE_CHECKING:
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
     from trio_templar.gateway import Gateway
 
+logger = logging.getLogger("trio_templar.serve")
+
+# A file can be on a disk that does not answer; other signals wait meanwhile.
+REREAD_SECONDS: Final = 5.0
 # What SIGINT leaves anybody.
 INTERRUPT_SECONDS: Final = 1.0
 
@@ -43,23 +50,27 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     from trio_templar.log import configure  # --help need not wait for it
 
     configure(settings.log_format, settings.log_level)
-    return run_on_trio(partial(_until_signal, settings, environment.get("NOTIFY_SOCKET", "")))
+    reread = partial(read_settings, arguments, environment)
+    return run_on_trio(partial(_until_signal, settings, reread, environment.get("NOTIFY_SOCKET", "")))
 
 
-async def _until_signal(settings: Settings, notify_socket: str) -> int:
-    """SIGTERM drains; SIGINT stops within a second; another signal ends it now."""
+async def _until_signal(settings: Settings, reread: Callable[[], Settings], notify_socket: str) -> int:
+    """SIGHUP reads the settings again; SIGTERM drains; SIGINT stops within a second; another signal ends it now."""
     import trio
 
     from trio_templar.gateway import serve
 
     status = 0
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
 
             async def obey() -> None:
                 nonlocal status
                 stopping = False
                 async for number in signals:
+                    if number == signal.SIGHUP:
+                        await _reload(gateway, reread, notify_socket)
+                        continue
                     if stopping:
                         status = 128 + number
                         nursery.cancel_scope.cancel()
@@ -80,6 +91,25 @@ async def _until_signal(settings: Settings, notify_socket: str) -> int:
             _announce(gateway)
             _notify(notify_socket, "READY=1")
     return status
+
+
+async def _reload(gateway: Gateway, reread: Callable[[], Settings], notify_socket: str) -> None:
+    """Let `gateway` take over what it can of the settings as they are now; where they are wrong, nothing changes."""
+    import trio
+
+    from trio_templar.log import log, set_level
+
+    _notify(notify_socket, f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        with trio.fail_after(REREAD_SECONDS):
+            settings = await trio.to_thread.run_sync(reread, abandon_on_cancel=True)
+        gateway.reload(settings)
+        set_level(settings.log_level)
+    except SettingsError as error:
+        log(logger, logging.ERROR, "not reloaded", why=error)
+    except trio.TooSlowError:
+        log(logger, logging.ERROR, "not reloaded", why=f"the file could not be read within {REREAD_SECONDS:g} s")
+    _notify(notify_socket, "READY=1")
 
 
 def _settle() -> None:

@@ -1,0 +1,142 @@
+"""New settings for a gateway that runs: taken over all at once, for whom it was promised, or not at all."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from tests.unit.conftest import CAR, RIDE, operator, quiet
+from trio_templar import Settings, SettingsError
+from trio_templar.reload import AT_ONCE, FOR_NEW_CLIENTS, Derived, merge
+from trio_templar.testing import FakeBackend, Rejected, open_gateway
+
+ROOT = Path(__file__).parents[2]
+PAGE = {"Origin": "https://page.example"}
+POLICY = ({"policy": "drop_oldest"},)
+PORT: dict[str, Any] = {"trigger_bind": "127.0.0.1:0"}
+
+
+def test_what_can_be_taken_over_is_and_the_rest_stays() -> None:
+    old = Settings(trigger_token="old", max_connections=5, dialect="2")
+    reloaded = merge(old, Settings(trigger_token="new", max_connections=6, dialect="3", bind=("127.0.0.1:9",)))
+    assert reloaded.settings == Settings(trigger_token="new", max_connections=6, dialect="2")
+    assert reloaded.changed == ["trigger_token", "max_connections"]
+    assert reloaded.restart == ["bind", "dialect"]
+
+
+def test_the_same_settings_change_nothing() -> None:
+    assert merge(Settings(), Settings()) == (Settings(), [], [])
+
+
+def test_a_token_that_is_new_in_the_same_file_is_a_change(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("old")
+    old = Settings(trigger_token_file=str(file))
+    file.write_text("new")
+    reloaded = merge(old, Settings(trigger_token_file=str(file)))
+    assert (reloaded.settings.token, reloaded.changed) == ("new", ["trigger_token_file"])
+
+
+def test_what_does_not_go_with_what_stays_is_a_settings_error() -> None:
+    old = Settings(trigger_bind="0.0.0.0:1", trigger_token="t")
+    with pytest.raises(SettingsError, match=r"^trigger_bind: 0\.0\.0\.0:1 can be reached"):
+        merge(old, Settings(trigger_bind="127.0.0.1:1"))
+
+
+def test_the_page_says_of_every_setting_when_it_is_taken_over() -> None:
+    rows = re.findall(r"^\| (?:at once|for clients that .*) \| (`.*`) \|$", operating(), re.MULTILINE)
+    assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == [AT_ONCE, FOR_NEW_CLIENTS]
+    assert {field.name for field in fields(Settings)} > AT_ONCE | FOR_NEW_CLIENTS
+
+
+def operating() -> str:
+    return (ROOT / "docs/operating.md").read_text()
+
+
+def test_what_is_derived_is_made_once_for_each_settings() -> None:
+    settings = [Settings(), Settings(dialect="3")]
+    in_force = [settings[0]]
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(in_force[0].dialect)
+        return made[-1]
+
+    derived = Derived(lambda: in_force[0], make)
+    assert (derived(), derived()) == ("2", "2")
+    in_force[0] = settings[1]
+    assert (derived(), derived()) == ("3", "3")
+    assert made == ["2", "3"]
+
+
+async def test_a_new_token_is_asked_for_and_the_old_one_is_nothing_any_more(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(trigger_token="old", **PORT)) as house:
+        house.gateway.reload(quiet(trigger_token="new", **PORT))
+        body = {"rooms": [], "data": 1}
+        async with operator(house.gateway, "old") as one, operator(house.gateway, "new") as other:
+            assert (await one.post("/trigger/", json=body)).status_code == 401
+            assert (await other.post("/trigger/", json=body)).status_code == 200
+
+
+async def test_a_new_origin_may_connect_at_once(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        with pytest.raises(Rejected, match="403"):
+            await house.connect(PAGE)
+        assert house.gateway.reload(quiet(allowed_origin=(PAGE["Origin"],))) == []
+        client = await house.connect(PAGE)
+        assert await client.receive() == {"allowed_rooms": [CAR]}
+        house.gateway.reload(quiet())
+        with pytest.raises(Rejected, match="403"):
+            await house.connect(PAGE)
+        assert (await client.subscribe(1, CAR))["code"] == "success"
+
+
+async def test_bounds_are_for_clients_that_come_from_now_on(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR, RIDE])) as house:
+        early = await house.subscriber(1, CAR)
+        assert house.gateway.reload(quiet(max_subscriptions=1, max_connections=2)) == []
+        late = await house.subscriber(1, CAR)
+        assert (await early.subscribe(2, RIDE))["code"] == "success"
+        assert (await late.subscribe(2, RIDE))["message"] == "too-many-subscriptions"
+        with pytest.raises(Rejected, match="503"):
+            await house.connect()
+
+
+async def test_a_new_policy_is_that_of_rooms_that_are_there(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        await house.subscriber(1, CAR)
+        (room,) = house.gateway.hub.rooms.values()
+        before = room.policy
+        house.gateway.reload(quiet(room_policy=POLICY))
+        assert room.policy != before
+        house.gateway.reload(quiet())
+        assert room.policy == before
+
+
+async def test_the_log_says_what_changed_and_what_needs_a_restart(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_gateway(quiet()) as house:
+        assert house.gateway.reload(quiet(trigger_token="s3cret", path="/other/")) == ["path"]
+        assert (house.gateway.settings.path, house.gateway.settings.token) == ("/ws/", "s3cret")
+    (record,) = [record for record in caplog.records if record.getMessage() == "reloaded"]
+    assert record.levelname == "WARNING"
+    assert vars(record)["fields"] == {"changed": "trigger_token", "restart": "path"}
+    assert "s3cret" not in str(vars(record))
+
+
+async def test_what_does_not_fit_changes_nothing(autojump_clock: MockClock) -> None:
+    settings = Settings(bind=(), trigger_bind="0.0.0.0:0", trigger_token="t")
+    async with open_gateway(settings) as house:
+        with pytest.raises(SettingsError, match="can be reached from other machines"):
+            house.gateway.reload(quiet(max_connections=1))
+        assert house.gateway.settings is settings
+        async with operator(house.gateway, "t") as caller:
+            assert (await caller.get("/status")).status_code == 200
