@@ -87,7 +87,9 @@ class Backlog:
         self._waiting = waiting
         self._replies: list[bytes] = []
         self._queues: dict[Subscription, Queue] = {}
-        self._send, self._receive = trio.open_memory_channel[Reference](waiting.max_frames)
+        # As many may be void as may wait: so they are taken out at most once for each time that many came in.
+        self._capacity = 2 * waiting.max_frames
+        self._send, self._receive = trio.open_memory_channel[Reference](self._capacity)
         self.farewell = b""
         self.bytes = self.frames = self.peak_bytes = self.lost = 0
         self.unsent: memoryview
@@ -220,7 +222,7 @@ class Backlog:
         self._receive.close()
 
     def _append(self, queue: Queue, batch: Batch) -> None:
-        if self._send.statistics().current_buffer_used == self._waiting.max_frames:
+        if self._send.statistics().current_buffer_used == self._capacity:
             self._compact()
         reference = Reference(queue, batch, self._waiting.now())
         self._send.send_nowait(reference)  # never over: each that is not void is at least one frame

@@ -265,6 +265,19 @@ def test_a_close_that_blames_nobody_is_no_drop() -> None:
 # What it costs
 
 
+def test_what_was_conflated_is_taken_out_of_the_channel_now_and_then() -> None:
+    client = Client(max_frames=10)
+    latest, plain = client.enter("latest", "l"), client.enter("plain", "p")
+    for number in range(8):
+        client.outbox.put(plain, batch(number))
+    for number in range(1000):
+        client.outbox.put(latest, batch(number))
+    backlog = client.outbox._backlog
+    assert backlog is not None
+    assert backlog._send.statistics().current_buffer_used <= 20
+    assert client.read() == [0, 1, 2, 3, 4, 5, 6, 7, ("gap", "l", 999), 999]
+
+
 def test_what_many_wait_for_counts_once() -> None:
     clients = [Client() for _ in range(3)]
     for client in clients[1:]:
