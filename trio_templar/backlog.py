@@ -17,6 +17,7 @@ from trio_templar.budget import Budget
 from trio_templar.errors import Close
 from trio_templar.frames import Batch, gap_frame
 from trio_templar.hub import Subscription
+from trio_templar.joined import Joined, Piece
 from trio_templar.policies import Kind, Policy
 
 if TYPE_CHECKING:
@@ -92,9 +93,8 @@ class Backlog:
         self._send, self._receive = trio.open_memory_channel[Reference](self._capacity)
         self.farewell = b""
         self.bytes = self.frames = self.peak_bytes = self.lost = 0
-        self.unsent: memoryview
-        self._sending: Sequence[Batch]
-        self._write_next(data, [batch] if batch else [], waiting.now(), sent)
+        self._write = Joined((), 0, waiting.now(), waiting.budget)
+        self._write_next([(data, batch)], waiting.now(), sent)
         if batch is not None:
             self._queued(batch)
 
@@ -150,37 +150,34 @@ class Backlog:
     def advance(self) -> int:
         """Make what is next `unsent`, empty if nothing waits; return the number of publications in it."""
         since = self._waiting.now()
-        batches: list[Batch] = []
+        pieces: list[Piece]
         if self._replies:
-            frames = self._replies
-            self._waiting.budget.give(sum(map(len, frames)))
-            self._count(-sum(map(len, frames)), -len(frames))
+            pieces = [(reply, None) for reply in self._replies]
+            self._waiting.budget.give(sum(map(len, self._replies)))
+            self._count(-sum(map(len, self._replies)), -len(self._replies))
             self._replies = []
         else:
-            frames, batches, since = self._render(since)
-        if frames:
-            data = b"".join(frames)
-        else:
-            data, self.farewell = self.farewell, b""
-        self._write_next(data, batches, since)
-        return sum([batch.count for batch in batches])
+            pieces, since = self._render(since)
+        if not pieces:
+            pieces, self.farewell = [(self.farewell, None)], b""
+        self._write_next(pieces, since)
+        return self._write.count
+
+    @property
+    def unsent(self) -> memoryview:
+        """What is to be written next; empty if nothing is, as yet."""
+        return self._write.unsent
 
     def sent(self, size: int) -> None:
         """Take note that the first `size` bytes of `unsent` are written."""
         self._count(-size, 0)
-        self.unsent = self.unsent[size:]
-        if not self.unsent:
-            self._let_go()
-            for batch in self._sending:
-                for tally in batch.tallies:
-                    tally.hand_over()
-            self._sending = ()
+        self._write.sent(size)
 
     @property
     def oldest(self) -> float:
         """Since when the oldest of what waits does."""
         references = (self._head(queue) for queue in self._queues.values())
-        return min([self._unsent_since, *(reference.since for reference in references if reference is not None)])
+        return min([self._write.since, *(reference.since for reference in references if reference is not None)])
 
     @property
     def policies(self) -> set[Kind]:
@@ -203,23 +200,26 @@ class Backlog:
                 while (reference := self._head(queue)) is not None and reference.since <= before:
                     self._drop_oldest(queue)
 
-    def drop_publications(self) -> None:
-        """Give up all publications but what is unsent already."""
-        for subscription in list(self._queues):
-            self.void(subscription)
+    def drop_publications(self) -> int:
+        """Give up all publications but those that may be under way; return how many of `unsent` were given up."""
+        self._void_all()
+        before = len(self.unsent)
+        count = self._write.shorten()
+        self._count(len(self.unsent) - before, 0)
+        return count
 
     def end(self) -> None:
         """Give up everything."""
-        self.drop_publications()
+        self._void_all()
         self._waiting.budget.give(sum(map(len, self._replies)))
-        if self.unsent:
-            self._let_go()
-            for batch in self._sending:
-                for tally in batch.tallies:
-                    tally.drop()
+        self._write.give_up()
         self._count(-self.bytes, -self.frames)
         self._send.close()
         self._receive.close()
+
+    def _void_all(self) -> None:
+        for subscription in list(self._queues):
+            self.void(subscription)
 
     def _append(self, queue: Queue, batch: Batch) -> None:
         if self._send.statistics().current_buffer_used == self._capacity:
@@ -307,45 +307,34 @@ class Backlog:
         queues = [queue for queue in self._queues.values() if queue.policy.kind == kind and queue.bytes]
         return max(queues, key=lambda queue: queue.bytes, default=None)
 
-    def _render(self, since: float) -> tuple[list[bytes], list[Batch], float]:
+    def _render(self, since: float) -> tuple[list[Piece], float]:
         """Take the references that fit one write, and at the end what is to be said of losses."""
-        frames: list[bytes] = []
-        batches: list[Batch] = []
+        pieces: list[Piece] = []
         size = 0
         while size < WRITE_BYTES:
             try:
                 reference = self._receive.receive_nowait()
             except trio.WouldBlock:
-                frames += [self._gap(queue) for queue in self._queues.values() if queue.lost]
+                pieces += [(self._gap(queue), None) for queue in self._queues.values() if queue.lost]
                 self._queues = {}
                 break
             if reference.batch is None:
                 continue
             if reference.queue.lost:
-                frames.append(self._gap(reference.queue))
+                pieces.append((self._gap(reference.queue), None))
             since = min(since, reference.since)
             batch = self._take_back(reference)
-            frames.append(batch.render_once(reference.queue.subscription.request_id))
-            batches.append(batch)
+            pieces.append((batch.render_once(reference.queue.subscription.request_id), batch))
             size += batch.size
-        return frames, batches, since
+        return pieces, since
 
     def _gap(self, queue: Queue) -> bytes:
         lost, queue.lost = queue.lost, 0
         return gap_frame(queue.subscription.request_id, lost)
 
-    def _write_next(self, data: bytes, batches: Sequence[Batch], since: float, sent: int = 0) -> None:
-        self._data = data
-        self.unsent = memoryview(data)[sent:]
-        self._sending = batches
-        self._unsent_since = since
-        if data:
-            self._waiting.budget.hold(data, len(data))
+    def _write_next(self, pieces: Sequence[Piece], since: float, sent: int = 0) -> None:
+        self._write = Joined(pieces, sent, since, self._waiting.budget)
         self._count(len(self.unsent), 0)
-
-    def _let_go(self) -> None:
-        self._waiting.budget.release(self._data, len(self._data))
-        self._data = b""
 
     def _count(self, size: int, frames: int) -> None:
         self.bytes += size

@@ -168,16 +168,19 @@ class Connection(trio.abc.Stream):
 
     async def _write_loop(self) -> None:
         """Write what the socket could not take at once, until nothing waits."""
-        while (data := self.outbox.unsent()) is not None:
+        while self.outbox.unsent() is not None:
             try:
-                self.outbox.sent(await self._wire.write(data))
-                if isinstance(self._wire.stream, trio.SocketStream):  # one that makes progress has a peer alive
-                    self.last_heard = self._house.clock.now()
+                self._sent(await self._wire.write(self.outbox.unsent))
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 self.outbox.close(GONE)
                 self.outbox.discard()
         if self.outbox.closed is not None:
             self.closing()
+
+    def _sent(self, size: int) -> None:
+        self.outbox.sent(size)
+        if size and isinstance(self._wire.stream, trio.SocketStream):  # one that makes progress has a peer alive
+            self.last_heard = self._house.clock.now()
 
     async def _say_goodbye(self) -> None:
         if self.session is not None:

@@ -7,7 +7,7 @@ single `requestId.join(pieces)`, where the pieces are shared by all requestIds o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -61,6 +61,20 @@ def closes(frame: bytes) -> Close | None:
 def gap_frame(request_id: bytes, lost: int) -> bytes:
     """Return what tells a client that `lost` publications of its subscription `request_id` (JSON) were left out."""
     return text_frame(b'{"type": "gap", "requestId": %b, "lost": %d}' % (request_id, lost))
+
+
+def frame_ends(data: bytes) -> Iterator[int]:
+    """Yield where each frame in `data` ends; they are whole, not masked."""
+    end = 0
+    while end < len(data):
+        size = data[end + 1]
+        end += 2
+        if size >= 126:
+            wide = 2 if size == 126 else 8
+            size = int.from_bytes(data[end : end + wide])
+            end += wide
+        end += size
+        yield end
 
 
 class Tally(Protocol):

@@ -128,8 +128,9 @@ class Outbox:
         if self._backlog is not None:
             backlog, waited = self._backlog, self.waiting_frames
             self.overdue = Overdue(backlog.bytes, waited, self._waiting.now() - backlog.oldest, backlog.policies)
-            backlog.drop_publications()
-            self._waiting.losses.dropped["disconnect"] += waited - self.waiting_frames
+            given_up = backlog.drop_publications()
+            self.frames -= given_up
+            self._waiting.losses.dropped["disconnect"] += waited - self.waiting_frames + given_up
         self.close(close)
 
     def expire(self, before: float) -> bool:

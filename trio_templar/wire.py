@@ -7,6 +7,7 @@ connection the frames and buffers that a stream keeps while it waits.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
@@ -20,12 +21,13 @@ class Wire(Protocol):
 
     stream: trio.abc.Stream
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, data: bytes | memoryview) -> int:
         """Write what can be written without waiting and return its size. Raises OSError: if the peer is gone."""
 
-    async def write(self, data: memoryview) -> int:
-        """Write some of `data`, at least one byte, and return its size.
+    async def write(self, unsent: Callable[[], memoryview | None]) -> int:
+        """Write some of what `unsent` returns when the peer takes something, and return its size.
 
+        What a stream has under way is at most `PIECE_BYTES`.
         Raises OSError, BrokenResourceError or ClosedResourceError: if the peer is gone.
         """
 
@@ -42,16 +44,17 @@ class SocketWire:
         self.stream: trio.abc.Stream = stream
         self._socket = stream.socket
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, data: bytes | memoryview) -> int:
         """Write what the socket takes at once."""
         try:
             return os.write(self._socket.fileno(), data)
         except BlockingIOError:
             return 0
 
-    async def write(self, data: memoryview) -> int:
-        """Write as soon as the socket takes something."""
-        return await self._socket.send(data)
+    async def write(self, unsent: Callable[[], memoryview | None]) -> int:
+        """Write as soon as the socket takes something; nothing is held until then."""
+        await trio.lowlevel.wait_writable(self._socket)
+        return self.write_nowait(unsent() or b"")
 
     async def read(self) -> bytes:
         """Read as soon as there is something; always a checkpoint."""
@@ -73,13 +76,13 @@ class StreamWire:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, data: bytes | memoryview) -> int:
         """Write nothing."""
         return 0
 
-    async def write(self, data: memoryview) -> int:
+    async def write(self, unsent: Callable[[], memoryview | None]) -> int:
         """Write a piece: a client that takes it makes progress, and one of a whole write would take long to be seen."""
-        piece = data[:PIECE_BYTES]
+        piece = bytes((unsent() or b"")[:PIECE_BYTES])
         await self.stream.send_all(piece)
         return len(piece)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.e2e.api import Api
+from tests.e2e.clients import receive, subscriber, trigger
 from tests.e2e.processes import GatewayProcess, gateway
 from tests.e2e.readers import (
     Loop,
@@ -21,9 +22,8 @@ from tests.e2e.readers import (
 )
 
 MIB = 2**20
-# What a gateway may take beside its idle memory and its budget: one turn of a pass, a write loop for each client that
-# waits (5 kB), and what the allocator keeps.
-OVERHEAD_BYTES = 24 * MIB
+# What a gateway may take beside idle memory and budget (docs/slow-clients.md): 16 KB for each client that waits.
+OVERHEAD_BYTES = 1000 * 16_384
 DESCRIPTORS = 2048
 
 
@@ -68,3 +68,29 @@ def test_a_tenth_that_is_slow_costs_only_itself_and_is_named(api: Api) -> None:
             assert set(names(process, " close .* code=1006 ")) == ports_of(*resetters)
             peak = memory(process, "VmHWM")
             assert peak < idle + budget + OVERHEAD_BYTES, (idle, peak)
+
+
+def test_a_thousand_that_stop_reading_cannot_take_more_than_the_budget(api: Api) -> None:
+    script = Script(1500, 4096)
+    loop = Loop()
+    stuck = [Member(loop, script, f"stuck {number}") for number in range(1000)]
+    budget = 32 * MIB
+    settings = [f"--memory-bytes={budget}", "--slow-seconds=4", "--trigger-wait-seconds=0.5", "--goodbye-seconds=0.5"]
+    with descriptors(DESCRIPTORS), gateway(f"--api-url={api.url}", *settings) as process:
+        with joined(loop, process, stuck), subscriber(process.websocket_url, max_queue=None) as healthy:
+            idle = memory(process)
+            forget_peak(process)
+            publisher = Publisher(process, script)
+            publisher.start()
+            loop.run_until(lambda: publisher.refused, "refused")
+            publisher.stop()
+            loop.run_until(lambda: publisher.done, "finished")
+            for number in range(publisher.published):
+                assert receive(healthy) == script.message("a", number)
+            assert process.log.matching("WARNING slow .*too slow while memory is short")
+            loop.run_until(lambda: len(process.log.matching(" close ")) == 1000, "cut")
+            assert set(names(process, "WARNING slow ")) == ports_of(*stuck)
+            peak = memory(process, "VmHWM")
+            assert peak < idle + budget + OVERHEAD_BYTES, (idle, peak)
+            trigger(process, "after")
+            assert receive(healthy) == b'{"requestId": "a", "type": "publish", "data": "after"}'

@@ -19,6 +19,8 @@ from trio_templar.errors import GONE, SLOW_BYTES, SLOW_FRAMES, STUCK, Close
 from trio_templar.frames import Batch, close_frame, closes, text_frame
 from trio_templar.hub import Hub, Subscription
 from trio_templar.outbox import Outbox
+from trio_templar.reports import Report
+from trio_templar.wire import PIECE_BYTES
 
 BYE = Close(1012, "bye")
 
@@ -212,6 +214,50 @@ def test_a_cut_drops_publications_but_keeps_replies_and_tears_no_frame() -> None
     assert texts(bytes(client.transport.written)) == [message("a"), "said"]
     assert bytes(client.transport.written).endswith(close_frame(STUCK))
     assert client.waiting.bytes == 0
+
+
+def test_a_cut_gives_up_frames_that_were_joined_but_are_not_under_way() -> None:
+    client = make_client(0, max_bytes=10**6)
+    client.outbox.put(client.subscription, batch("first"))
+    for number in range(15):
+        client.outbox.put(client.subscription, batch([number, "x" * 2000], [number, "y" * 2000]))
+    client.write()  # the first; all others are joined now
+    assert client.outbox.waiting_frames == 0
+    client.write(10)
+    client.outbox.cut(STUCK)
+    assert PIECE_BYTES < client.waiting.bytes < PIECE_BYTES + 3000
+    assert client.waiting.budget.used_bytes < PIECE_BYTES + 3000
+    client.write_all()
+    kept = [[0, "x" * 2000], [0, "y" * 2000], [1, "x" * 2000], [1, "y" * 2000]]
+    assert client.said == [message("first"), *map(message, kept)]
+    assert client.outbox.frames == 5
+    assert client.waiting.losses.dropped["disconnect"] == 26
+    assert bytes(client.transport.written).endswith(close_frame(STUCK))
+    assert client.waiting.budget.used_bytes == 0
+
+
+def test_a_report_counts_what_a_cut_gave_up_of_a_joined_write() -> None:
+    client = make_client(0, max_bytes=10**6)
+    report = Report()
+    (tally,) = report.tallies(1)
+    publications = batch(*(str(number) * 4000 for number in range(8))).publications
+    tally.offer(8)
+    client.outbox.put(client.subscription, Batch([each._replace(tally=tally) for each in publications]))
+    client.write(10)
+    client.outbox.cut(STUCK)
+    counts = tally.counts(waiting=True)
+    assert counts == {"subscriptions": 8, "written": 0, "queued": 3, "conflated": 0, "dropped": 5, "waiting": 3}
+    client.write_all()
+    assert tally.counts(waiting=True)["waiting"] == 0
+
+
+def test_a_cut_in_the_middle_of_the_handshake_answer_keeps_all_of_it() -> None:
+    client = make_client(5)
+    opening = b"HTTP/1.1 101 " + b"x" * 10_000 + reply("welcome")
+    client.outbox.reply(opening)
+    client.outbox.cut(STUCK)
+    client.write_all()
+    assert bytes(client.transport.written) == opening + close_frame(STUCK)
 
 
 def test_a_peer_that_is_gone_is_sent_no_close_frame() -> None:
