@@ -174,8 +174,8 @@ def _failure(error: TemplarError) -> Response:
     if status is None:
         raise error
     match error:
-        case Unauthorized():
-            return text(status, str(error), (b"www-authenticate", b'Bearer, Basic realm="trigger"'))
+        case Unauthorized(challenge=challenge):
+            return text(status, str(error), (b"www-authenticate", challenge))
         case Busy(retry_after=seconds):
             return text(status, str(error), (b"retry-after", str(seconds).encode()))
         case _:

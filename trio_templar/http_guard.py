@@ -28,7 +28,11 @@ QUIET_SECONDS: Final = 10.0
 
 
 class Unauthorized(TemplarError):
-    """The caller does not have the trigger token."""
+    """The caller does not have the trigger token; `challenge` says how one is shown."""
+
+    def __init__(self, message: str, challenge: bytes = b'Bearer, Basic realm="trigger"') -> None:
+        super().__init__(message)
+        self.challenge = challenge
 
 
 class ForeignPage(TemplarError):
@@ -64,13 +68,17 @@ class Guard:
         if not self.access.token:
             self._check_host(host)
             return
-        token = _token_in(headers.get(b"authorization", b""))
+        authorization = headers.get(b"authorization", b"")
+        token = _token_in(authorization)
         if hmac.compare_digest(token, self.access.token):
             return
         if token:
             self._note(peer)
             await self._slow_down()
-        raise Unauthorized("the trigger token is missing or wrong")
+        message = "the trigger token is missing or wrong"
+        if authorization.lower().startswith(b"bearer"):  # a browser that is offered Basic asks for a password itself
+            raise Unauthorized(message, b"Bearer")
+        raise Unauthorized(message)
 
     def _check_host(self, host: bytes) -> None:
         """Refuse names that are not ours: a page can let its own name lead to our address (DNS rebinding)."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e.browser import CHROMIUM, Page
-from tests.e2e.clients import CAR, closing, connect, receive, subscribe, trigger
+from tests.e2e.clients import CAR, closing, connect, dial, receive, request, subscribe, trigger
 from tests.e2e.processes import GatewayProcess, gateway
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here; on Debian: apt install chromium")
@@ -243,6 +245,25 @@ def test_a_gateway_that_hangs_is_unreachable_too(page: Page) -> None:
         page.wait("document.querySelector('#notice').textContent.includes('no answer within 5 s')")
         process.signal(signal.SIGCONT)
         page.wait("document.querySelector('#state').textContent === 'live'")
+
+
+def test_it_says_that_the_gateway_drains(page: Page) -> None:
+    with gateway("--demo", "--drain-seconds=15") as process:
+        opened(page, process)
+        process.signal(signal.SIGTERM)
+        page.wait("document.querySelector('#state').textContent === 'draining'")
+        assert page.text("#notice-text").startswith("The gateway is draining")
+
+
+def test_callers_that_do_not_read_the_page_keep_nobody_waiting(demo: GatewayProcess) -> None:
+    place = urlsplit(demo.http_url)
+    question = b"GET /page/uplot/uPlot.iife.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(dial((str(place.hostname), int(place.port or 0)), 4096)).sendall(question)
+        status, body, _ = request(f"{demo.http_url}/page/uplot/uPlot.iife.min.js")
+        assert (status, len(body)) == (200, 51081)
+        trigger(demo, 1, CAR)
 
 
 def test_the_demo_shows_two_clients_subscribe_and_a_button_that_sends_them_frames(page: Page) -> None:

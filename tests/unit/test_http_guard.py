@@ -64,6 +64,22 @@ async def test_anything_else_is_a_401_that_publishes_nothing(authorization: str,
         assert gateway.car.data == []
 
 
+@pytest.mark.parametrize(
+    ("authorization", "challenge"),
+    [
+        ("", 'Bearer, Basic realm="trigger"'),
+        (basic("guess"), 'Bearer, Basic realm="trigger"'),
+        ("Bearer guess", "Bearer"),
+    ],
+)
+async def test_a_page_that_sends_bearer_is_no_reason_for_a_browser_to_ask_for_a_password(
+    authorization: str, challenge: str, autojump_clock: MockClock
+) -> None:
+    async with api(token="s3:cret") as gateway:
+        response = await gateway.post(ONE, authorization=authorization)
+    assert response.headers["www-authenticate"] == challenge
+
+
 # Pages
 
 
