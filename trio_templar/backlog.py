@@ -7,7 +7,7 @@ once, and an unsubscribe, a conflation or a drop changes what a waiting referenc
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -90,7 +90,9 @@ class Backlog:
         self._queues: dict[Subscription, Queue] = {}
         # As many may be void as may wait: so they are taken out at most once for each time that many came in.
         self._capacity = 2 * waiting.max_frames
-        self._send, self._receive = trio.open_memory_channel[Reference](self._capacity)
+        self._send: trio.MemorySendChannel[Reference] | None = None
+        self._receive: trio.MemoryReceiveChannel[Reference]
+        self._in_channel = 0
         self.farewell = b""
         self.bytes = self.frames = self.peak_bytes = self.lost = 0
         self._write = Joined((), 0, waiting.now(), waiting.budget)
@@ -214,18 +216,22 @@ class Backlog:
         self._waiting.budget.give(sum(map(len, self._replies)))
         self._write.give_up()
         self._count(-self.bytes, -self.frames)
-        self._send.close()
-        self._receive.close()
+        if self._send is not None:
+            self._send.close()
+            self._receive.close()
 
     def _void_all(self) -> None:
         for subscription in list(self._queues):
             self.void(subscription)
 
     def _append(self, queue: Queue, batch: Batch) -> None:
-        if self._send.statistics().current_buffer_used == self._capacity:
-            self._compact()
+        if self._send is None:  # a remainder alone needs none, and it costs more than a write
+            self._send, self._receive = trio.open_memory_channel[Reference](self._capacity)
+        if self._in_channel == self._capacity:
+            self._compact(self._send)
         reference = Reference(queue, batch, self._waiting.now())
         self._send.send_nowait(reference)  # never over: each that is not void is at least one frame
+        self._in_channel += 1
         queue.references.append(reference)
         if queue.policy.key and (key := batch.key(queue.policy.key)) is not None:
             queue.by_key[key] = reference
@@ -240,12 +246,12 @@ class Backlog:
         for tally in batch.tallies:
             tally.queue()
 
-    def _compact(self) -> None:
+    def _compact(self, send: trio.MemorySendChannel[Reference]) -> None:
         """Take void references out of the channel."""
-        references = [self._receive.receive_nowait() for _ in range(self._send.statistics().current_buffer_used)]
-        for reference in references:
-            if reference.batch is not None:
-                self._send.send_nowait(reference)
+        kept = [reference for reference in self._in_order() if reference.batch is not None]
+        for reference in kept:
+            send.send_nowait(reference)
+        self._in_channel = len(kept)
         for queue in self._queues.values():
             queue.references = deque(reference for reference in queue.references if reference.batch is not None)
 
@@ -311,13 +317,7 @@ class Backlog:
         """Take the references that fit one write, and at the end what is to be said of losses."""
         pieces: list[Piece] = []
         size = 0
-        while size < WRITE_BYTES:
-            try:
-                reference = self._receive.receive_nowait()
-            except trio.WouldBlock:
-                pieces += [(self._gap(queue), None) for queue in self._queues.values() if queue.lost]
-                self._queues = {}
-                break
+        for reference in self._in_order():
             if reference.batch is None:
                 continue
             if reference.queue.lost:
@@ -326,7 +326,17 @@ class Backlog:
             batch = self._take_back(reference)
             pieces.append((batch.render_once(reference.queue.subscription.request_id), batch))
             size += batch.size
+            if size >= WRITE_BYTES:
+                return pieces, since
+        pieces += [(self._gap(queue), None) for queue in self._queues.values() if queue.lost]
+        self._queues = {}
         return pieces, since
+
+    def _in_order(self) -> Iterator[Reference]:
+        """Take the references out of the channel, one after the other."""
+        while self._in_channel:
+            self._in_channel -= 1
+            yield self._receive.receive_nowait()
 
     def _gap(self, queue: Queue) -> bytes:
         lost, queue.lost = queue.lost, 0

@@ -42,44 +42,54 @@ class Full(trio.WouldBlock):
 
 
 class RoomChannel:
-    """Publications between trigger and fan-out for one room, bounded in number and bytes.
+    """Publications between trigger and fan-out for one room, bounded in number.
 
-    `taken` counts those that left it, `passed` those of them that were offered to everybody.
+    One batch that nothing comes behind is kept as it is: opening a memory channel costs more than delivering it.
     """
 
-    __slots__ = ("bytes", "passed", "receive", "send", "taken")
+    __slots__ = ("_alone", "_max_publications", "_receive", "_send", "bytes", "waiting")
 
     def __init__(self, max_publications: int) -> None:
-        self.send, self.receive = trio.open_memory_channel[Publication](max_publications)
-        self.bytes = self.taken = self.passed = 0
-
-    @property
-    def waiting(self) -> int:
-        """Publications that wait."""
-        return self.send.statistics().current_buffer_used
+        self._max_publications = max_publications
+        self._alone: Batch | None = None
+        self._send: trio.MemorySendChannel[Publication] | None = None
+        self._receive: trio.MemoryReceiveChannel[Publication]
+        self.waiting = 0
+        self.bytes = 0
 
     def put(self, batch: Batch) -> None:
         """Let the publications of `batch` wait; there must be room for them."""
-        for publication in batch.publications:
-            self.send.send_nowait(publication)
+        if not self.waiting and batch.size <= PASS_BYTES:
+            self._alone = batch
+        else:
+            if self._send is None:
+                self._send, self._receive = trio.open_memory_channel[Publication](self._max_publications)
+            for publication in batch.publications:
+                self._send.send_nowait(publication)
+        self.waiting += batch.count
         self.bytes += batch.size
 
     def take(self) -> Batch:
         """Take what waits, up to the bytes of a pass, and at least one; something must wait."""
-        taken: list[Publication] = []
-        size = 0
-        self.passed = self.taken  # the pass before this one is over
-        while size < PASS_BYTES and self.waiting:
-            taken.append(self.receive.receive_nowait())
+        batch, self._alone = self._alone, None
+        if batch is None or self.waiting > batch.count:
+            batch = self._take_more(list(batch.publications) if batch else [])
+        self.waiting -= batch.count
+        self.bytes -= batch.size
+        return batch
+
+    def _take_more(self, taken: list[Publication]) -> Batch:
+        size = sum(publication.size for publication in taken)
+        while size < PASS_BYTES and len(taken) < self.waiting:
+            taken.append(self._receive.receive_nowait())
             size += taken[-1].size
-        self.bytes -= size
-        self.taken += len(taken)
         return Batch(taken)
 
     def close(self) -> None:
         """Let go of both ends."""
-        self.send.close()
-        self.receive.close()
+        if self._send is not None:
+            self._send.close()
+            self._receive.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
