@@ -18,6 +18,7 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
                  Trio leaves to us; policies: core: what gives way in which room
     supervisor   slow consumers, silence, memory; budget: what waits in all; clock: time that counts;
                  machine: how much memory there is
+    listeners    addresses made into listeners; tls: the certificate, and a handshake that may fail
     drain        sending everybody away one by one
     hooks        what happens elsewhere when a client connects, pings or leaves
     settings     core: all settings; forwarding: core: which headers go to the API; origins: core: which pages

@@ -24,7 +24,7 @@ from trio_templar.log import log
 from trio_templar.outbox import Outbox
 from trio_templar.reception import Guest, Reception
 from trio_templar.session import Bucket, Rules, Session
-from trio_templar.sockets import hang_up, reset_on_close
+from trio_templar.sockets import hang_up, is_on_socket, reset_on_close, transport_of
 from trio_templar.wire import wire_for
 
 logger = logging.getLogger("trio_templar.connection")
@@ -179,7 +179,7 @@ class Connection(trio.abc.Stream):
 
     def _sent(self, size: int) -> None:
         self.outbox.sent(size)
-        if size and isinstance(self._wire.stream, trio.SocketStream):  # one that makes progress has a peer alive
+        if size and is_on_socket(self._wire.stream):  # one that makes progress has a peer alive
             self.last_heard = self._house.clock.now()
 
     async def _say_goodbye(self) -> None:
@@ -339,6 +339,7 @@ def websocket_on(connection: Connection, early: bytes, max_message_bytes: int) -
 
 async def serve_client(reception: Reception, house: House, stream: trio.abc.Stream) -> None:
     """Own one client from accepted stream to closed socket. Nothing a client does escapes."""
+    transport = transport_of(stream)
     reception.clients += 1
     try:
         if reception.overrun:
@@ -354,4 +355,4 @@ async def serve_client(reception: Reception, house: House, stream: trio.abc.Stre
         logger.exception("a connection crashed")
     finally:
         reception.clients -= 1
-        await trio.aclose_forcefully(stream)
+        await trio.aclose_forcefully(transport)

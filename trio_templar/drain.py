@@ -34,22 +34,31 @@ class Departure:
     shuffle: Shuffle
     stopped: trio.Event
 
-    async def close_in_turn(self, seconds: float) -> None:
-        """Close who is connected now with 1012, evenly over `seconds`; return early once nobody is left.
+    async def close_in_turn(self, end: float) -> None:
+        """Close who is connected now with 1012, evenly from now to `end`; return early once nobody is left.
 
         A client gets what was published to it before its close: from the rooms because that is waited for, from its
-        outbox because that sends what it holds, and has the rest of `seconds` for it.
+        outbox because that sends what it holds, and has the time until `end` for it.
         """
         order = list(self.connections)
         self.shuffle(order)
         start = trio.current_time()
+        seconds = end - start
         async with trio.open_nursery() as closing:
             for place, connection in enumerate(order):
                 await self._wait_until(start + seconds * place / len(order))
                 if self._over:
                     closing.cancel_scope.cancel()
                     break
-                closing.start_soon(self._close, connection, start + seconds)
+                closing.start_soon(self._close, connection, end)
+
+    async def close_late(self, clients: trio.Nursery, end: float) -> None:
+        """Close who was accepted before, and is let in until `end`; return early once no task of `clients` is left."""
+        while clients.child_tasks and (now := trio.current_time()) < end and not self.stopped.is_set():
+            for connection in list(self.connections):
+                connection.send_away(STOPPING, end - now)
+            with trio.move_on_at(min(end, now + LOOK_SECONDS)):
+                await self.stopped.wait()
 
     @property
     def _over(self) -> bool:

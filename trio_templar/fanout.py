@@ -45,9 +45,10 @@ class RoomChannel:
     """Publications between trigger and fan-out for one room, bounded in number.
 
     One batch that nothing comes behind is kept as it is: opening a memory channel costs more than delivering it.
+    `taken` counts those that left it, `passed` those of them that were offered to everybody: a drain waits for them.
     """
 
-    __slots__ = ("_alone", "_max_publications", "_receive", "_send", "bytes", "waiting")
+    __slots__ = ("_alone", "_max_publications", "_receive", "_send", "bytes", "passed", "taken", "waiting")
 
     def __init__(self, max_publications: int) -> None:
         self._max_publications = max_publications
@@ -56,6 +57,7 @@ class RoomChannel:
         self._receive: trio.MemoryReceiveChannel[Publication]
         self.waiting = 0
         self.bytes = 0
+        self.taken = self.passed = 0
 
     def put(self, batch: Batch) -> None:
         """Let the publications of `batch` wait; there must be room for them."""
@@ -76,6 +78,8 @@ class RoomChannel:
             batch = self._take_more(list(batch.publications) if batch else [])
         self.waiting -= batch.count
         self.bytes -= batch.size
+        self.passed = self.taken  # the pass before this one is over
+        self.taken += batch.count
         return batch
 
     def _take_more(self, taken: list[Publication]) -> Batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +33,7 @@ from trio_templar.http_guard import Access, Guard
 from trio_templar.http_triggers import TriggerApi
 from trio_templar.hub import Hub
 from trio_templar.idempotency import Memory
+from trio_templar.listeners import is_guarded, is_unix, open_listeners, url_of
 from trio_templar.log import log
 from trio_templar.machine import memory_bytes
 from trio_templar.nursery_tree import NamedTask, tree_routes
@@ -43,9 +44,10 @@ from trio_templar.rooms import Room
 from trio_templar.selection import Selection
 from trio_templar.session import Rules
 from trio_templar.settings import Settings, is_local
-from trio_templar.sockets import accept_loop, open_listeners, url_of
+from trio_templar.sockets import accept_loop
 from trio_templar.steering import Steering
 from trio_templar.supervisor import Patience, Supervisor
+from trio_templar.tls import Certificate, TlsListener
 from trio_templar.triggers import Trigger, TriggerReader, to_json
 from trio_templar.views import Views, utc
 
@@ -117,6 +119,7 @@ class Gateway:
         self.websocket_urls: tuple[str, ...] = ()
         self.trigger_url: str | None = None
         self.page_url: str | None = None
+        self.certificate: Certificate | None = None
         self.guard = Guard(access_by(settings))
         self.rates = Rates(self.hub)
         self.history = History(self.counts)
@@ -142,14 +145,18 @@ class Gateway:
     def reload(self, settings: Settings) -> Sequence[str]:
         """Take over what can be of `settings`, all at once; return the names of those that need a restart to change.
 
-        Tokens, origins, trusted hosts and room policies change for everybody, bounds for clients that come from now on.
+        Tokens, origins, trusted hosts and room policies change for everybody, bounds and the TLS certificate for
+        clients that come from now on.
         `Gateway.settings` has what is in force then.
 
         Raises SettingsError: if they do not go together with what cannot change; then nothing has changed.
         """
         reloaded = merge(self.settings, settings)
         access, policies = access_by(reloaded.settings), reloaded.settings.policies
+        certificate = _certificate(reloaded.settings)
         self.settings = reloaded.settings
+        if self.certificate and certificate and self.certificate.become(certificate):
+            reloaded.changed[:] = sorted({*reloaded.changed, "tls_cert"})
         self.guard.access = access
         self.hub.apply(policies)
         level = logging.WARNING if reloaded.restart else logging.INFO
@@ -289,6 +296,12 @@ class Gateway:
             if connection.task is not None:
                 yield connection.task, f"connection {connection.id[:8]}…"
 
+    def door(self, listener: trio.SocketListener) -> trio.abc.Listener[trio.abc.Stream]:
+        """Return what accepts websockets from `listener`, with TLS where there is a certificate; note its URL."""
+        tls = None if is_unix(listener) else self.certificate
+        self.websocket_urls += (url_of(listener, "wss" if tls else "ws", self.settings.path),)
+        return TlsListener(listener, tls) if tls else listener
+
     def drain(self) -> None:
         """Let nobody in, close everyone with 1012 one after another, run the hooks, and end.
 
@@ -331,19 +344,26 @@ async def serve(
     """
     gateway = Gateway(settings)
     async with AsyncExitStack() as stack:
-        doors = [await stack.enter_async_context(listener) for listener in listeners]
-        for address in settings.bind:
-            for listener in await _listen(address, settings, stack):
-                gateway.websocket_urls += (url_of(listener, "ws", settings.path),)
-                doors.append(listener)
-        triggers = await _listen(settings.trigger_bind, settings, stack) if settings.trigger_bind else []
         api = await _api(settings, bootstrap, hooks, stack)
+        doors: list[trio.abc.Listener[trio.abc.Stream]] = [
+            await stack.enter_async_context(listener) for listener in listeners
+        ]
+        gateway.certificate = _certificate(settings)
+        for address in settings.bind:
+            doors += map(gateway.door, await _listen(address, settings, stack))
+        triggers = await _listen(settings.trigger_bind, settings, stack) if settings.trigger_bind else []
+        if not all(is_guarded(listener, settings) for listener in triggers):
+            raise SettingsError(f"trigger_bind: {settings.trigger_bind} is open to other machines; set a trigger_token")
         with gateway.scope:
             await _run(gateway, api, doors, triggers, task_status)
 
 
+def _certificate(settings: Settings) -> Certificate | None:
+    return Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+
+
 async def _listen(address: str, settings: Settings, stack: AsyncExitStack) -> list[trio.SocketListener]:
-    listeners = await open_listeners(address, settings.send_buffer_bytes)
+    listeners = await open_listeners(address, settings)
     return [await stack.enter_async_context(listener) for listener in listeners]
 
 
@@ -407,20 +427,36 @@ async def _run(
                     gateway.nurseries |= {hook_calls: "hooks", clients: "connections", rooms: "rooms"}
                     if triggers:
                         _start_http(gateway, triggers, http)
-                    for door in doors:
-                        accepting.start_soon(accept_loop, door, serve_one, clients)
+                    accepting.start_soon(_accept, gateway, doors, serve_one, clients)
                     task_status.started(gateway)
                     await gateway.leaving.wait()
-                    reception.close()
+                    if not settings.has_heirs:
+                        reception.close()
                     if not gateway.stopped.is_set():
                         departure = Departure(gateway.connections, gateway.hub, gateway.shuffle, gateway.stopped)
-                        await departure.close_in_turn(CLOSING_SHARE * gateway.settings.drain_seconds)
+                        end = trio.current_time() + CLOSING_SHARE * gateway.settings.drain_seconds
+                        await departure.close_in_turn(end)
+                        if settings.has_heirs:
+                            await departure.close_late(clients, end)
                     gateway.stopped.set()
                     reception.close()
-                    accepting.cancel_scope.cancel()
                 for connection in list(gateway.connections):
                     connection.outbox.close(STOPPING)
             watch.cancel_scope.cancel()
+
+
+async def _accept(
+    gateway: Gateway,
+    doors: Iterable[trio.abc.Listener[trio.abc.Stream]],
+    serve_one: Callable[[trio.abc.Stream], Awaitable[None]],
+    clients: trio.Nursery,
+) -> None:
+    """Accept clients while there is somebody to tell them that we are leaving, or until others accept them."""
+    async with trio.open_nursery() as nursery:
+        for door in doors:
+            nursery.start_soon(accept_loop, door, serve_one, clients)
+        await (gateway.leaving if gateway.settings.has_heirs else gateway.stopped).wait()
+        nursery.cancel_scope.cancel()
 
 
 def access_by(settings: Settings) -> Access:

@@ -16,6 +16,7 @@ from trio_templar.handshake import HandshakeError, PeerLeft, Upgrade, busy, chec
 from trio_templar.log import log
 from trio_templar.settings import Settings
 from trio_templar.sockets import hang_up, peer_of
+from trio_templar.tls import shake_hands
 
 logger = logging.getLogger("trio_templar.reception")
 
@@ -74,8 +75,8 @@ class Reception:
             upgrade = await self._read_upgrade(stream, host)
             inbox = bytearray(upgrade.early)
             admission = await self._ask(upgrade.request, stream, inbox)
-        except PeerLeft:
-            log(logger, logging.INFO, "left before it was let in", peer=address)
+        except PeerLeft as left:
+            log(logger, logging.INFO, "left before it was let in", peer=address, why=str(left))
         except HandshakeError as error:
             failure = error.status >= 500 and not self._closed
             level = logging.WARNING if failure or error.hint else logging.INFO
@@ -87,12 +88,17 @@ class Reception:
 
     async def _read_upgrade(self, stream: trio.abc.Stream, host: str) -> Upgrade:
         settings = self._settings
+        secured = False
         with trio.move_on_after(settings.handshake_seconds) as scope:
             self._arriving.add(scope)
             try:
+                await shake_hands(stream)
+                secured = True
                 upgrade = await read_upgrade(stream, settings.path, host, settings.max_handshake_bytes)
             finally:
                 self._arriving.discard(scope)
+        if not secured:
+            raise PeerLeft("no TLS handshake in time (handshake_seconds)")
         if self._closed:
             raise busy("the gateway is stopping")
         if scope.cancelled_caught:

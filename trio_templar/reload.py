@@ -39,6 +39,8 @@ FOR_NEW_CLIENTS: Final = frozenset(
         "messages_burst",
         "messages_per_second",
         "ping_hook_seconds",
+        "tls_cert",
+        "tls_key",
     }
 )
 
@@ -57,10 +59,13 @@ def merge(old: Settings, new: Settings) -> Reloaded:
     Raises SettingsError: if the two do not go together; the text names the setting.
     """
     names = [field.name for field in fields(Settings) if getattr(old, field.name) != getattr(new, field.name)]
-    changed = [name for name in names if name in AT_ONCE | FOR_NEW_CLIENTS]
+    possible = AT_ONCE | FOR_NEW_CLIENTS
+    if bool(old.tls_cert) != bool(new.tls_cert):
+        possible -= {"tls_cert", "tls_key"}  # another certificate is no other protocol
+    changed = [name for name in names if name in possible]
     if old.token != new.token and not {"trigger_token", "trigger_token_file"} & set(changed):
         changed.append("trigger_token_file")  # the same file, with another token in it
-    restart = [name for name in names if name not in AT_ONCE | FOR_NEW_CLIENTS]
+    restart = [name for name in names if name not in possible]
     settings = replace(new, **{name: getattr(old, name) for name in restart}) if restart else new
     return Reloaded(settings, changed, restart)
 

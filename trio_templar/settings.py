@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -47,9 +48,16 @@ class Settings:
     api_socket: Annotated[str, Meta(description="unix socket of the API, instead of its host and port")] = ""
     api_ca: Annotated[str, Meta(description="file of certificates to trust for an https API")] = ""
     bind: Annotated[
-        tuple[str, ...], Meta(description="websockets: HOST:PORT, [V6]:PORT or unix:PATH; port 0 picks one")
+        tuple[str, ...], Meta(description="websockets: HOST:PORT, [V6]:PORT, unix:PATH or fd://N; port 0 picks one")
     ] = ("127.0.0.1:8001",)
     trigger_bind: Annotated[str, Meta(description="HTTP API for triggers; empty: none")] = "127.0.0.1:8002"
+    tls_cert: Annotated[
+        str, Meta(description="file of a certificate and its chain: websockets are wss:// then, but for unix sockets")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="file of its key; unset: in the file of the certificate")] = ""
+    unix_socket_mode: Annotated[
+        str, Meta(description="permissions of unix sockets that are made, as in 0660; unset: what the umask leaves")
+    ] = ""
     path: Annotated[str, Meta(description="path of the websocket, with or without its last slash")] = "/ws/"
     dialect: Annotated[Literal["2", "3"], Meta(description="High-templar wire format that clients speak")] = "2"
     allowed_origin: Annotated[
@@ -159,6 +167,11 @@ class Settings:
                 raise SettingsError(f"trusted_host: {host!r} is not the name of a host alone")
         for address in self.bind:
             _check_address("bind", address)
+        if self.tls_key and not self.tls_cert:
+            raise SettingsError("tls_key: needs a tls_cert")
+        if self.unix_socket_mode and not re.fullmatch("0?[0-7]{3}", self.unix_socket_mode):
+            raise SettingsError(f"unix_socket_mode: {self.unix_socket_mode!r} is no mode in octal, like 0660")
+        self._check_inherited()
         _ = self.policies
         self._check_triggers()
         self._check_demo()
@@ -172,6 +185,11 @@ class Settings:
                 f"trigger_bind: {self.trigger_bind} can be reached from other machines and no trigger_token is set; "
                 "set one, or insecure_trigger if something else guards it"
             )
+
+    def _check_inherited(self) -> None:
+        inherited = [found for found in map(inherited_descriptor, (*self.bind, self.trigger_bind)) if found is not None]
+        if len(inherited) != len(set(inherited)):
+            raise SettingsError("bind, trigger_bind: a descriptor (fd://N) is given twice")
 
     def _check_demo(self) -> None:
         if self.demo and self.api_url:
@@ -196,6 +214,16 @@ class Settings:
     def policies(self) -> Policies:
         """What gives way in which room when a client is slow."""
         return Policies(self.room_policy, self.outbox_bytes)
+
+    @property
+    def has_heirs(self) -> bool:
+        """Whether another process holds our websocket addresses too: who comes while we end can wait for the next."""
+        return bool(self.bind) and all(inherited_descriptor(address) is not None for address in self.bind)
+
+    @property
+    def socket_mode(self) -> int | None:
+        """`unix_socket_mode` as a number; None: what the umask leaves."""
+        return int(self.unix_socket_mode, 8) if self.unix_socket_mode else None
 
     @property
     def forwarding(self) -> Forwarding:
@@ -359,7 +387,7 @@ def _is_http_url(url: str) -> bool:
 
 def _check_address(setting: str, address: str) -> None:
     try:
-        _ = address.startswith("unix:") or split_address(address)
+        _ = address.startswith("unix:") or inherited_descriptor(address) is not None or split_address(address)
     except SettingsError as error:
         raise SettingsError(f"{setting}: {error}") from None
 
@@ -369,17 +397,26 @@ def split_address(address: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not host or (":" in bare and bare == host) or not port.isdecimal() or int(port) > 65535:
-        raise SettingsError(f"{address!r} is not HOST:PORT, [V6]:PORT or unix:PATH")
+        raise SettingsError(f"{address!r} is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N")
     return bare, int(port)
 
 
+def inherited_descriptor(address: str) -> int | None:
+    """Return N of `fd://N`, a listening socket that we are started with; None if `address` is something else."""
+    number = address.removeprefix("fd://")
+    return int(number) if number != address and number.isdecimal() and int(number) < 2**31 else None
+
+
 def _has_port(address: str) -> bool:
-    return bool(address) and not address.startswith("unix:")
+    return bool(address) and not address.startswith(("unix:", "fd://"))
 
 
 def is_local(address: str) -> bool:
-    """Whether only this machine can reach `address` (a unix socket, `localhost` or a loopback address)."""
-    if address.startswith("unix:"):
+    """Whether only this machine can reach `address` (a unix socket, `localhost` or a loopback address).
+
+    Of `fd://N` only the socket itself can tell; it counts as local until that is asked.
+    """
+    if address.startswith(("unix:", "fd://")):
         return True
     host, _ = split_address(address)
     try:

@@ -20,9 +20,10 @@ from trio_templar.connection import House
 from trio_templar.dialects import DIALECTS
 from trio_templar.frames import header, text_frame
 from trio_templar.hub import Hub
+from trio_templar.listeners import open_listeners, url_of
 from trio_templar.reception import Reception
 from trio_templar.session import Rules
-from trio_templar.sockets import accept_loop, open_listeners, url_of
+from trio_templar.sockets import accept_loop
 
 BINARY = 0x82
 # Compression, which we do not offer.

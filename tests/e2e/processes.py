@@ -145,7 +145,7 @@ class GatewayProcess(Process):
 
     @property
     def websocket_url(self) -> str:
-        return next(place for place in self.places if place.startswith("ws://"))
+        return next(place for place in self.places if place.startswith(("ws://", "wss://")))
 
     @property
     def trigger_url(self) -> str:
@@ -159,7 +159,7 @@ class GatewayProcess(Process):
     @property
     def address(self) -> tuple[str, int]:
         """The websocket listener, for a bare socket."""
-        host, _, port = self.websocket_url.removeprefix("ws://").partition("/")[0].rpartition(":")
+        host, _, port = self.websocket_url.partition("://")[2].partition("/")[0].rpartition(":")
         return host.strip("[]"), int(port)
 
     def crashes(self) -> list[str]:

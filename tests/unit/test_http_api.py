@@ -26,8 +26,8 @@ from trio_templar.http_server import serve_http
 from trio_templar.http_triggers import TriggerApi
 from trio_templar.hub import Hub
 from trio_templar.idempotency import Memory
+from trio_templar.listeners import open_listeners, url_of
 from trio_templar.rooms import room_key
-from trio_templar.sockets import open_listeners, url_of
 from trio_templar.triggers import TriggerReader
 
 ONE = {"rooms": [CAR], "data": 1}

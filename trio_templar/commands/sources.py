@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trio_templar.errors import SettingsError
 from trio_templar.settings import PREFIX, Settings, options, settings_from
+
+# Of sd_listen_fds(3).
+FIRST_DESCRIPTOR: Final = 3
 
 Source = Mapping[str, tuple[Any, str]]
 
 
 def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Return the settings of parsed arguments, environment and file. Raises SettingsError: naming what is wrong."""
+    """Return the settings of parsed arguments, environment and file. Raises SettingsError: naming what is wrong.
+
+    Sockets that systemd handed over take the place of addresses, wherever those are given.
+    """
     path = arguments.get("config") or environment.get(f"{PREFIX}CONFIG")
     return settings_from(
+        _from_systemd(environment),
         {
             option.name: (arguments[option.name], option.flag)
             for option in options()
@@ -25,6 +34,27 @@ def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str]) 
         _from_environment(environment),
         _from_file(Path(path)) if path else {},
     )
+
+
+def _from_systemd(environment: Mapping[str, str]) -> Source:
+    """Return the sockets that were handed to this process (sd_listen_fds(3)); one named `trigger` is for triggers."""
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    count = environment.get("LISTEN_FDS", "0")
+    if not count.isdecimal():
+        raise SettingsError(f"LISTEN_FDS: {count!r} is not a number of sockets")
+    numbers = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(count))
+    named = list(zip_longest(numbers, environment.get("LISTEN_FDNAMES", "").split(":")[: len(numbers)]))
+    triggers = [f"fd://{number}" for number, name in named if name == "trigger"]
+    sockets = [f"fd://{number}" for number, name in named if name != "trigger"]
+    if len(triggers) > 1:
+        raise SettingsError("LISTEN_FDNAMES: more than one socket is named trigger")
+    found: dict[str, tuple[Any, str]] = {}
+    if triggers:
+        found["trigger_bind"] = triggers[0], "LISTEN_FDS"
+    if sockets:
+        found["bind"] = sockets, "LISTEN_FDS"
+    return found
 
 
 def _from_environment(environment: Mapping[str, str]) -> Source:

@@ -1,0 +1,99 @@
+"""TLS on the websocket addresses: a certificate that can be replaced, and a handshake that may fail."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NoReturn
+
+import trio
+
+from trio_templar.errors import SettingsError
+from trio_templar.handshake import HandshakeError, PeerLeft
+
+PLAIN: Final = HandshakeError(400, "this address speaks TLS: wss://, not ws://")
+
+SocketTls = trio.SSLStream[trio.SocketStream]
+
+
+class Certificate:
+    """A certificate with its chain and key; `context` is for clients that come from now on."""
+
+    def __init__(self, cert: str, key: str) -> None:
+        """Read the certificate from the file `cert`, its key from `key`, or from beside it if that is empty.
+
+        Raises SettingsError: if that cannot be, naming the file.
+        """
+        content = [_read("tls_cert", cert), _read("tls_key", key or cert)]
+        self.digest = hashlib.sha256(b"".join(content)).digest()
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.set_alpn_protocols(["http/1.1"])
+        self.context.options |= ssl.OP_NO_RENEGOTIATION  # a client could have us do the dear part again and again
+        try:
+            self.context.load_cert_chain(cert, key or None, password=lambda: _no_password(key or cert))
+        except ssl.SSLError as error:
+            raise SettingsError(_at_fault(cert, key or cert, error)) from error
+
+    def become(self, other: Certificate) -> bool:
+        """Show `other` to clients that come from now on; return whether that is another one."""
+        changed = self.digest != other.digest
+        self.digest, self.context = other.digest, other.context
+        return changed
+
+
+def _read(name: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{name}: {path}: {error.strerror or error}") from error
+
+
+def _no_password(key: str) -> NoReturn:
+    raise SettingsError(f"tls_key: {key}: the key has a passphrase, which nobody is there to enter")
+
+
+def _at_fault(cert: str, key: str, error: ssl.SSLError) -> str:
+    """Return which file OpenSSL does not like; it does not say."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return f"tls_key: {key}: it is not the key of the certificate in {cert}"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert)
+    except ssl.SSLError:
+        return f"tls_cert: {cert}: there is no certificate in it that can be read"
+    return f"tls_key: {key}: there is no key in it that can be read ({error.reason or error})"
+
+
+class TlsListener(trio.abc.Listener[SocketTls]):
+    """Accepts from `transport` and speaks TLS with the certificate of that moment; the handshake is left to others."""
+
+    def __init__(self, transport: trio.SocketListener, certificate: Certificate) -> None:
+        self._transport = transport
+        self._certificate = certificate
+
+    async def accept(self) -> SocketTls:
+        """Return the stream of the next client."""
+        return trio.SSLStream(await self._transport.accept(), self._certificate.context, server_side=True)
+
+    async def aclose(self) -> None:
+        """Listen no longer."""
+        await self._transport.aclose()
+
+
+async def shake_hands(stream: trio.abc.Stream) -> None:
+    """Do the TLS handshake of a client, if `stream` is TLS.
+
+    Raises PeerLeft: if it fails. Who speaks plain HTTP is told so. The caller sets the deadline.
+    """
+    if not isinstance(stream, trio.SSLStream):
+        return
+    try:
+        await stream.do_handshake()
+        return
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        reason = error.__cause__.reason if isinstance(error.__cause__, ssl.SSLError) else ""
+    if reason == "HTTP_REQUEST":
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await stream.transport_stream.send_all(PLAIN.response())
+    raise PeerLeft(f"no TLS: {reason.lower().replace('_', ' ')}" if reason else "")
