@@ -478,7 +478,7 @@ def http_app(gateway: Gateway) -> HttpApi:
     app.routes |= gateway.steering.routes()
     app.routes |= tree_routes(gateway.nurseries, gateway.named_tasks)
     demo_url = demo.websocket_of(gateway.websocket_urls) if settings.demo else None
-    app.routes |= page.routes(needs_token=bool(settings.token), demo_url=demo_url)
+    app.routes |= page.routes(needs_token=lambda: bool(gateway.guard.access.token), demo_url=demo_url)
     return app
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources.abc import Traversable
 from typing import Final
 from urllib.parse import urlsplit
@@ -39,20 +39,26 @@ TYPES: Final = {
 }
 
 
-def routes(*, needs_token: bool, demo_url: str | None = None) -> Routes:
-    """Return the page's routes for `HttpApi.routes`, read from the package now.
+def routes(*, needs_token: Callable[[], bool], demo_url: str | None = None) -> Routes:
+    """Return the page's routes for `HttpApi.routes`, read from the package now; `needs_token` is asked each time.
 
     With a `demo_url` (a websocket address with a port) the page has the two clients of the demo, which connect there.
     """
     files = dict(_files(importlib.resources.files("trio_templar") / "page_files", "/page/"))
     files["/"] = files.pop("/page/index.html")
     demo = urlsplit(demo_url) if demo_url else None
-    config = {"needs_token": needs_token, "demo": demo and {"port": demo.port, "path": demo.path}}
-    files["/page.json"] = msgspec.json.encode(config), b"application/json"
     # Any host, but one port: the page is opened under whatever name this machine has.
     policy = POLICY.format(f"'self' ws://*:{demo.port}" if demo else "'self'").encode()
     headers = ((b"content-security-policy", policy), *HEADERS)
-    return {("GET", path): _file(body, content_type, headers) for path, (body, content_type) in files.items()}
+
+    async def config(request: Request) -> Response:  # noqa: ARG001  # the same to everybody
+        await trio.lowlevel.checkpoint()
+        clients = demo and {"port": demo.port, "path": demo.path}
+        body = msgspec.json.encode({"needs_token": needs_token(), "demo": clients})
+        return Response(200, body, headers, b"application/json")
+
+    served = {("GET", path): _file(body, content_type, headers) for path, (body, content_type) in files.items()}
+    return {**served, ("GET", "/page.json"): Route(config, public=True)}
 
 
 def _files(folder: Traversable, path: str) -> Iterator[tuple[str, tuple[bytes, bytes]]]:

@@ -135,7 +135,7 @@ def test_the_frames_are_those_of_the_dialects(name: str) -> None:
 
 async def test_every_route_is_in_the_page_of_the_http_api() -> None:
     async with open_gateway() as house:
-        files = dashboard.routes(needs_token=False)
+        files = dashboard.routes(needs_token=bool)
         routes = {(method, path.rstrip("/")) for method, path in set(http_app(house.gateway).routes) - set(files)}
     titles = re.findall(r"^### `(\w+) (/\S*)`$", page("docs/http.md"), re.MULTILINE)
     shown = {(method, path.rstrip("/")) for method, path in titles}

@@ -14,14 +14,15 @@ from trio_templar.http_guard import Access, Guard
 
 FOLDER = importlib.resources.files("trio_templar") / "page_files"
 DEMO_URL = "ws://127.0.0.1:1234/live/"
-PATHS = sorted(path for _, path in page.routes(needs_token=False))
+PATHS = sorted(path for _, path in page.routes(needs_token=bool))
 SCRIPTS = [path for path in PATHS if path.endswith(".js") and "uplot" not in path]
 
 
 def client(*, token: str = "", demo_url: str | None = None) -> httpx.AsyncClient:
     """A client of an HTTP API that has the page and nothing else."""
-    app = HttpApi(Guard(Access(token.encode())), max_bytes=1000, body_seconds=1)
-    app.routes |= page.routes(needs_token=bool(token), demo_url=demo_url)
+    guard = Guard(Access(token.encode()))
+    app = HttpApi(guard, max_bytes=1000, body_seconds=1)
+    app.routes |= page.routes(needs_token=lambda: bool(guard.access.token), demo_url=demo_url)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.test:80")
 
 
@@ -65,6 +66,16 @@ async def test_a_browser_that_has_a_file_is_told_that_it_is_the_same() -> None:
 async def test_the_page_is_told_whether_a_token_is_needed(token: str, needed: bool) -> None:
     async with client(token=token) as http:
         assert (await http.get("/page.json")).json() == {"needs_token": needed, "demo": None}
+
+
+async def test_a_token_that_comes_or_goes_while_it_runs_is_noticed() -> None:
+    needed = [True]
+    app = HttpApi(Guard(Access()), max_bytes=1000, body_seconds=1)
+    app.routes |= page.routes(needs_token=needed.pop)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.test") as http:
+        assert (await http.get("/page.json")).json()["needs_token"] is True
+        needed.append(False)
+        assert (await http.get("/page.json")).json()["needs_token"] is False
 
 
 async def test_with_the_demo_the_page_may_connect_to_its_websockets() -> None:
