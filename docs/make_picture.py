@@ -65,7 +65,7 @@ def publish(process: GatewayProcess) -> None:
     for number in itertools.count():
         if time.monotonic() > ends:
             return
-        busy = 1.2 + math.sin(number / 40) + 0.5 * math.sin(number / 7)
+        busy = 1.7 + math.sin(number / 40) + 0.5 * math.sin(number / 7)
         trigger(process, {"text": "Hello, world", "number": number}, NEWS)
         for car in range(1, 1 + int(4 * busy)):
             trigger(process, {"name": "Beetle", "km": number}, {"target": "car", "car": car})
