@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from trio_templar import __version__
-from trio_templar.commands import listen, publish, serve
+from trio_templar.commands import check, listen, publish, serve, top, tree
 from trio_templar.commands.command import Command, CommandError, Status
+from trio_templar.commands.completion import completion_of
 from trio_templar.errors import SettingsError
-
-COMMANDS: Final[tuple[Command, ...]] = (serve.COMMAND, publish.COMMAND, listen.COMMAND)
 
 EPILOG: Final = """\
 exit status:
@@ -82,3 +81,14 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_options(added)
         added.set_defaults(command=command)
     return parser
+
+
+COMMANDS: Final[tuple[Command, ...]] = (
+    serve.COMMAND,
+    check.COMMAND,
+    top.COMMAND,
+    tree.COMMAND,
+    publish.COMMAND,
+    listen.COMMAND,
+    completion_of(make_parser),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -182,3 +183,53 @@ def test_who_stops_reading_ends_it_without_a_word(shared: GatewayProcess) -> Non
     )
     assert done.stderr == ""
     assert done.stdout in ("141\n", "0\n")  # whichever was quicker
+
+
+def test_top_and_tree_show_a_running_gateway(shared: GatewayProcess) -> None:
+    with subscriber(shared.websocket_url):
+        status, output, _ = command("top", "--once", "--json", at_http(shared))
+        top = json.loads(output)
+        assert (status, top["status"]["connections"], top["rooms"][0]["room"]) == (0, 1, CAR)
+        status, output, _ = command("top", "--once", at_http(shared))
+        assert (status, '{"car": 1, "target": "car"}' in output) == (0, True)
+        status, output, _ = command("tree", at_http(shared))
+        assert (status, "─ connection " in output) == (0, True)
+        assert json.loads(command("tree", "--json", at_http(shared))[1])["children"]
+    url = free_url("http")
+    for name in ("top", "tree"):
+        assert command(name, f"--url={url}")[::2] == (3, f"trio-templar: cannot reach {url}: Connection refused\n")
+
+
+def test_top_goes_on_until_ctrl_c(shared: GatewayProcess) -> None:
+    process = Process([sys.executable, "-m", "trio_templar", "top", "--json", "--every=0.05", at_http(shared)])
+    try:
+        lines = process.output.wait('"per_second"', count=3)
+        assert json.loads(lines[-1])["per_second"]["deliveries"] == 0
+        process.signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.log.all == []
+    finally:
+        process.end()
+
+
+def test_check_says_what_would_go_wrong(api: Api) -> None:
+    ports = ["--bind=127.0.0.1:0", "--trigger-bind=127.0.0.1:0"]
+    status, output, _ = command("check", f"--api-url={api.url}", *ports)
+    assert (status, f"ok    api_url: {api.url}bootstrap/: 200: " in output) == (0, True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, output, _ = command("check", f"--api-url={api.url}", *ports, f"--bind={address}", "--json")
+        findings = json.loads(output)
+        assert (status, findings["ok"]) == (1, False)
+        text = f"cannot listen on {address}: Address already in use"
+        assert {"level": "fail", "about": "bind", "text": text} in findings["findings"]
+    assert command("check", "--dialect=4")[0] == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_is_a_script_that_knows_the_commands(shell: str) -> None:
+    status, output, _ = command("completion", shell)
+    assert status == 0
+    assert all(word in output for word in ("publish", "listen", "--max-connections", "--api-url"))
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=output, text=True, check=True, timeout=PATIENCE_SECONDS)

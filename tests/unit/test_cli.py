@@ -93,7 +93,7 @@ def test_a_switch_can_be_on_or_off(tmp_path: Path) -> None:
         (["serve", "--bind=nonsense"], "bind: 'nonsense'"),
         (["serve", "--trigger-bind=0.0.0.0:0"], "insecure_trigger"),
         (["serve", "--config=/does/not/exist"], "/does/not/exist"),
-        (["serve"], "api_url"),
+        (["serve", "--bind=127.0.0.1:0", "--trigger-bind=127.0.0.1:0"], "api_url"),
     ],
     ids=repr,
 )

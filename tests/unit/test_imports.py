@@ -111,7 +111,12 @@ def test_only_the_gateway_sees_everything() -> None:
 
 @pytest.mark.parametrize(
     ("library", "modules"),
-    [("httpx", {"backend", "commands.gateway_api"}), ("hypercorn", {"http_server"})],
+    [
+        ("httpx", {"backend", "commands.gateway_api"}),
+        ("rich", {"commands.dashboard"}),
+        ("shtab", {"commands.completion"}),
+        ("hypercorn", {"http_server"}),
+    ],
 )
 def test_a_library_is_known_to_the_modules_that_hide_it(library: str, modules: set[str]) -> None:
     assert {module for module in MODULES if library in imported(module)} == modules

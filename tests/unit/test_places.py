@@ -39,6 +39,16 @@ def test_the_websocket_is_at_the_first_address_and_the_path() -> None:
     assert websocket_place("ws://example.com/other/?a=b", Settings()).url == "ws://example.com/other/?a=b"
 
 
+def test_with_a_certificate_the_websocket_speaks_tls_but_on_a_unix_socket() -> None:
+    assert websocket_place(None, Settings(bind=("[::]:1",), tls_cert="c")).url == "wss://[::1]:1/ws/"
+    assert websocket_place(None, Settings(bind=("unix:/x",), tls_cert="c")).url == "ws://localhost/ws/"
+
+
+def test_where_an_inherited_socket_is_has_to_be_said() -> None:
+    with pytest.raises(CommandError, match=r"^bind: fd://3 is a socket of another process; --url"):
+        websocket_place(None, Settings(bind=("fd://3",)))
+
+
 def test_the_address_of_the_ready_line_will_do() -> None:
     assert http_place("http://127.0.0.1:5/trigger/", Settings()).url == "http://127.0.0.1:5"
     assert http_place("https://example.com/live/trigger", Settings()).url == "https://example.com/live"

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from trio_templar.commands.command import CommandError, Status
 from trio_templar.commands.sources import read_settings
-from trio_templar.settings import Settings, split_address
+from trio_templar.settings import Settings, inherited_descriptor, split_address
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
@@ -104,7 +104,9 @@ def websocket_place(url: str | None, settings: Settings) -> Place:
         return Place(place.url + settings.path, place.socket) if urlsplit(place.url).path in ("", "/") else place
     if not settings.bind:
         raise CommandError(Status.USAGE, "bind is empty, so there is no websocket; --url says where another is")
-    place = _place_at(settings.bind[0], "ws", "bind")
+    place = _place_at(settings.bind[0], "wss" if settings.tls_cert else "ws", "bind")
+    if place.socket:  # no TLS there
+        place = Place(place.url.replace("wss:", "ws:"), place.socket)
     return Place(place.url + settings.path, place.socket)
 
 
@@ -127,6 +129,8 @@ def _place_at(address: str, scheme: str, setting: str) -> Place:
     """Return how to dial what listens on `address`: of all addresses, the loopback one."""
     if address.startswith("unix:"):
         return Place(f"{scheme}://localhost", address.removeprefix("unix:"))
+    if inherited_descriptor(address) is not None:
+        raise CommandError(Status.USAGE, f"{setting}: {address} is a socket of another process; --url says where it is")
     host, port = split_address(address)
     if port == 0:
         raise CommandError(Status.USAGE, f"{setting}: port 0 is any; the gateway's ready line has the one for --url")

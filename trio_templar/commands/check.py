@@ -1,0 +1,61 @@
+"""`trio-templar check`: what `serve` would say of these settings here and now, without serving."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from trio_templar.commands import serve
+from trio_templar.commands.command import Command, Status, run_on_trio
+from trio_templar.commands.sources import read_settings
+
+if TYPE_CHECKING:
+    from trio_templar.commands.checks import Finding
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add how it is said, and the options of `serve`."""
+    parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
+    serve.add_options(parser)
+
+
+def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
+    """Check; FAILED if a gateway would not start, or could let nobody in."""
+    settings = read_settings(arguments, environment)
+    from trio_templar.commands.checks import check_all
+
+    findings: list[Finding] = []
+
+    async def check() -> int:
+        findings.extend(await check_all(settings))
+        return Status.DONE
+
+    run_on_trio(check)
+    good = not any(finding.level == "fail" for finding in findings)
+    print(_json(findings, good=good) if arguments["json"] else _lines(findings))
+    return Status.DONE if good else Status.FAILED
+
+
+def _json(findings: Sequence[Finding], *, good: bool) -> str:
+    return json.dumps({"ok": good, "findings": [finding._asdict() for finding in findings]})
+
+
+def _lines(findings: Sequence[Finding]) -> str:
+    return "\n".join(f"{finding.level:4}  {finding.about}: {finding.text}" for finding in findings)
+
+
+COMMAND: Final = Command(
+    name="check",
+    help="say what would go wrong with these settings",
+    usage="trio-templar check [--json] [--config FILE] [OPTION …]",
+    description="Read the settings as `serve` does, and look whether a gateway could start with them here and now: "
+    "addresses, files, descriptors, memory; and what the API answers to GET bootstrap/.",
+    add_options=add_options,
+    run=run,
+    examples="""\
+  trio-templar check --config /etc/trio-templar.toml
+  trio-templar check --api-url http://127.0.0.1:8000/api/ --json
+""",
+)

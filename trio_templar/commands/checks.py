@@ -1,0 +1,139 @@
+"""What `trio-templar check` looks at. Nothing here lasts: what is opened is closed again."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from trio_templar.backend import Gate, HttpBackend
+from trio_templar.errors import BackendError, Refused, SettingsError, Unavailable
+from trio_templar.forwarding import ClientRequest
+from trio_templar.listeners import open_listeners
+from trio_templar.machine import memory_bytes
+from trio_templar.settings import Settings, inherited_descriptor, is_local
+from trio_templar.tls import Certificate
+
+# Descriptors that are no clients': listeners, the event loop, calls to the API, triggers.
+OTHER_DESCRIPTORS: Final = 100
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. `fail`: no gateway would start, or let anybody in; `warn`: it will hurt later."""
+
+    level: Literal["ok", "warn", "fail"]
+    about: str
+    text: str
+
+
+async def check_all(settings: Settings) -> list[Finding]:
+    """Return what is found, in the order in which a gateway would meet it."""
+    findings = [*_triggers(settings), *_tls(settings), _descriptors(settings), _memory(settings)]
+    addresses = [("bind", address) for address in settings.bind]
+    if settings.trigger_bind:
+        addresses.append(("trigger_bind", settings.trigger_bind))
+    for setting, address in addresses:
+        findings += [await check_address(setting, address, settings)]
+    findings.append(await check_api(settings))
+    return findings
+
+
+def _triggers(settings: Settings) -> Iterator[Finding]:
+    if not settings.trigger_bind:
+        yield Finding("warn", "trigger_bind", "empty: nobody can publish over HTTP")
+    elif settings.token:
+        yield Finding("ok", "trigger_token", "set")
+    elif is_local(settings.trigger_bind):
+        yield Finding("ok", "trigger_token", "none: whoever is on this machine can publish")
+    else:
+        yield Finding("warn", "insecure_trigger", f"whoever reaches {settings.trigger_bind} can publish")
+    if settings.room_policy:
+        yield Finding("ok", "room_policy", f"{len(settings.room_policy)}, the first that matches decides")
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    if not settings.tls_cert:
+        return
+    try:
+        Certificate(settings.tls_cert, settings.tls_key)
+    except SettingsError as error:
+        yield Finding("fail", "tls_cert", str(error))
+    else:
+        yield Finding("ok", "tls_cert", settings.tls_cert)
+
+
+def _descriptors(settings: Settings) -> Finding:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.max_connections + settings.max_bootstraps + OTHER_DESCRIPTORS
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        text = f"{limit}, but max_connections {settings.max_connections} wants {needed} (ulimit -n, LimitNOFILE)"
+        return Finding("warn", "file descriptors", text)
+    return Finding("ok", "file descriptors", f"enough for max_connections {settings.max_connections}")
+
+
+def _memory(settings: Settings) -> Finding:
+    there = memory_bytes()
+    budget = settings.memory_bytes or there // 4
+    text = f"{budget:,} bytes may wait, of {there:,} there are"
+    return Finding("ok" if budget <= there // 2 else "warn", "memory_bytes", text)
+
+
+async def check_address(setting: str, address: str, settings: Settings) -> Finding:
+    """Say whether `address` can be listened on."""
+    if address.startswith("unix:"):
+        return _check_path(setting, Path(address.removeprefix("unix:")))
+    if inherited_descriptor(address) is not None:
+        return Finding("ok", setting, f"{address}: known only to the process that is started with it")
+    try:
+        for listener in await open_listeners(address, settings):
+            await listener.aclose()
+    except SettingsError as error:
+        return Finding("fail", setting, str(error))
+    return Finding("ok", setting, address)
+
+
+def _check_path(setting: str, path: Path) -> Finding:
+    # Not tried: listening would take the place of a socket that is there.
+    if path.exists() and not path.is_socket():
+        return Finding("fail", setting, f"cannot listen on unix:{path}: it is there, and no socket")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return Finding("fail", setting, f"cannot listen on unix:{path}: {path.parent} cannot be written to")
+    return Finding("ok", setting, f"unix:{path}")
+
+
+async def check_api(settings: Settings) -> Finding:
+    """Ask the API about a client without cookies, as a gateway would, and say what its answer means."""
+    if settings.demo:
+        return Finding("ok", "api_url", "none is needed for the demo")
+    if not settings.api_url:
+        return Finding("fail", "api_url", "where is the API? Give --api-url, or try --demo")
+    where = f"{settings.api_url.removesuffix('/')}/bootstrap/"
+    try:
+        async with HttpBackend(settings) as backend:
+            gate = Gate(backend.bootstrap, settings)
+            admission = await gate.admit(ClientRequest(settings.path, [], "127.0.0.1"))
+    except Refused as error:
+        return _refusal(where, error.status)
+    except Unavailable as error:
+        return Finding("fail", "api_url", f"{where}: {error}: every client will get 503")
+    except (BackendError, SettingsError) as error:
+        return Finding("fail", "api_url", f"{where}: {error}")
+    rooms = len(admission.allowed_rooms)
+    return Finding("ok", "api_url", f"{where}: 200: who has no cookie may enter {rooms} rooms")
+
+
+def _refusal(where: str, status: int) -> Finding:
+    match status:
+        case 401 | 403:
+            return Finding("ok", "api_url", f"{where}: {status}: who has no cookie is refused")
+        case 404:
+            text = "nothing there; bootstrap/ is appended to api_url"
+        case 400:
+            text = "refused as malformed; is the host of api_url one that the API expects (Django: ALLOWED_HOSTS)?"
+        case _ if status < 400:
+            return Finding("warn", "api_url", f"{where}: {status}: a redirect; to the gateway that is a refusal")
+        case _:
+            text = "every client without a cookie will get 403"
+    return Finding("fail" if status in (400, 404) else "warn", "api_url", f"{where}: {status}: {text}")

@@ -1,0 +1,85 @@
+"""`trio-templar top`: a running gateway at a glance, again and again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from trio_templar.commands.asking import run_asking
+from trio_templar.commands.command import Command, Status
+from trio_templar.commands.places import add_http_options, count, seconds
+
+if TYPE_CHECKING:
+    from trio_templar.commands.gateway_api import GatewayApi
+    from trio_templar.commands.snapshots import Snapshots
+
+DEFAULT_SECONDS: Final = 2.0
+DEFAULT_ROWS: Final = 10
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add how it is shown, and where to ask."""
+    parser.add_argument("--once", action="store_true", help="print it once, and leave")
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object: once, or one a line")
+    parser.add_argument(
+        "--every",
+        type=seconds,
+        default=DEFAULT_SECONDS,
+        metavar="SECONDS",
+        help=f"how often to look [{DEFAULT_SECONDS:g}]",
+    )
+    parser.add_argument(
+        "--rows",
+        type=count,
+        default=DEFAULT_ROWS,
+        metavar="N",
+        help=f"connections and rooms to show, at most 1000 [{DEFAULT_ROWS}]",
+    )
+    add_http_options(parser)
+
+
+def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
+    """Show it until Ctrl-C."""
+
+    async def watch(api: GatewayApi) -> int:
+        from trio_templar.commands.snapshots import Snapshots
+
+        snapshots = Snapshots(api, rows=min(arguments["rows"], 1000))
+        if arguments["once"]:
+            # A rate is a difference: two looks, a moment apart.
+            await snapshots.take()
+            await snapshots.pause(min(arguments["every"], 1.0))
+        if arguments["json"]:
+            await _print_json(snapshots, arguments["every"], once=arguments["once"])
+        else:
+            from trio_templar.commands.dashboard import show
+
+            await show(snapshots, arguments["every"], once=arguments["once"])
+        return Status.DONE
+
+    return run_asking(arguments, environment, watch)
+
+
+async def _print_json(snapshots: Snapshots, every: float, *, once: bool) -> None:
+    while True:
+        print(json.dumps(await snapshots.take()), flush=True)
+        if once:
+            return
+        await snapshots.pause(every)
+
+
+COMMAND: Final = Command(
+    name="top",
+    help="watch a running gateway",
+    description="Show a running gateway's totals, deliveries per second, the connections for which most waits, and the "
+    "busiest rooms, until Ctrl-C.",
+    add_options=add_options,
+    run=run,
+    examples="""\
+  trio-templar top
+  trio-templar top --url http://10.0.0.5:8002 --token-file token --every 5 --rows 20
+  trio-templar top --once --json
+""",
+)
