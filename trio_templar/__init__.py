@@ -10,6 +10,7 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     http_api     answers over HTTP (an ASGI app; http_server runs hypercorn); http_guard: who may call;
                  http_triggers: POST /trigger/; triggers: core: JSON → checked triggers; http_drain: POST /drain/
                  preferences: core: what a publisher asks of the answer; idempotency: what was published already
+    metrics      what Prometheus is told; exposition: how; counters: core: what is counted; lag: how late timers are
     health       whether it is ready, by a publication to itself
     views        who is connected, which rooms there are; nursery_tree: what runs; rates: how busy a room is;
                  steering: disconnect, unsubscribe; selection: whom; http_input: what a caller asks, checked

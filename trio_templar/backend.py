@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import httpx
 import msgspec
 import trio
 
+from trio_templar.counters import BOOTSTRAP_BOUNDS, Histogram
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, TemplarError, Unavailable
 from trio_templar.forwarding import ClientRequest, Header
 from trio_templar.rooms import Room
@@ -77,6 +79,8 @@ class Gate:
         self._max_waiting = settings.max_bootstraps_waiting
         self._seconds = settings.bootstrap_seconds
         self._user_id_path = [step for step in settings.user_id_path.split(".") if step]
+        self.answers: Counter[str] = Counter()  # by what came of them
+        self.seconds = Histogram(BOOTSTRAP_BOUNDS)
 
     async def admit(self, request: ClientRequest) -> Admission:
         """Ask the backend about one client.
@@ -87,17 +91,40 @@ class Gate:
         if self._limiter.statistics().tasks_waiting >= self._max_waiting:
             raise Busy("too many clients wait for the API (max_bootstraps_waiting)")
         async with self._limiter:
+            start = trio.current_time()
+            outcome = "left"  # unless it turns out otherwise, the client has gone
             try:
-                with trio.fail_after(self._seconds):
-                    answer = await self._bootstrap(request)
-            except trio.TooSlowError as error:
-                raise Unavailable(f"the API did not answer within {self._seconds:g} s") from error
-            except TemplarError:
+                admitted = admission(await self._ask(request), self._user_id_path)
+                outcome = "admitted"
+            except TemplarError as error:
+                outcome = _outcome(error)
                 raise
-            except Exception as error:  # a bootstrap may be foreign code
-                logger.exception("the bootstrap crashed")
-                raise Unavailable("the API failed") from error
-        return admission(answer, self._user_id_path)
+            finally:
+                self.answers[outcome] += 1
+                self.seconds.observe(trio.current_time() - start)
+        return admitted
+
+    async def _ask(self, request: ClientRequest) -> Mapping[str, Any]:
+        try:
+            with trio.fail_after(self._seconds):
+                return await self._bootstrap(request)
+        except trio.TooSlowError as error:
+            raise Unavailable(f"the API did not answer within {self._seconds:g} s") from error
+        except TemplarError:
+            raise
+        except Exception as error:  # a bootstrap may be foreign code
+            logger.exception("the bootstrap crashed")
+            raise Unavailable("the API failed") from error
+
+
+def _outcome(error: TemplarError) -> str:
+    match error:
+        case Refused():
+            return "refused"
+        case Unavailable():
+            return "unavailable"
+        case _:
+            return "nonsense"
 
 
 class HttpBackend:

@@ -6,7 +6,7 @@ import functools
 import logging
 import sys
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -15,6 +15,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
 from trio_templar.backlog import Waiting
 from trio_templar.clock import Clock
+from trio_templar.counters import ConnectionCounts
 from trio_templar.dialects import unsubscribed
 from trio_templar.errors import CRASHED, DROPPED, GONE, MESSAGE_TOO_BIG, NOT_AUTHORIZED, TOO_MANY_MESSAGES, Close
 from trio_templar.frames import closes, text_frame
@@ -54,6 +55,7 @@ class House:
     messages_per_second: float
     messages_burst: int
     goodbye_seconds: float
+    counts: ConnectionCounts = field(default_factory=ConnectionCounts)
 
 
 class Connection(trio.abc.Stream):
@@ -117,6 +119,7 @@ class Connection(trio.abc.Stream):
         `opening` is the 101 that goes out first, in one write with the welcome.
         """
         self._house.connections.add(self)
+        self._house.counts.opened += 1
         self.task = trio.lowlevel.current_task()
         try:
             async with trio.open_nursery() as self._nursery:
@@ -198,6 +201,7 @@ class Connection(trio.abc.Stream):
             self.session.end()
         if self._hook_calls is not None:
             self._hook_calls.disconnected(self._close)
+        self._house.counts.close(self._close.code, self.outbox.sent_bytes, self.outbox.peak_bytes)
         self._log_end()
 
     def send_away(self, close: Close, seconds: float) -> None:

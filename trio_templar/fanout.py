@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from trio_templar.budget import Budget
+from trio_templar.counters import DELIVERY_BOUNDS, Histogram
 from trio_templar.errors import Busy, TooLarge
 from trio_templar.frames import Batch, Publication
 from trio_templar.hub import Hub, Room, Subscription
@@ -48,19 +49,31 @@ class RoomChannel:
     `taken` counts those that left it, `passed` those of them that were offered to everybody: a drain waits for them.
     """
 
-    __slots__ = ("_alone", "_max_publications", "_receive", "_send", "bytes", "passed", "taken", "waiting")
+    __slots__ = (
+        "_alone",
+        "_max_publications",
+        "_puts",
+        "_receive",
+        "_send",
+        "bytes",
+        "passed",
+        "taken",
+        "waiting",
+    )
 
     def __init__(self, max_publications: int) -> None:
         self._max_publications = max_publications
         self._alone: Batch | None = None
         self._send: trio.MemorySendChannel[Publication] | None = None
         self._receive: trio.MemoryReceiveChannel[Publication]
+        self._puts: deque[tuple[float, int]] = deque()  # when how many came; those that are not over
         self.waiting = 0
         self.bytes = 0
         self.taken = self.passed = 0
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: Batch, now: float) -> None:
         """Let the publications of `batch` wait; there must be room for them."""
+        self._puts.append((now, batch.count))
         if not self.waiting and batch.size <= PASS_BYTES:
             self._alone = batch
         else:
@@ -88,6 +101,16 @@ class RoomChannel:
             taken.append(self._receive.receive_nowait())
             size += taken[-1].size
         return Batch(taken)
+
+    def finish(self, count: int, over: dict[float, int]) -> None:
+        """Add the next `count` publications, whose pass is over, to `over`: how many came when."""
+        while count:
+            put, waited = self._puts.popleft()
+            if waited > count:
+                self._puts.appendleft((put, waited - count))
+                waited = count
+            over[put] = over.get(put, 0) + waited
+            count -= waited
 
     def close(self) -> None:
         """Let go of both ends."""
@@ -118,6 +141,8 @@ class Fanout:
         self.triggers = 0
         self.publications = 0
         self.deliveries = 0
+        self._over: dict[float, int] = {}
+        self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
 
     async def publish(self, triggers: Sequence[Trigger]) -> None:
         """Put all publications of `triggers` on their way, in order; blocks while a room of theirs, or memory, is full.
@@ -147,11 +172,10 @@ class Fanout:
         Raises Full (a `trio.WouldBlock`): if a room, or memory, is full.
         Raises TooLarge: if they never will fit.
         """
+        start = trio.current_time()
         batches = self._by_room(triggers)
-        self._check(batches)
         self.triggers += len(triggers)
-        small: deque[Room] = deque()
-        left = TURN_BYTES
+        small, left, inline = deque[Room](), TURN_BYTES, 0
         for room, batch in batches:
             self.publications += batch.count
             room.publications += batch.count
@@ -160,10 +184,12 @@ class Fanout:
                 left -= _turn_share(batch) * len(room.subscriptions)
                 self._deliver(room, batch, room.subscriptions)
                 batch.finish()
+                inline += batch.count
             else:
-                self._enqueue(room, batch, small)
+                self._enqueue(room, batch, small, start)
         if small:
             self._nursery.start_soon(self._fanout_loop, small, name="small rooms")
+        self.seconds.observe(trio.current_time() - start, inline)
 
     def probe(self, room: Room, batch: Batch) -> None:
         """Put `batch` on its way to `room`, which is in no hub, through a channel and a loop. It is not counted.
@@ -172,7 +198,7 @@ class Fanout:
         """
         self._check([(room, batch)])
         rooms: deque[Room] = deque()
-        self._enqueue(room, batch, rooms)
+        self._enqueue(room, batch, rooms, trio.current_time())
         if rooms:
             self._nursery.start_soon(self._fanout_loop, rooms, name=f"room {room.key.decode()}")
 
@@ -181,7 +207,7 @@ class Fanout:
         self.deliveries -= deliveries
 
     def _by_room(self, triggers: Sequence[Trigger]) -> list[tuple[Room, Batch]]:
-        """Return what each room that somebody is in would get, in order."""
+        """Return what each room that somebody is in would get, in order. Raises Full or TooLarge: if it cannot."""
         by_room: dict[Room, list[Publication]] = {}
         rooms = self._hub.rooms
         for keys, publication, tallies, _ in triggers:
@@ -190,7 +216,9 @@ class Fanout:
                 if room is not None:
                     counted = publication if tallies is None else publication._replace(tally=tallies[index])
                     by_room.setdefault(room, []).append(counted)
-        return [(room, Batch(publications)) for room, publications in by_room.items()]
+        batches = [(room, Batch(publications)) for room, publications in by_room.items()]
+        self._check(batches)
+        return batches
 
     def _check(self, batches: Sequence[tuple[Room, Batch]]) -> None:
         bounds = self.bounds
@@ -214,7 +242,7 @@ class Fanout:
         small = len(room.subscriptions) <= INLINE_SUBSCRIBERS
         return room.channel is None and small and (batch.count == 1 or batch.size <= PASS_BYTES)
 
-    def _enqueue(self, room: Room, batch: Batch, small: deque[Room]) -> None:
+    def _enqueue(self, room: Room, batch: Batch, small: deque[Room], now: float) -> None:
         """Let `batch` wait in the channel of `room`. A new one gets its loop, or a place in the loop of all `small`."""
         if room.channel is None:
             room.channel = RoomChannel(self.bounds.room_publications)
@@ -222,7 +250,7 @@ class Fanout:
                 small.append(room)
             else:
                 self._nursery.start_soon(self._fanout_loop, deque([room]), name=f"room {room.key.decode()}")
-        room.channel.put(batch)
+        room.channel.put(batch, now)
         self.in_flight_bytes += batch.size
         self._budget.take(batch.cost)
 
@@ -236,11 +264,22 @@ class Fanout:
                 batch = room.channel.take()
                 self.in_flight_bytes -= batch.size
                 left = await self._pass(room, batch, left)
+                self._note_seconds(room, batch.count, at_once=left <= 0 or len(rooms) == 1)
                 rooms.rotate(-1)
                 if not room.channel.waiting:
                     _leave(rooms.pop())
         finally:
             _leave(*rooms)
+
+    def _note_seconds(self, room: Room, count: int, *, at_once: bool) -> None:
+        """Count how long the next `count` publications of `room` took, whose pass is over: now, or with others soon."""
+        if room.publications:  # a probe is no client's
+            room.channel.finish(count, self._over)
+        if at_once:
+            now = trio.current_time()
+            for put, times in self._over.items():
+                self.seconds.observe(now - put, times)
+            self._over.clear()
 
     async def _let_triggers_in(self, room: Room, channel: RoomChannel) -> None:
         """Wait for the triggers already on their way: one more in a pass costs far less than one more pass."""

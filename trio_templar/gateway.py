@@ -20,6 +20,7 @@ from trio_templar.backlog import Waiting
 from trio_templar.budget import Budget
 from trio_templar.clock import Clock
 from trio_templar.connection import Connection, House, serve_client
+from trio_templar.counters import DELIVERY_BOUNDS, ConnectionCounts
 from trio_templar.dialects import DIALECTS
 from trio_templar.drain import CLOSING_SHARE, Departure, shuffle
 from trio_templar.errors import CAUSES, STOPPING, Busy, SettingsError
@@ -33,9 +34,11 @@ from trio_templar.http_guard import Access, Guard
 from trio_templar.http_triggers import TriggerApi
 from trio_templar.hub import Hub
 from trio_templar.idempotency import Memory
+from trio_templar.lag import Lag
 from trio_templar.listeners import is_guarded, is_unix, open_listeners, url_of
 from trio_templar.log import log
 from trio_templar.machine import memory_bytes
+from trio_templar.metrics import Sources
 from trio_templar.nursery_tree import NamedTask, tree_routes
 from trio_templar.rates import Rates
 from trio_templar.reception import Reception
@@ -116,13 +119,17 @@ class Gateway:
         self.reader = TriggerReader(self.dialect, settings.max_publication_bytes)
         self.fanout: Fanout
         self.health: Health
+        self.gate: Gate
+        self.reception: Reception
+        self.connection_counts = ConnectionCounts()
+        self.lag = Lag()
         self.websocket_urls: tuple[str, ...] = ()
         self.trigger_url: str | None = None
         self.page_url: str | None = None
         self.certificate: Certificate | None = None
         self.guard = Guard(access_by(settings))
         self.rates = Rates(self.hub)
-        self.history = History(self.counts)
+        self.history = History(self.counts, DELIVERY_BOUNDS)
         self.steering = Steering(self.hub, self.connections)
         self.nurseries: dict[trio.Nursery, str] = {}
         self.task = trio.lowlevel.current_task()
@@ -287,6 +294,7 @@ class Gateway:
             triggers=self.fanout.triggers,
             publications=self.fanout.publications,
             deliveries=self.fanout.deliveries,
+            latency=tuple(self.fanout.seconds.counts),
         )
 
     def named_tasks(self) -> Iterator[NamedTask]:
@@ -405,8 +413,8 @@ async def _run(
     """Open the nursery tree; what is nested deepest ends first when the gateway stops."""
     settings = gateway.settings
     refuses_by_message = gateway.dialect.refusal() is not None
-    gate = Gate(api.bootstrap, settings)
-    reception = Reception(gateway.in_force, gate, refuses_by_message=refuses_by_message)
+    gate = gateway.gate = Gate(api.bootstrap, settings)
+    reception = gateway.reception = Reception(gateway.in_force, gate, refuses_by_message=refuses_by_message)
     async with trio.open_nursery() as hook_calls:
         house = Derived(gateway.in_force, partial(_house, gateway, api, hook_calls))
 
@@ -419,6 +427,7 @@ async def _run(
             watch.start_soon(supervisor.relief_loop)
             watch.start_soon(gateway.rates.sample_loop)
             watch.start_soon(gateway.history.history_loop)
+            watch.start_soon(gateway.lag.lag_loop)
             async with trio.open_nursery() as clients:
                 async with trio.open_nursery() as rooms, trio.open_nursery() as http, trio.open_nursery() as accepting:
                     gateway.fanout = _fanout(gateway, rooms)
@@ -468,11 +477,14 @@ def access_by(settings: Settings) -> Access:
 
 def http_app(gateway: Gateway) -> HttpApi:
     """Return the HTTP API of `gateway`, which runs: an ASGI app."""
+    from trio_templar.exposition import metrics_routes  # prometheus_client takes its time to import
+
     settings = gateway.settings
     app = HttpApi(gateway.guard, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
     app.routes |= _trigger_api(gateway).routes()
     app.routes |= drain_routes(gateway.drain)
     app.routes |= gateway.health.routes()
+    app.routes |= metrics_routes(_sources(gateway, app))
     app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.clock, gateway.totals).routes()
     app.routes |= gateway.history.routes()
     app.routes |= gateway.steering.routes()
@@ -480,6 +492,22 @@ def http_app(gateway: Gateway) -> HttpApi:
     demo_url = demo.websocket_of(gateway.websocket_urls) if settings.demo else None
     app.routes |= page.routes(needs_token=lambda: bool(gateway.guard.access.token), demo_url=demo_url)
     return app
+
+
+def _sources(gateway: Gateway, app: HttpApi) -> Sources:
+    return Sources(
+        hub=gateway.hub,
+        connections=gateway.connections,
+        fanout=gateway.fanout,
+        waiting=gateway.waiting,
+        budget=gateway.budget,
+        reception=gateway.reception,
+        gate=gateway.gate,
+        counts=gateway.connection_counts,
+        lag=gateway.lag,
+        http=app,
+        draining=gateway.leaving.is_set,
+    )
 
 
 def _start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
@@ -523,6 +551,7 @@ def _house(gateway: Gateway, api: _Api, hook_calls: trio.Nursery) -> House:
         messages_per_second=settings.messages_per_second,
         messages_burst=settings.messages_burst,
         goodbye_seconds=settings.goodbye_seconds,
+        counts=gateway.connection_counts,
     )
 
 

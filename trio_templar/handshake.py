@@ -21,20 +21,32 @@ from trio_templar.forwarding import ClientRequest
 from trio_templar.origins import origin_allowed
 
 READ_BYTES: Final = 4096
+# Why a client is refused, in a word, where its status says so already.
+CAUSES: Final = {
+    401: "not authorized",
+    404: "path",
+    405: "no websocket",
+    408: "slow",
+    426: "no websocket",
+    431: "long",
+    502: "API answer",
+}
 
 
 class HandshakeError(TemplarError):
     """A request that is answered over HTTP and ends there.
 
     `text` is what the client is told; `hint` is for the log alone: what happened behind, or what the operator can do.
+    `cause` is for the count.
     """
 
-    def __init__(self, status: int, text: str, *headers: tuple[str, str], hint: str = "") -> None:
+    def __init__(self, status: int, text: str, *headers: tuple[str, str], hint: str = "", cause: str = "") -> None:
         super().__init__(text)
         self.status = status
         self.text = text
         self.headers = headers
         self.hint = hint
+        self.cause = cause or CAUSES.get(status, "malformed")
 
     def response(self) -> bytes:
         """Return the whole HTTP response, in plain text."""
@@ -49,9 +61,9 @@ class HandshakeError(TemplarError):
         return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def busy(text: str, retry_after: int = 1, *, hint: str = "") -> HandshakeError:
+def busy(text: str, retry_after: int = 1, *, cause: str, hint: str = "") -> HandshakeError:
     """Return a 503 that asks the client to come back."""
-    return HandshakeError(503, text, ("Retry-After", str(retry_after)), hint=hint)
+    return HandshakeError(503, text, ("Retry-After", str(retry_after)), hint=hint, cause=cause)
 
 
 class PeerLeft(TemplarError):
@@ -139,7 +151,7 @@ def check_origin(request: ClientRequest, allowed_origins: Collection[str]) -> No
     origin = request.header(b"origin") or b""
     if not origin_allowed(origin, request.header(b"host") or b"", allowed_origins):
         text = origin.decode("latin-1")
-        raise HandshakeError(403, "origin not allowed", hint=f"--allowed-origin {text} would let it in")
+        raise HandshakeError(403, "origin not allowed", hint=f"--allowed-origin {text} would let it in", cause="origin")
 
 
 def switching_protocols(key: bytes) -> bytes:

@@ -7,6 +7,7 @@ call is decided by `http_guard`.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -118,6 +119,7 @@ class HttpApi:
         self._max_bytes = max_bytes
         self._body_seconds = body_seconds
         self.routes: Routes = {}
+        self.answers: Counter[tuple[str, int]] = Counter()  # by path (of a route) and status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -141,6 +143,7 @@ class HttpApi:
             return
         except TemplarError as error:
             response = _failure(error)
+        self.answers[self._path_of(request), response.status] += 1
         if not request.body.hopeless:
             await request.body.discard(LINGER_SECONDS)
         await send(
@@ -155,6 +158,11 @@ class HttpApi:
             }
         )
         await send({"type": "http.response.body", "body": response.body})
+
+    def _path_of(self, request: Request) -> str:
+        """Return the path of a request for the count: nobody can make up new ones."""
+        known = (request.method, request.path) in self.routes or any(path == request.path for _, path in self.routes)
+        return (request.path.rstrip("/") or "/") if known else "other"
 
     async def _route(self, request: Request) -> Response:
         route = self.routes.get((request.method, request.path))

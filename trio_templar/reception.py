@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -49,6 +50,7 @@ class Reception:
         self._arriving: set[trio.CancelScope] = set()
         self._closed = False
         self.clients = 0
+        self.refused: Counter[str] = Counter()  # by cause
 
     @property
     def _settings(self) -> Settings:
@@ -76,13 +78,17 @@ class Reception:
             inbox = bytearray(upgrade.early)
             admission = await self._ask(upgrade.request, stream, inbox)
         except PeerLeft as left:
+            self.refused["left"] += 1
             log(logger, logging.INFO, "left before it was let in", peer=address, why=str(left))
         except HandshakeError as error:
+            self.refused[error.cause] += 1
             failure = error.status >= 500 and not self._closed
             level = logging.WARNING if failure or error.hint else logging.INFO
             log(logger, level, "refused", status=error.status, why=error.text, hint=error.hint, peer=address)
             await self._answer(stream, error)
         else:
+            if admission is None:
+                self.refused["not authorized"] += 1
             return Guest(upgrade.request, upgrade.key, bytes(inbox), address, admission)
         return None
 
@@ -100,11 +106,11 @@ class Reception:
         if not secured:
             raise PeerLeft("no TLS handshake in time (handshake_seconds)")
         if self._closed:
-            raise busy("the gateway is stopping")
+            raise busy("the gateway is stopping", cause="stopping")
         if scope.cancelled_caught:
             raise HandshakeError(408, "no whole request head in time (handshake_seconds)")
         if self.clients > settings.max_connections:
-            raise busy("too many connections (max_connections)")
+            raise busy("too many connections (max_connections)", cause="full")
         check_origin(upgrade.request, settings.allowed_origin)
         return upgrade
 
@@ -116,14 +122,14 @@ class Reception:
         try:
             return await self._ask_while_connected(request, stream, inbox)
         except Busy as error:
-            raise busy(str(error), error.retry_after) from error
+            raise busy(str(error), error.retry_after, cause="API busy") from error
         except Refused as error:
             if self._refuses_by_message:
                 return None
             status = error.status if error.status in (401, 403) else 403
-            raise HandshakeError(status, f"not authorized: {error}") from error
+            raise HandshakeError(status, f"not authorized: {error}", cause="not authorized") from error
         except Unavailable as error:
-            raise busy("the API is not available", hint=str(error)) from error
+            raise busy("the API is not available", hint=str(error), cause="API down") from error
         except BackendError as error:
             if self._refuses_by_message and isinstance(error, NoRoom):
                 return None
@@ -145,7 +151,7 @@ class Reception:
                 self._arriving.discard(nursery.cancel_scope)
             nursery.cancel_scope.cancel()
         if self._closed:
-            raise busy("the gateway is stopping")
+            raise busy("the gateway is stopping", cause="stopping")
         if isinstance(answer, TemplarError):
             raise answer
         return answer

@@ -261,7 +261,7 @@ async def test_a_pass_that_is_expensive_lets_in_the_triggers_on_their_way(autoju
 # All or nothing
 
 
-def test_a_trigger_that_does_not_fit_everywhere_is_put_nowhere() -> None:
+async def test_a_trigger_that_does_not_fit_everywhere_is_put_nowhere() -> None:
     nursery = Standstill()
     gateway = make_gateway(nursery)
     gateway.fill("car")
@@ -275,7 +275,7 @@ def test_a_trigger_that_does_not_fit_everywhere_is_put_nowhere() -> None:
     gateway.fanout.publish_nowait([trigger(1, "ride")])
 
 
-def test_duplicates_count_against_the_bound_of_a_room() -> None:
+async def test_duplicates_count_against_the_bound_of_a_room() -> None:
     gateway = make_gateway(Standstill())
     gateway.fill("car")
     gateway.fanout.publish_nowait([trigger(1, "car")])
@@ -284,7 +284,7 @@ def test_duplicates_count_against_the_bound_of_a_room() -> None:
     gateway.fanout.publish_nowait([trigger(2, "car", "car")])
 
 
-def test_what_never_fits_a_room_is_too_large() -> None:
+async def test_what_never_fits_a_room_is_too_large() -> None:
     gateway = make_gateway(Standstill())
     ride = gateway.listen("ride")
     gateway.listen("car")
@@ -293,7 +293,7 @@ def test_what_never_fits_a_room_is_too_large() -> None:
     assert (ride.data, gateway.fanout.triggers) == ([], 0)
 
 
-def test_bytes_in_flight_are_bounded_but_one_trigger_always_fits_an_empty_gateway() -> None:
+async def test_bytes_in_flight_are_bounded_but_one_trigger_always_fits_an_empty_gateway() -> None:
     gateway = make_gateway(Standstill(), soft_bytes=1000)
     gateway.fill("car")
     gateway.fill("ride")
@@ -381,7 +381,7 @@ async def test_publish_is_a_checkpoint() -> None:
 def test_a_channel_gives_at_least_one_publication_however_large() -> None:
     channel = RoomChannel(5)
     large = Publication(b"x" * (PASS_BYTES + 1), b"")
-    channel.put(Batch([large, large]))
+    channel.put(Batch([large, large]), 0.0)
     assert [channel.take().publications, channel.take().publications] == [[large], [large]]
     assert (channel.waiting, channel.bytes) == (0, 0)
     channel.close()

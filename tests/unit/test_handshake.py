@@ -265,7 +265,7 @@ def test_a_star_allows_any_origin() -> None:
 
 
 def test_busy_asks_to_come_back() -> None:
-    assert b"\r\nRetry-After: 7\r\n" in busy("no room", 7).response()
+    assert b"\r\nRetry-After: 7\r\n" in busy("no room", 7, cause="full").response()
 
 
 def test_an_answer_closes_the_connection() -> None:

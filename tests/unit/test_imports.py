@@ -19,7 +19,7 @@ MODULES = {
 }
 CORE = [
     *["errors", "rooms", "policies", "frames", "dialects", "session", "hub", "triggers", "preferences"],
-    *["settings", "forwarding", "reload"],
+    *["settings", "forwarding", "reload", "counters"],
 ]
 ASYNC = {"trio", "trio_websocket", "httpx", "hypercorn", "h11", "wsproto", "anyio", "asyncio", "socket", "logging"}
 
@@ -116,6 +116,7 @@ def test_only_the_gateway_sees_everything() -> None:
         ("rich", {"commands.dashboard"}),
         ("shtab", {"commands.completion"}),
         ("hypercorn", {"http_server"}),
+        ("prometheus_client", {"exposition"}),
     ],
 )
 def test_a_library_is_known_to_the_modules_that_hide_it(library: str, modules: set[str]) -> None:

@@ -1,0 +1,49 @@
+"""What is counted beside the path of a message: plain numbers that only ever grow. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+# Upper bounds of the histograms, in seconds.
+DELIVERY_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BOOTSTRAP_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# Close codes that the protocol names; of others, clients can send three thousand.
+NAMED_CODES: Final = frozenset(range(1000, 1016))
+
+
+class Histogram:
+    """How often something took how long. `counts` has one for each of `bounds`, and one for what took longer."""
+
+    __slots__ = ("bounds", "counts", "seconds")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.seconds = 0.0
+
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Count something that took `seconds`, or so many of them."""
+        self.counts[bisect_left(self.bounds, seconds)] += times
+        self.seconds += seconds * times
+
+
+class ConnectionCounts:
+    """What became of the connections of a gateway."""
+
+    __slots__ = ("closed", "opened", "peak_bytes", "sent_bytes")
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.closed: Counter[str] = Counter()
+        self.sent_bytes = 0  # to those that are closed
+        self.peak_bytes = 0  # the most that waited for one of them
+
+    def close(self, code: int, sent_bytes: int, peak_bytes: int) -> None:
+        """Count one that ended."""
+        self.closed[str(code) if code in NAMED_CODES else f"{code // 1000}xxx"] += 1
+        self.sent_bytes += sent_bytes
+        self.peak_bytes = max(self.peak_bytes, peak_bytes)
