@@ -48,12 +48,12 @@ def routes(*, needs_token: Callable[[], bool], demo_url: str | None = None) -> R
     files["/"] = files.pop("/page/index.html")
     demo = urlsplit(demo_url) if demo_url else None
     # Any host, but one port: the page is opened under whatever name this machine has.
-    policy = POLICY.format(f"'self' ws://*:{demo.port}" if demo else "'self'").encode()
+    policy = POLICY.format(f"'self' {demo.scheme}://*:{demo.port}" if demo else "'self'").encode()
     headers = ((b"content-security-policy", policy), *HEADERS)
 
     async def config(request: Request) -> Response:  # noqa: ARG001  # the same to everybody
         await trio.lowlevel.checkpoint()
-        clients = demo and {"port": demo.port, "path": demo.path}
+        clients = demo and {"scheme": demo.scheme, "port": demo.port, "path": demo.path}
         body = msgspec.json.encode({"needs_token": needs_token(), "demo": clients})
         return Response(200, body, headers, b"application/json")
 

@@ -80,8 +80,14 @@ async def test_a_token_that_comes_or_goes_while_it_runs_is_noticed() -> None:
 
 async def test_with_the_demo_the_page_may_connect_to_its_websockets() -> None:
     async with client(demo_url=DEMO_URL) as http:
-        assert (await http.get("/page.json")).json()["demo"] == {"port": 1234, "path": "/live/"}
+        assert (await http.get("/page.json")).json()["demo"] == {"scheme": "ws", "port": 1234, "path": "/live/"}
         assert "connect-src 'self' ws://*:1234;" in (await http.get("/")).headers["content-security-policy"]
+
+
+async def test_with_the_demo_over_tls_the_page_may_connect_over_tls() -> None:
+    async with client(demo_url="wss://127.0.0.1:1234/live/") as http:
+        assert (await http.get("/page.json")).json()["demo"]["scheme"] == "wss"
+        assert "connect-src 'self' wss://*:1234;" in (await http.get("/")).headers["content-security-policy"]
 
 
 async def test_the_page_is_only_read() -> None:
@@ -104,7 +110,7 @@ async def test_every_script_asks_for_what_exists(path: str) -> None:
     modules = re.findall(r'(?:from|import\() ?"([^"]+)"', script)
     assert {f"/page/{module.removeprefix('./')}" for module in modules} <= set(PATHS)
     assert all(module.startswith("./") for module in modules)
-    assert "//" not in re.sub(r"// .*|ws://\$\{location", "", script)  # no address of another host
+    assert "//" not in re.sub(r"// .*|\$\{scheme\}://\$\{location", "", script)  # no address of another host
     assert "innerHTML" not in script
 
 

@@ -153,8 +153,8 @@ class Client {
 }
 
 /** Put the clients beside the form that publishes, its rooms ready to be chosen, and what comes next below. */
-export function start({ port, path }, publish) {
-  const url = `ws://${location.hostname}:${port}${path}`;
+export function start({ scheme, port, path }, publish) {
+  const url = `${scheme}://${location.hostname}:${port}${path}`;
   const clients = Object.entries(USERS).map(([name, rooms]) => new Client(name, url, rooms));
   element("demo-place").append(element("publish-card"), ...clients.map(({ panel }) => panel));
   const choose = (room) => make("button", { type: "button", title: json(room), onclick: () => publish.choose(room) }, label(room));
