@@ -73,6 +73,7 @@ def test_numbers_move_when_something_is_published(page: Page, demo: GatewayProce
             receive(client)
         page.wait(f"{total('Deliveries')} >= {before + 99}")
         page.wait("Number(document.querySelector('[data-chart=deliveries] .number').textContent) > 0")
+        page.wait("document.querySelector('[data-chart=latency] .v1 .number').textContent.endsWith('ms')")
 
 
 def test_the_form_publishes_what_is_written_in_it(page: Page, demo: GatewayProcess) -> None:
