@@ -1,26 +1,20 @@
-"""The files of examples/, used as the documentation says: by a publisher, a browser and nginx."""
+"""The files of examples/, used as the documentation says: by a publisher and a browser."""
 
 from __future__ import annotations
 
 import base64
 import itertools
 import json
-import re
-import shutil
-import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import InvalidStatus
 
 from tests.e2e.browser import CHROMIUM, run_browser
 from tests.e2e.clients import connect, receive, request, subscribe
 from tests.e2e.processes import ROOT, GatewayProcess, Process, eventually, gateway
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 EXAMPLES = ROOT / "examples"
 NEWS = {"target": "news"}
 
@@ -74,46 +68,3 @@ def test_the_browser_client_listens_and_stops_listening(demo: GatewayProcess, tm
         assert heard_by() == ["one", "two"]
         page.evaluate("leave()")
         eventually(lambda: heard_by() == ["two"])
-
-
-@contextmanager
-def nginx(folder: Path, behind: GatewayProcess) -> Iterator[str]:
-    """Run nginx with the block of the documentation in front of a gateway; gives its host and port."""
-    assert NGINX is not None
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        place = "{}:{}".format(*probe.getsockname())
-    block, count = re.subn("127.0.0.1:8001", "{}:{}".format(*behind.address), (EXAMPLES / "nginx.conf").read_text())
-    assert count == 2  # where it is used, and the comment
-    temporary = "".join(
-        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    configuration = folder / "nginx.conf"
-    configuration.write_text(
-        f"daemon off; master_process off; pid {folder}/pid; error_log stderr notice; events {{}}\n"
-        f"http {{ access_log off; {temporary}\nserver {{ listen {place};\n{block}}} }}\n"
-    )
-    process = Process([NGINX, "-p", str(folder), "-e", "stderr", "-c", str(configuration)])
-    try:
-        eventually(lambda: process.popen.poll() is None and is_open(place))
-        yield place
-    finally:
-        process.end()
-
-
-def is_open(place: str) -> bool:
-    host, _, port = place.partition(":")
-    with socket.socket() as probe:
-        return probe.connect_ex((host, int(port))) == 0
-
-
-@pytest.mark.skipif(NGINX is None, reason="there is no nginx here; on Debian: apt install nginx-light")
-def test_nginx_passes_websockets_on_and_the_origin_is_still_checked(demo: GatewayProcess, tmp_path: Path) -> None:
-    with nginx(tmp_path, demo) as place:
-        url = f"ws://{place}/ws/?token=grace"
-        with connect(url, {"Origin": f"http://{place}"}) as client:
-            assert json.loads(receive(client)) == {"allowed_rooms": [NEWS, {"target": "car", "car": 2}]}
-            assert json.loads(subscribe(client, 1, NEWS)) == {"requestId": 1, "code": "success"}
-            request(demo.trigger_url, json.dumps({"rooms": [NEWS], "data": 1.5}).encode())
-            assert json.loads(receive(client)) == {"requestId": 1, "type": "publish", "data": 1.5}
-        with pytest.raises(InvalidStatus, match="403"), connect(url, {"Origin": "http://elsewhere.test"}):
-            pass

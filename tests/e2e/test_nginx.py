@@ -1,0 +1,133 @@
+"""The site of deploy/nginx.conf in Debian's nginx: the API and the gateway under one name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.e2e.api import Api
+from tests.e2e.clients import connect, head, masked_text, read_until, receive, request, subscriber, trigger
+from tests.e2e.processes import ROOT, GatewayProcess, Process, eventually, gateway
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+SITE = ROOT / "deploy/nginx.conf"
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx here; on Debian: apt install nginx-light")
+
+
+class Nginx(Process):
+    """nginx with our site, in front of an API and a gateway. Ending it ends its workers too."""
+
+    def __init__(self, folder: Path, api: Api, behind: GatewayProcess) -> None:
+        assert NGINX is not None
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.place = "{}:{}".format(*probe.getsockname())
+        site = SITE.read_text()
+        for ours, theirs in (
+            ("listen 80;", f"listen {self.place};"),
+            ("proxy_pass http://127.0.0.1:8000;", f"proxy_pass {api.url.removesuffix('/')};"),
+            ("proxy_pass http://127.0.0.1:8001;", "proxy_pass http://{}:{};".format(*behind.address)),
+        ):
+            assert site.count(ours) == 1, ours
+            site = site.replace(ours, theirs)
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+        configuration = folder / "nginx.conf"
+        configuration.write_text(
+            f"daemon off; pid {folder}/pid; error_log stderr notice; worker_processes 1; events {{}}\n"
+            f"http {{ access_log off; {temporary}\n{site}}}\n"
+        )
+        super().__init__([NGINX, "-p", str(folder), "-e", "stderr", "-c", str(configuration)])
+
+    def is_open(self) -> bool:
+        assert self.popen.poll() is None, self.log.all
+        host, _, port = self.place.partition(":")
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) == 0
+
+    def end(self) -> None:
+        self.signal(signal.SIGTERM)
+        super().wait()
+
+
+@pytest.fixture
+def behind(api: Api) -> Iterator[GatewayProcess]:
+    settings = ["--forward-ip-from=X-Real-IP", "--outbox-bytes=200000", "--goodbye-seconds=0.2"]
+    with gateway(f"--api-url={api.url}", *settings) as process:
+        yield process
+
+
+@contextmanager
+def site(folder: Path, api: Api, behind: GatewayProcess) -> Iterator[Nginx]:
+    process = Nginx(folder, api, behind)
+    try:
+        eventually(process.is_open)
+        yield process
+    finally:
+        process.end()
+
+
+def test_websockets_and_the_api_are_under_one_name_and_the_origin_is_still_checked(
+    api: Api, behind: GatewayProcess, tmp_path: Path
+) -> None:
+    with site(tmp_path, api, behind) as nginx:
+        url = f"ws://{nginx.place}/ws/"
+        with subscriber(url, {"Origin": f"http://{nginx.place}"}) as client:
+            trigger(behind, 1.5)
+            assert json.loads(receive(client))["data"] == 1.5
+        with pytest.raises(InvalidStatus, match="403"), connect(url, {"Origin": "http://elsewhere.test"}):
+            pass
+        assert request(f"http://{nginx.place}/cars/")[0] == 200
+        assert api.called("/cars/")[0].header("Host") == nginx.place.partition(":")[0]
+
+
+def test_the_api_hears_the_address_of_the_client_and_not_what_it_says(
+    api: Api, behind: GatewayProcess, tmp_path: Path
+) -> None:
+    with site(tmp_path, api, behind) as nginx:
+        with connect(f"ws://{nginx.place}/ws/", {"X-Real-IP": "192.0.2.66"}) as client:
+            receive(client)
+        (call,) = api.called("/bootstrap/")
+        assert call.header("X-Forwarded-For") == "127.0.0.1"
+
+
+def test_a_slow_client_behind_it_is_cut_and_the_others_hear_everything(
+    api: Api, behind: GatewayProcess, tmp_path: Path
+) -> None:
+    with site(tmp_path, api, behind) as nginx, ExitStack() as stack:
+        healthy = stack.enter_context(subscriber(f"ws://{nginx.place}/ws/"))
+        stuck = stack.enter_context(socket.socket())
+        stuck.settimeout(20)
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, _, port = nginx.place.partition(":")
+        stuck.connect((host, int(port)))
+        stuck.sendall(head(behind))
+        read_until(stuck, b"\r\n\r\n")
+        stuck.sendall(masked_text('{"type": "subscribe", "requestId": 1, "room": {"target": "car", "car": 1}}'))
+        read_until(stuck, b'"success"}')
+        sent = 0
+        while not behind.log.matching("code=1013"):
+            sent += 1
+            assert sent < 2000
+            trigger(behind, [sent, "x" * 20_000])
+            assert json.loads(receive(healthy))["data"][0] == sent
+
+
+def test_a_reload_of_nginx_drops_nobody(api: Api, behind: GatewayProcess, tmp_path: Path) -> None:
+    with site(tmp_path, api, behind) as nginx:
+        with subscriber(f"ws://{nginx.place}/ws/") as early:
+            nginx.signal(signal.SIGHUP)
+            nginx.log.wait("gracefully shutting down")
+            trigger(behind, "after")
+            assert json.loads(receive(early))["data"] == "after"
+            with subscriber(f"ws://{nginx.place}/ws/") as late:
+                trigger(behind, "both")
+                assert [json.loads(receive(client))["data"] for client in (early, late)] == ["both", "both"]
