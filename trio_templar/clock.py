@@ -1,11 +1,23 @@
-"""The time that peers are judged by: it stands still while this process did not run.
+"""Time that stands still while this process did not run.
 
 After a SIGSTOP, a suspended machine or a long collection every deadline would be over, and nobody is at fault.
+A process of our own forgives such time to everything that runs on Trio (`RunningClock`). Inside another program's
+Trio the supervisor forgives it to the clients that are connected (`Clock`).
 """
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
 import trio
+
+logger = logging.getLogger("trio_templar.clock")
+
+# Nothing we do on purpose takes so long without a look at the clock.
+GRACE_SECONDS: Final = 1.0
 
 
 class Clock:
@@ -23,3 +35,33 @@ class Clock:
     def forgive(self, seconds: float) -> None:
         """Let `seconds` that are over not have been."""
         self._forgiven += seconds
+
+
+class RunningClock(trio.abc.Clock):
+    """A clock for `trio.run`: time that passes beyond what Trio meant to sleep is left out, and said in the log."""
+
+    def __init__(self, real: Callable[[], float] = time.perf_counter) -> None:
+        self._real = real
+        self._looked = real()
+        self._left_out = self._looked
+        self._asleep = 0.0
+
+    def start_clock(self) -> None:
+        """Start at 0."""
+        self._looked = self._left_out = self._real()
+
+    def current_time(self) -> float:
+        """Return the seconds since the start in which this process ran or slept on purpose."""
+        now = self._real()
+        missed = now - self._looked - self._asleep
+        if missed > GRACE_SECONDS:
+            self._left_out += missed
+            logger.warning("did not run for %.1f s; all deadlines are put off as long", missed)
+        self._looked, self._asleep = now, 0.0
+        return now - self._left_out
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Return how long to sleep until `deadline`; so much may pass until the next look."""
+        seconds = deadline - self.current_time()
+        self._asleep = max(0.0, seconds)
+        return seconds

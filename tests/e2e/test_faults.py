@@ -6,18 +6,20 @@ import json
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
-from tests.e2e.api import Api
+from tests.e2e.api import Api, Call, admit
 from tests.e2e.clients import (
     CAR,
     answer_of,
     connect,
     dial,
+    head,
     masked_text,
     raw_upgrade,
     read_until,
@@ -26,7 +28,7 @@ from tests.e2e.clients import (
     subscriber,
     trigger,
 )
-from tests.e2e.processes import GatewayProcess, Process, gateway
+from tests.e2e.processes import PATIENCE_SECONDS, GatewayProcess, Process, gateway
 
 SUBSCRIBE = masked_text(json.dumps({"type": "subscribe", "requestId": "a", "room": CAR}))
 PONG = b"\x8a\x80\0\0\0\0"
@@ -100,6 +102,35 @@ def test_a_gateway_that_slept_past_every_deadline_cuts_nobody(api: Api) -> None:
             assert read_until(sock, b'"after"}').count(b"publish") == 1
         assert json.loads(receive(alive))["data"] == "after"
         assert process.log.matching(" close | slow ") == []
+
+
+def test_who_is_in_the_middle_of_asking_when_the_gateway_sleeps_gets_an_answer(api: Api) -> None:
+    def answer_late(_: Call) -> tuple[int, bytes]:
+        asked.set()
+        assert answering.wait(PATIENCE_SECONDS)
+        return admit()
+
+    names = ["handshake", "bootstrap", "http-body"]
+    with gateway(f"--api-url={api.url}", *[f"--{name}-seconds=2" for name in names]) as process, ExitStack() as stack:
+        asked, answering = threading.Event(), threading.Event()
+        client = stack.enter_context(closing(late_subscriber(process)))
+        api.answer = answer_late
+        arriving, waiting = (stack.enter_context(closing(dial(process.address))) for _ in range(2))
+        publishing = stack.enter_context(closing(dial(answerer(process))))
+        arriving.sendall(head(process)[:-9])
+        waiting.sendall(head(process))
+        publishing.sendall(request_head(process, JSON_HEADER, f"Content-Length: {len(one(1))}") + one(1)[:-1])
+        assert asked.wait(PATIENCE_SECONDS)
+        process.signal(signal.SIGSTOP)
+        time.sleep(4)  # as above
+        answering.set()
+        arriving.sendall(head(process)[-9:])
+        publishing.sendall(one(1)[-1:])
+        process.signal(signal.SIGCONT)
+        for sock in (arriving, waiting):
+            assert read_until(sock, b"\r\n").startswith(b"HTTP/1.1 101 ")
+        assert answer_of(publishing)[:2] == (200, b"publish success")
+        assert read_until(client, b'"data": 1}').count(b"publish") == 1
 
 
 def test_a_gateway_that_slept_still_cuts_who_stays_slow(api: Api) -> None:

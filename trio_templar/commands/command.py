@@ -57,8 +57,10 @@ def run_on_trio(main: Callable[[], Awaitable[int]]) -> int:
     """Run `main` on Trio and return what it does. Raises: its first error alone, out of any group."""
     import trio
 
+    from trio_templar.clock import RunningClock
+
     try:
-        return trio.run(main)
+        return trio.run(main, clock=RunningClock())
     except BaseExceptionGroup as group:
         raise _first(group) from None
 
