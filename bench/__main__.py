@@ -18,6 +18,7 @@ SCRIPTS: dict[str, list[str]] = {
     "memory": ["--runs", "1", "--clients", "1000"],
     "ping": ["--runs", "1", "--clients", "2000", "--triggers", "100"],
     "slow": ["--runs", "1", "--triggers", "100"],
+    "soak": ["--seconds", "60"],
     "compare": ["--runs", "1", "--triggers", "100", "--room-triggers", "1000"],
 }
 

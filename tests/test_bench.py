@@ -32,6 +32,7 @@ TINY = {
     "connect": ["--clients", "5", "--publishing", "1"],
     "memory": ["--clients", "3", "--cases", "shared room"],
     "ping": ["--clients", "3", "--triggers", "4", "--publishers", "2", "--quiet-seconds", "0.1"],
+    "soak": ["--seconds", "1", "--clients", "3", "--quiet-seconds", "1.5"],
     "slow": ["--clients", "3", "--triggers", "3", "--rate", "50"],
     "compare": [
         *("--peers", "gateway", "broadcast", "--clients", "3", "--triggers", "2"),

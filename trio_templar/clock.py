@@ -41,18 +41,18 @@ class RunningClock(trio.abc.Clock):
     """A clock for `trio.run`: time that passes beyond what Trio meant to sleep is left out, and said in the log."""
 
     def __init__(self, real: Callable[[], float] = time.perf_counter) -> None:
-        self._real = real
+        self.real = real
         self._looked = real()
         self._left_out = self._looked
         self._asleep = 0.0
 
     def start_clock(self) -> None:
         """Start at 0."""
-        self._looked = self._left_out = self._real()
+        self._looked = self._left_out = self.real()
 
     def current_time(self) -> float:
         """Return the seconds since the start in which this process ran or slept on purpose."""
-        now = self._real()
+        now = self.real()
         missed = now - self._looked - self._asleep
         if missed > GRACE_SECONDS:
             self._left_out += missed

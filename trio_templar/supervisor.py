@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import trio
 
@@ -17,6 +17,9 @@ from trio_templar.connection import Connection
 from trio_templar.errors import CROWDED, IDLE, LAGGING, SILENT, STALE, STUCK
 from trio_templar.frames import PING
 from trio_templar.outbox import Outbox
+
+# How many clients are looked at before others get their turn; a look takes less than a microsecond.
+TURN_CONNECTIONS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ class Supervisor:
                 self._clock.forgive(now - looked - tick)
             looked = now
             self.look(self._clock.now())
+            await self._look_for_silence()
 
     async def relief_loop(self) -> NoReturn:
         """Close the worst clients whenever more waits than memory allows, for ever."""
@@ -76,15 +80,22 @@ class Supervisor:
             self.relieve()
 
     def look(self, now: float) -> None:
-        """Close who has been slow, silent or idle for too long."""
+        """Close who has been slow for too long."""
         watches: dict[Outbox, _Watch] = {}
         for outbox in list(self._waiting.outboxes):
             watches[outbox] = watch = self._watches.get(outbox) or _Watch(outbox.sent_bytes, now)
             self._judge_slowness(outbox, watch, now)
         self._watches = watches
-        for connection in list(self._connections):
-            if connection.outbox.closed is None:
-                self._judge_silence(connection, now)
+
+    async def _look_for_silence(self) -> None:
+        """Close who has been silent or idle for too long, giving way in between."""
+        connections = list(self._connections)
+        for start in range(0, len(connections), TURN_CONNECTIONS):
+            now = self._clock.now()
+            for connection in connections[start : start + TURN_CONNECTIONS]:
+                if connection.outbox.closed is None:
+                    self._judge_silence(connection, now)
+            await trio.lowlevel.checkpoint()
 
     def relieve(self) -> None:
         """Close those for whom most waits, of these the one who waits longest, until memory suffices."""

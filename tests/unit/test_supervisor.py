@@ -272,6 +272,7 @@ async def test_the_worst_are_closed_as_soon_as_memory_is_short(autojump_clock: M
         for client in clients:
             await client.receive()
             await client.subscribe(1, CAR)
+        await settled()
         await house.gateway.publish([CAR], "x" * 2000)
         assert house.gateway.statistics().slow_connections == 3
         house.gateway.budget.take(20_000)  # something else
