@@ -2,13 +2,15 @@
 
 The map, in reading order; the core is pure and synchronous, the shell is Trio:
 
-    gateway      serve(): listeners, nurseries, and the order in which they end
+    serving      serve(): listeners, nurseries, and the order in which they end
+    gateway      a running one: what its parts share, what can be done with it; totals: what it counts
     reception    who is let in: handshake (one request head), backend (the API over httpx)
     connection   one admitted client, from its 101 to its last byte
     session      core: a client's message in, the reply out; dialects: the wire formats
     hub          core: who listens to what; rooms: room keys and permission
     http_api     answers over HTTP (an ASGI app; http_server runs hypercorn); http_guard: who may call;
                  http_triggers: POST /trigger/; triggers: core: JSON → checked triggers; http_drain: POST /drain/
+                 http_app: all routes put together;
                  preferences: core: what a publisher asks of the answer; idempotency: what was published already
     metrics      what Prometheus is told; exposition: how; counters: core: what is counted; lag: how late timers are
     health       whether it is ready, by a publication to itself
@@ -53,9 +55,11 @@ from trio_templar.forwarding import ClientRequest
 from trio_templar.settings import Settings
 
 if TYPE_CHECKING:
-    from trio_templar.gateway import Gateway, Statistics, serve
+    from trio_templar.gateway import Gateway
     from trio_templar.hooks import Client, Hooks
     from trio_templar.selection import Selection
+    from trio_templar.serving import serve
+    from trio_templar.totals import Statistics
 
 __version__ = "0.1.0"
 
@@ -84,8 +88,8 @@ __all__ = [
 # These need Trio, which takes longer to import than `trio-templar --help` should take.
 _SHELL = {
     "Gateway": "gateway",
-    "Statistics": "gateway",
-    "serve": "gateway",
+    "Statistics": "totals",
+    "serve": "serving",
     "Client": "hooks",
     "Hooks": "hooks",
     "Selection": "selection",

@@ -17,7 +17,8 @@ from trio_templar import Settings
 from trio_templar.backlog import Waiting
 from trio_templar.budget import Budget
 from trio_templar.frames import header
-from trio_templar.gateway import Gateway, http_app
+from trio_templar.gateway import Gateway
+from trio_templar.http_app import http_app
 from trio_templar.hub import Subscription
 
 hypothesis.settings.register_profile("unit", derandomize=True, deadline=None, database=None, max_examples=60)

@@ -11,8 +11,8 @@ import trio
 
 from trio_templar import ClientRequest, Refused, Settings, SettingsError, demo
 from trio_templar.backend import admission
-from trio_templar.gateway import serve
 from trio_templar.rooms import Room, is_allowed
+from trio_templar.serving import serve
 from trio_templar.testing import MemoryListener, Rejected, WebsocketClient
 
 

@@ -18,8 +18,8 @@ from trio_templar import page as dashboard
 from trio_templar.cli import COMMANDS
 from trio_templar.dialects import DIALECTS, unsubscribed
 from trio_templar.errors import ClientError, Close
-from trio_templar.gateway import http_app
 from trio_templar.http_api import STATUS
+from trio_templar.http_app import http_app
 from trio_templar.settings import options
 from trio_templar.testing import FakeBackend, open_gateway
 

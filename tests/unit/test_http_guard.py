@@ -99,7 +99,7 @@ async def test_a_page_of_the_same_host_may_call() -> None:
 
 async def test_every_route_that_needs_a_token_refuses_foreign_pages_and_no_answer_allows_them() -> None:
     async with open_gateway(quiet()) as house, operator(house.gateway) as caller:
-        from trio_templar.gateway import http_app
+        from trio_templar.http_app import http_app
 
         guarded = [key for key, route in http_app(house.gateway).routes.items() if not route.public]
         assert len(guarded) > 10

@@ -98,10 +98,10 @@ def test_nothing_but_the_command_line_knows_the_commands() -> None:
             assert not any(is_command(used) for used in ours(module)), module
 
 
-def test_only_the_gateway_sees_everything() -> None:
-    users = {module for module in MODULES if {"connection", "http_api", "fanout", "supervisor"} <= ours(module)}
-    assert users == {"gateway"}
-    assert {module for module in MODULES if "gateway" in ours(module)} <= {
+def test_only_serving_sees_everything() -> None:
+    users = {module for module in MODULES if {"connection", "http_app", "fanout", "supervisor"} <= ours(module)}
+    assert users == {"serving"}
+    assert {module for module in MODULES if "serving" in ours(module)} <= {
         "__init__",
         "commands.serve",
         "testing",

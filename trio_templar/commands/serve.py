@@ -58,7 +58,7 @@ async def _until_signal(settings: Settings, reread: Callable[[], Settings], noti
     """SIGHUP reads the settings again; SIGTERM drains; SIGINT stops within a second; another signal ends it now."""
     import trio
 
-    from trio_templar.gateway import serve
+    from trio_templar.serving import serve
 
     status = 0
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

@@ -1,0 +1,75 @@
+"""The HTTP API of one gateway, put together: its routes, and its listener."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from trio_templar import demo, page
+from trio_templar.gateway import Gateway
+from trio_templar.http_api import HttpApi
+from trio_templar.http_drain import drain_routes
+from trio_templar.http_triggers import TriggerApi
+from trio_templar.idempotency import Memory
+from trio_templar.listeners import url_of
+from trio_templar.metrics import Sources
+from trio_templar.nursery_tree import tree_routes
+from trio_templar.views import Views
+
+
+def http_app(gateway: Gateway) -> HttpApi:
+    """Return the HTTP API of `gateway`, which runs: an ASGI app."""
+    from trio_templar.exposition import metrics_routes  # prometheus_client takes its time to import
+
+    settings = gateway.settings
+    app = HttpApi(gateway.guard, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
+    app.routes |= _trigger_api(gateway).routes()
+    app.routes |= drain_routes(gateway.drain)
+    app.routes |= gateway.health.routes()
+    app.routes |= metrics_routes(_sources(gateway, app))
+    app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.clock, gateway.totals).routes()
+    app.routes |= gateway.history.routes()
+    app.routes |= gateway.steering.routes()
+    app.routes |= tree_routes(gateway.nurseries, gateway.named_tasks)
+    demo_url = demo.websocket_of(gateway.websocket_urls) if settings.demo else None
+    app.routes |= page.routes(needs_token=lambda: bool(gateway.guard.access.token), demo_url=demo_url)
+    return app
+
+
+def _sources(gateway: Gateway, app: HttpApi) -> Sources:
+    return Sources(
+        hub=gateway.hub,
+        connections=gateway.connections,
+        fanout=gateway.fanout,
+        waiting=gateway.waiting,
+        budget=gateway.budget,
+        reception=gateway.reception,
+        gate=gateway.gate,
+        counts=gateway.connection_counts,
+        lag=gateway.lag,
+        http=app,
+        draining=gateway.leaving.is_set,
+    )
+
+
+def start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
+    """Serve the HTTP API of `gateway` on `listeners` in `nursery`; its URLs are known then."""
+    from trio_templar.http_server import serve_http  # hypercorn is only imported by who listens for triggers
+
+    settings = gateway.settings
+    grace = min(3.0, settings.drain_seconds / 2)
+    nursery.start_soon(serve_http, http_app(gateway), listeners, gateway.stopped.wait, grace)
+    gateway.trigger_url = url_of(listeners[0], "http", "/trigger/")
+    page_url = url_of(listeners[0], "http", "/")
+    gateway.page_url = page_url if page_url.startswith("http") else None
+
+
+def _trigger_api(gateway: Gateway) -> TriggerApi:
+    settings = gateway.settings
+    bounds = {"max_entries": settings.idempotency_entries, "max_bytes": settings.idempotency_bytes}
+    answers, entries = (
+        Memory[Any](seconds=settings.idempotency_seconds, now=trio.current_time, **bounds) for _ in range(2)
+    )
+    return TriggerApi(gateway.fanout, gateway.reader, answers, entries)

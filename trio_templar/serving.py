@@ -1,0 +1,207 @@
+"""serve(): listeners, nurseries, and the order in which they end. The only module that sees all others."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+
+from trio_templar import demo
+from trio_templar.backend import Bootstrap, Gate, HttpBackend
+from trio_templar.connection import House, serve_client
+from trio_templar.drain import CLOSING_SHARE, Departure
+from trio_templar.errors import STOPPING, SettingsError
+from trio_templar.fanout import Bounds, Fanout
+from trio_templar.gateway import Gateway, certificate_of
+from trio_templar.health import Canary, Health
+from trio_templar.hooks import Caller, Client, Hook, Hooks
+from trio_templar.http_app import start_http
+from trio_templar.listeners import is_guarded, open_listeners
+from trio_templar.reception import Reception
+from trio_templar.reload import Derived
+from trio_templar.session import Rules
+from trio_templar.settings import Settings
+from trio_templar.sockets import accept_loop
+from trio_templar.supervisor import Patience, Supervisor
+
+
+async def serve(
+    settings: Settings,
+    *,
+    bootstrap: Bootstrap | None = None,
+    hooks: Hooks | None = None,
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] = (),
+    task_status: trio.TaskStatus[Gateway] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a gateway until it is cancelled (now), or its `stop` or `drain` is done; reports it once it can be reached.
+
+    `bootstrap` answers for the API what `GET bootstrap/` would: `{"allowed_rooms": […], …}`, or raises `Refused`.
+    `hooks` take the place of the API paths of the settings. `listeners` are served beside those of `settings.bind`
+    and closed at the end.
+
+    Raises SettingsError: if there is no API and no `bootstrap`, or an address cannot be listened on.
+    """
+    gateway = Gateway(settings)
+    async with AsyncExitStack() as stack:
+        api = await _api(settings, bootstrap, hooks, stack)
+        doors: list[trio.abc.Listener[trio.abc.Stream]] = [
+            await stack.enter_async_context(listener) for listener in listeners
+        ]
+        gateway.certificate = certificate_of(settings)
+        for address in settings.bind:
+            doors += map(gateway.door, await _listen(address, settings, stack))
+        triggers = await _listen(settings.trigger_bind, settings, stack) if settings.trigger_bind else []
+        if not all(is_guarded(listener, settings) for listener in triggers):
+            raise SettingsError(f"trigger_bind: {settings.trigger_bind} is open to other machines; set a trigger_token")
+        with gateway.scope:
+            await _run(gateway, api, doors, triggers, task_status)
+
+
+async def _listen(address: str, settings: Settings, stack: AsyncExitStack) -> list[trio.SocketListener]:
+    listeners = await open_listeners(address, settings)
+    return [await stack.enter_async_context(listener) for listener in listeners]
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """Where a gateway asks, and what it tells."""
+
+    bootstrap: Bootstrap
+    hooks: Hooks
+    api_headers: Callable[..., Any]
+
+
+async def _api(settings: Settings, bootstrap: Bootstrap | None, hooks: Hooks | None, stack: AsyncExitStack) -> _Api:
+    if bootstrap is None and settings.demo:
+        bootstrap = demo.bootstrap
+    if bootstrap is not None:
+        return _Api(bootstrap, hooks or Hooks(), settings.forwarding.api_headers)
+    if not settings.api_url:
+        raise SettingsError("api_url: where is the API? Give --api-url, or try --demo")
+    backend = await stack.enter_async_context(HttpBackend(settings))
+
+    def hook(path: str) -> Hook | None:
+        async def post(client: Client) -> None:
+            await backend.post(path, client.headers)
+
+        return post if path else None
+
+    posts = Hooks(hook(settings.on_connect), hook(settings.on_ping), hook(settings.on_disconnect))
+    return _Api(backend.bootstrap, hooks or posts, settings.forwarding.api_headers)
+
+
+async def _run(
+    gateway: Gateway,
+    api: _Api,
+    doors: Sequence[trio.abc.Listener[trio.abc.Stream]],
+    triggers: Sequence[trio.SocketListener],
+    task_status: trio.TaskStatus[Gateway],
+) -> None:
+    """Open the nursery tree; what is nested deepest ends first when the gateway stops."""
+    settings = gateway.settings
+    refuses_by_message = gateway.dialect.refusal() is not None
+    gate = gateway.gate = Gate(api.bootstrap, settings)
+    reception = gateway.reception = Reception(gateway.in_force, gate, refuses_by_message=refuses_by_message)
+    async with trio.open_nursery() as hook_calls:
+        house = Derived(gateway.in_force, partial(_house, gateway, api, hook_calls))
+
+        async def serve_one(stream: trio.abc.Stream) -> None:
+            await serve_client(reception, house(), stream)
+
+        async with trio.open_nursery() as watch:
+            supervisor = _supervisor(gateway)
+            watch.start_soon(supervisor.supervisor_loop)
+            watch.start_soon(supervisor.relief_loop)
+            watch.start_soon(gateway.rates.sample_loop)
+            watch.start_soon(gateway.history.history_loop)
+            watch.start_soon(gateway.lag.lag_loop)
+            async with trio.open_nursery() as clients:
+                async with trio.open_nursery() as rooms, trio.open_nursery() as http, trio.open_nursery() as accepting:
+                    gateway.fanout = _fanout(gateway, rooms)
+                    gateway.health = Health(Canary(gateway.fanout), gateway.leaving.is_set, settings.ready_seconds)
+                    watch.start_soon(gateway.health.canary_loop)
+                    gateway.nurseries |= {hook_calls: "hooks", clients: "connections", rooms: "rooms"}
+                    if triggers:
+                        start_http(gateway, triggers, http)
+                    accepting.start_soon(_accept, gateway, doors, serve_one, clients)
+                    task_status.started(gateway)
+                    await gateway.leaving.wait()
+                    if not settings.has_heirs:
+                        reception.close()
+                    if not gateway.stopped.is_set():
+                        departure = Departure(gateway.connections, gateway.hub, gateway.shuffle, gateway.stopped)
+                        end = trio.current_time() + CLOSING_SHARE * gateway.settings.drain_seconds
+                        await departure.close_in_turn(end)
+                        if settings.has_heirs:
+                            await departure.close_late(clients, end)
+                    gateway.stopped.set()
+                    reception.close()
+                for connection in list(gateway.connections):
+                    connection.outbox.close(STOPPING)
+            watch.cancel_scope.cancel()
+
+
+async def _accept(
+    gateway: Gateway,
+    doors: Iterable[trio.abc.Listener[trio.abc.Stream]],
+    serve_one: Callable[[trio.abc.Stream], Awaitable[None]],
+    clients: trio.Nursery,
+) -> None:
+    """Accept clients while there is somebody to tell them that we are leaving, or until others accept them."""
+    async with trio.open_nursery() as nursery:
+        for door in doors:
+            nursery.start_soon(accept_loop, door, serve_one, clients)
+        await (gateway.leaving if gateway.settings.has_heirs else gateway.stopped).wait()
+        nursery.cancel_scope.cancel()
+
+
+def _house(gateway: Gateway, api: _Api, hook_calls: trio.Nursery) -> House:
+    settings = gateway.settings
+    caller = Caller(api.hooks, hook_calls, api.api_headers, settings.hook_seconds, settings.ping_hook_seconds)
+    rules = Rules(
+        dialect=gateway.dialect,
+        hub=gateway.hub,
+        max_subscriptions=settings.max_subscriptions,
+        max_room_bytes=settings.max_room_bytes,
+        max_request_id_bytes=settings.max_request_id_bytes,
+        status=gateway.status if settings.allow_status and gateway.dialect.allows_status else None,
+    )
+    return House(
+        rules=rules,
+        waiting=gateway.waiting,
+        connections=gateway.connections,
+        hooks=caller if api.hooks else None,
+        clock=gateway.clock,
+        max_message_bytes=settings.max_message_bytes,
+        messages_per_second=settings.messages_per_second,
+        messages_burst=settings.messages_burst,
+        goodbye_seconds=settings.goodbye_seconds,
+        counts=gateway.connection_counts,
+    )
+
+
+def _fanout(gateway: Gateway, rooms: trio.Nursery) -> Fanout:
+    settings = gateway.settings
+    bounds = Bounds(
+        room_publications=settings.room_publications,
+        room_bytes=settings.room_bytes,
+        max_waiting=settings.max_triggers_waiting,
+        wait_seconds=settings.trigger_wait_seconds,
+    )
+    return Fanout(gateway.hub, rooms, gateway.budget, bounds)
+
+
+def _supervisor(gateway: Gateway) -> Supervisor:
+    settings = gateway.settings
+    patience = Patience(
+        slow=settings.slow_seconds,
+        age=settings.outbox_seconds,
+        ping=settings.ping_seconds,
+        pong=settings.pong_seconds,
+        idle=gateway.dialect.idle_seconds if settings.idle_seconds is None else settings.idle_seconds or None,
+    )
+    return Supervisor(patience, gateway.connections, gateway.waiting, gateway.clock)
