@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from trio_templar import ClientRequest, Settings, serve
+from trio_templar.log import configure
 
 
 async def bootstrap(request: ClientRequest) -> Mapping[str, Any]:  # noqa: ARG001  # everybody may enter
@@ -30,7 +31,8 @@ def held() -> dict[str, int]:
 
 
 async def main() -> None:
-    """Serve until standard input ends."""
+    """Serve until we are ended."""
+    configure("text", "error")  # who is slow is counted
     settings = Settings(
         bind=("127.0.0.1:0",),
         trigger_bind="127.0.0.1:0",

@@ -16,6 +16,8 @@ NamedTask = tuple[trio.lowlevel.Task, str]
 
 # More tasks that are alike, below one parent, are one node with a count.
 ALIKE: Final = 8
+# How many tasks are looked at before others get their turn.
+TURN_TASKS: Final = 200
 # How deep the tree is followed; a program around the gateway may have one of its own.
 DEPTH: Final = 40
 
@@ -56,34 +58,48 @@ class NurseryTree:
     def __init__(self, nurseries: Mapping[trio.Nursery, str], tasks: Iterable[NamedTask]) -> None:
         self._nurseries = nurseries
         self._tasks = dict(tasks)
+        self._seen = 0
 
-    def root(self) -> Node:
-        """Return the tree as it is at this moment."""
+    async def root(self) -> Node:
+        """Return the tree as it is now; of a large one, parts are as they were a moment ago."""
         task = trio.lowlevel.current_root_task()
         assert task is not None  # we run in it
-        return self._of_task(task, DEPTH)
+        return await self._of_task(task, DEPTH)
 
-    def _of_task(self, task: trio.lowlevel.Task, depth: int) -> Node:
+    async def _of_task(self, task: trio.lowlevel.Task, depth: int) -> Node:
+        self._seen += 1
+        if self._seen % TURN_TASKS == 0:
+            await trio.lowlevel.checkpoint()
         name = self._tasks.get(task) or _PLAIN.get(task.name) or _OURS.sub(_spoken, task.name)
         children: list[Node] = []
         for nursery in task.child_nurseries if depth else ():
-            tasks = fold([self._of_task(child, depth - 1) for child in nursery.child_tasks])
+            alike = Alike()
+            for child in nursery.child_tasks:
+                alike.add(await self._of_task(child, depth - 1))
+            tasks = alike.nodes()
             title = self._nurseries.get(nursery)
             children += [Node(title, title, 1, tasks)] if title else tasks
         kind = name.partition(" ")[0] if name.startswith(("connection ", "room ")) else name
         return Node(name, kind, 1, tuple(children))
 
 
-def fold(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Return siblings by name, those of which there are more than `ALIKE` as one with a count."""
-    alike: dict[tuple[Any, ...], list[Node]] = {}
-    for node in nodes:
-        alike.setdefault(node.shape, []).append(node)
-    folded: list[Node] = []
-    for group in alike.values():
-        first = group[0]
-        folded += group if len(group) <= ALIKE else [Node(first.kind, first.kind, len(group), first.children)]
-    return tuple(sorted(folded, key=lambda node: node.name))
+class Alike:
+    """Siblings, of which those that are alike become one when there are more than `ALIKE`."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[Any, ...], list[Node]] = {}
+
+    def add(self, node: Node) -> None:
+        """Take in one more."""
+        self._groups.setdefault(node.shape, []).append(node)
+
+    def nodes(self) -> tuple[Node, ...]:
+        """Return them by name; for many that are alike, one with a count."""
+        folded: list[Node] = []
+        for group in self._groups.values():
+            first = group[0]
+            folded += group if len(group) <= ALIKE else [Node(first.kind, first.kind, len(group), first.children)]
+        return tuple(sorted(folded, key=lambda node: node.name))
 
 
 def _spoken(match: re.Match[str]) -> str:
@@ -96,6 +112,6 @@ def tree_routes(nurseries: Mapping[trio.Nursery, str], tasks: Callable[[], Itera
     async def tree(request: Request) -> Response:
         await trio.lowlevel.checkpoint()
         read_query(request, NoQuery)
-        return json_answer(NurseryTree(nurseries, tasks()).root().view())
+        return json_answer((await NurseryTree(nurseries, tasks()).root()).view())
 
     return route_of("GET", "/tree", tree)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import trio
 from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, operator, settled
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house, publish_to_many
-from trio_templar.nursery_tree import ALIKE, Node, fold
+from trio_templar.nursery_tree import ALIKE, TURN_TASKS, Alike, Node, NurseryTree
 from trio_templar.testing import House
 
 
@@ -27,6 +29,13 @@ def below(node: Any, name: str) -> Any:
 
 def leaf(name: str) -> Node:
     return Node(name, name.partition(" ")[0], 1, ())
+
+
+def fold(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    alike = Alike()
+    for node in nodes:
+        alike.add(node)
+    return alike.nodes()
 
 
 async def test_it_is_drawn_as_the_nurseries_are(autojump_clock: MockClock) -> None:
@@ -81,3 +90,22 @@ def test_those_with_other_children_are_counted_apart() -> None:
         ("connection", ALIKE + 2, 0),
         ("connection", ALIKE + 3, 1),
     ]
+
+
+async def test_a_large_tree_is_looked_at_in_turns(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(3 * TURN_TASKS):
+            nursery.start_soon(trio.sleep_forever)
+        await settled()
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        nursery.start_soon(count)
+        await NurseryTree({}, ()).root()
+        assert turns >= 2
+        nursery.cancel_scope.cancel()
