@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from trio_templar.budget import Budget
-from trio_templar.errors import Close
 from trio_templar.frames import Batch, gap_frame
 from trio_templar.hub import Subscription
 from trio_templar.joined import Joined, Piece
 from trio_templar.policies import Kind, Policy
-
-if TYPE_CHECKING:
-    from trio_templar.outbox import Outbox
 
 # The most that is rendered and joined at once for a client whose socket was full.
 WRITE_BYTES: Final = 65_536
@@ -42,8 +38,8 @@ class Losses:
     dropped: dict[Kind, int] = field(default_factory=lambda: {"disconnect": 0, "drop_oldest": 0, "conflate": 0})
 
 
-class Waiting:
-    """The outboxes of one gateway in which something waits; their bounds and their clock."""
+class Account:
+    """What waits in all backlogs of one gateway; their bounds and their clock."""
 
     def __init__(self, max_bytes: int, max_frames: int, budget: Budget, now: Callable[[], float]) -> None:
         self.max_bytes = max_bytes
@@ -51,8 +47,6 @@ class Waiting:
         self.budget = budget
         self.now = now
         self.losses = Losses()
-        self.drops: dict[Close, int] = {}  # clients that were cut, by why
-        self.outboxes: set[Outbox] = set()
         self.bytes = 0  # shared ones count for each client here
 
 
@@ -84,19 +78,19 @@ class Queue:
 class Backlog:
     """What waits for one client. `unsent` is what is written next; `bytes` and `frames` are counts of all of it."""
 
-    def __init__(self, data: bytes, sent: int, batch: Batch | None, waiting: Waiting) -> None:
-        self._waiting = waiting
+    def __init__(self, data: bytes, sent: int, batch: Batch | None, account: Account) -> None:
+        self._account = account
         self._replies: list[bytes] = []
         self._queues: dict[Subscription, Queue] = {}
         # As many may be void as may wait: so they are taken out at most once for each time that many came in.
-        self._capacity = 2 * waiting.max_frames
+        self._capacity = 2 * account.max_frames
         self._send: trio.MemorySendChannel[Reference] | None = None
         self._receive: trio.MemoryReceiveChannel[Reference]
         self._in_channel = 0
         self.farewell = b""
         self.bytes = self.frames = self.peak_bytes = self.lost = 0
-        self._write = Joined((), 0, waiting.now(), waiting.budget)
-        self._write_next([(data, batch)], waiting.now(), sent)
+        self._write = Joined((), 0, account.now(), account.budget)
+        self._write_next([(data, batch)], account.now(), sent)
         if batch is not None:
             self._queued(batch)
 
@@ -105,7 +99,7 @@ class Backlog:
     def say(self, frame: bytes) -> None:
         """Let a reply wait, before all publications."""
         self._replies.append(frame)
-        self._waiting.budget.take(len(frame))
+        self._account.budget.take(len(frame))
         self._count(len(frame), 1)
 
     def put_off(self, subscription: Subscription, batch: Batch) -> None:
@@ -145,17 +139,17 @@ class Backlog:
     @property
     def full(self) -> bool:
         """Whether a bound is reached, judged by what waits already: a large publication never cuts a quick one."""
-        return self.bytes > self._waiting.max_bytes or self.frames >= self._waiting.max_frames
+        return self.bytes > self._account.max_bytes or self.frames >= self._account.max_frames
 
     # What goes out
 
     def advance(self) -> int:
         """Make what is next `unsent`, empty if nothing waits; return the number of publications in it."""
-        since = self._waiting.now()
+        since = self._account.now()
         pieces: list[Piece]
         if self._replies:
             pieces = [(reply, None) for reply in self._replies]
-            self._waiting.budget.give(sum(map(len, self._replies)))
+            self._account.budget.give(sum(map(len, self._replies)))
             self._count(-sum(map(len, self._replies)), -len(self._replies))
             self._replies = []
         else:
@@ -213,7 +207,7 @@ class Backlog:
     def end(self) -> None:
         """Give up everything."""
         self._void_all()
-        self._waiting.budget.give(sum(map(len, self._replies)))
+        self._account.budget.give(sum(map(len, self._replies)))
         self._write.give_up()
         self._count(-self.bytes, -self.frames)
         if self._send is not None:
@@ -229,20 +223,20 @@ class Backlog:
             self._send, self._receive = trio.open_memory_channel[Reference](self._capacity)
         if self._in_channel == self._capacity:
             self._compact(self._send)
-        reference = Reference(queue, batch, self._waiting.now())
+        reference = Reference(queue, batch, self._account.now())
         self._send.send_nowait(reference)  # never over: each that is not void is at least one frame
         self._in_channel += 1
         queue.references.append(reference)
         if queue.policy.key and (key := batch.key(queue.policy.key)) is not None:
             queue.by_key[key] = reference
-        self._waiting.budget.hold(batch, batch.cost)
-        self._waiting.budget.take(REFERENCE_BYTES)
+        self._account.budget.hold(batch, batch.cost)
+        self._account.budget.take(REFERENCE_BYTES)
         queue.bytes += batch.size
         self._count(batch.size, batch.count)
         self._queued(batch)
 
     def _queued(self, batch: Batch) -> None:
-        self._waiting.losses.queued += batch.count
+        self._account.losses.queued += batch.count
         for tally in batch.tallies:
             tally.queue()
 
@@ -267,7 +261,7 @@ class Backlog:
         batch = self._take_back(reference)
         reference.queue.lost += batch.count
         self.lost += batch.count
-        self._waiting.losses.conflated += batch.count
+        self._account.losses.conflated += batch.count
         for tally in batch.tallies:
             tally.conflate()
 
@@ -281,7 +275,7 @@ class Backlog:
         count = self._give_up(reference)
         queue.lost += count
         self.lost += count
-        self._waiting.losses.dropped[queue.policy.kind] += count
+        self._account.losses.dropped[queue.policy.kind] += count
 
     def _give_up(self, reference: Reference) -> int:
         batch = self._take_back(reference)
@@ -297,8 +291,8 @@ class Backlog:
         reference.batch = None
         if queue.policy.key and (key := batch.key(queue.policy.key)) is not None and queue.by_key[key] is reference:
             del queue.by_key[key]
-        self._waiting.budget.release(batch, batch.cost)
-        self._waiting.budget.give(REFERENCE_BYTES)
+        self._account.budget.release(batch, batch.cost)
+        self._account.budget.give(REFERENCE_BYTES)
         queue.bytes -= batch.size
         self._count(-batch.size, -batch.count)
         return batch
@@ -343,11 +337,11 @@ class Backlog:
         return gap_frame(queue.subscription.request_id, lost)
 
     def _write_next(self, pieces: Sequence[Piece], since: float, sent: int = 0) -> None:
-        self._write = Joined(pieces, sent, since, self._waiting.budget)
+        self._write = Joined(pieces, sent, since, self._account.budget)
         self._count(len(self.unsent), 0)
 
     def _count(self, size: int, frames: int) -> None:
         self.bytes += size
         self.frames += frames
-        self._waiting.bytes += size
+        self._account.bytes += size
         self.peak_bytes = max(self.peak_bytes, self.bytes)

@@ -13,7 +13,6 @@ import trio
 import wsproto.connection
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
-from trio_templar.backlog import Waiting
 from trio_templar.clock import Clock
 from trio_templar.counters import ConnectionCounts
 from trio_templar.dialects import unsubscribed
@@ -22,7 +21,7 @@ from trio_templar.frames import closes, text_frame
 from trio_templar.handshake import switching_protocols
 from trio_templar.hooks import Caller, HookCalls
 from trio_templar.log import log
-from trio_templar.outbox import Outbox
+from trio_templar.outbox import Outbox, Waiting
 from trio_templar.reception import Guest, Reception
 from trio_templar.session import Bucket, Rules, Session
 from trio_templar.sockets import hang_up, is_on_socket, reset_on_close, transport_of

@@ -12,7 +12,6 @@ import trio
 
 from trio_templar import __version__
 from trio_templar.backend import Gate
-from trio_templar.backlog import Waiting
 from trio_templar.budget import Budget
 from trio_templar.clock import Clock
 from trio_templar.connection import Connection
@@ -30,6 +29,7 @@ from trio_templar.listeners import is_unix, url_of
 from trio_templar.log import log
 from trio_templar.machine import memory_bytes
 from trio_templar.nursery_tree import NamedTask
+from trio_templar.outbox import Waiting
 from trio_templar.rates import Rates
 from trio_templar.reception import Reception
 from trio_templar.reload import merge

@@ -11,14 +11,13 @@ from typing import Final
 
 import trio
 
-from trio_templar.backlog import Waiting
 from trio_templar.budget import Budget
 from trio_templar.fanout import Fanout, Full
 from trio_templar.frames import Batch, Publication
 from trio_templar.http_api import Request, Response, Routes, json_answer, route_of
 from trio_templar.http_input import NoQuery, read_query
 from trio_templar.hub import Room, Subscription
-from trio_templar.outbox import Outbox
+from trio_templar.outbox import Outbox, Waiting
 from trio_templar.policies import DISCONNECT_ALL
 
 # How often a canary is sent, if the last one is back.

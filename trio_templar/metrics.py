@@ -10,7 +10,6 @@ from typing import Any, Final, Literal, NamedTuple
 
 from trio_templar import __version__
 from trio_templar.backend import Gate
-from trio_templar.backlog import Waiting
 from trio_templar.budget import Budget
 from trio_templar.connection import Connection
 from trio_templar.counters import ConnectionCounts, Histogram
@@ -19,6 +18,7 @@ from trio_templar.fanout import Fanout
 from trio_templar.http_api import HttpApi
 from trio_templar.hub import Hub
 from trio_templar.lag import Lag
+from trio_templar.outbox import Waiting
 from trio_templar.reception import Reception
 
 PREFIX: Final = "trio_templar_"

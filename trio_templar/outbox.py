@@ -8,11 +8,12 @@ Everything here is synchronous: `Outbox` decides, the write loop of its connecti
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from trio_templar.backlog import Backlog, Waiting
+from trio_templar.backlog import Account, Backlog
+from trio_templar.budget import Budget
 from trio_templar.errors import CAUSES, GONE, SLOW_BYTES, SLOW_FRAMES, SLOW_ROOM, Close
 from trio_templar.frames import Batch, close_frame
 from trio_templar.hub import Subscription
@@ -44,6 +45,15 @@ class Overdue:
     frames: int
     oldest_seconds: float
     policies: Collection[Kind]
+
+
+class Waiting(Account):
+    """The outboxes of one gateway in which something waits, and how many clients were cut, by why."""
+
+    def __init__(self, max_bytes: int, max_frames: int, budget: Budget, now: Callable[[], float]) -> None:
+        super().__init__(max_bytes, max_frames, budget, now)
+        self.outboxes: set[Outbox] = set()
+        self.drops: dict[Close, int] = {}
 
 
 class Outbox:

@@ -11,12 +11,11 @@ from typing import Final, NoReturn
 
 import trio
 
-from trio_templar.backlog import Waiting
 from trio_templar.clock import Clock
 from trio_templar.connection import Connection
 from trio_templar.errors import CROWDED, IDLE, LAGGING, SILENT, STALE, STUCK
 from trio_templar.frames import PING
-from trio_templar.outbox import Outbox
+from trio_templar.outbox import Outbox, Waiting
 
 # How many clients are looked at before others get their turn; a look takes less than a microsecond.
 TURN_CONNECTIONS: Final = 1000

@@ -13,7 +13,6 @@ import trio
 
 from trio_templar import ClientRequest, Settings, connection
 from trio_templar.backend import Gate
-from trio_templar.backlog import Waiting
 from trio_templar.budget import Budget
 from trio_templar.clock import Clock
 from trio_templar.connection import House
@@ -21,6 +20,7 @@ from trio_templar.dialects import DIALECTS
 from trio_templar.frames import header, text_frame
 from trio_templar.hub import Hub
 from trio_templar.listeners import open_listeners, url_of
+from trio_templar.outbox import Waiting
 from trio_templar.reception import Reception
 from trio_templar.session import Rules
 from trio_templar.sockets import accept_loop

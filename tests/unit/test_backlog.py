@@ -16,7 +16,7 @@ from trio_templar.backlog import REFERENCE_BYTES
 from trio_templar.errors import SLOW_BYTES, SLOW_FRAMES, SLOW_ROOM, STALE, STUCK, Close
 from trio_templar.frames import PUBLICATION_BYTES, gap_frame
 from trio_templar.hub import Hub, Subscription
-from trio_templar.outbox import Outbox
+from trio_templar.outbox import Outbox, Waiting
 from trio_templar.policies import Policies, RoomPolicy
 
 # One publication of one digit: its two sides, without header and requestId.
@@ -33,9 +33,9 @@ POLICIES = [
 class Client:
     """One outbox whose socket takes nothing until it is told, in rooms of each policy. A stopper waits first."""
 
-    def __init__(self, max_bytes: int = 10_000, max_frames: int = 100, hard_bytes: int = 2**40) -> None:
+    def __init__(self, max_bytes: int = 10_000, max_frames: int = 100, waiting: Waiting | None = None) -> None:
         self.now = Now()
-        self.waiting = make_waiting(max_bytes, max_frames, hard_bytes=hard_bytes, now=self.now)
+        self.waiting = waiting or make_waiting(max_bytes, max_frames, now=self.now)
         self.transport = FakeTransport([0])
         self.outbox = Outbox(self.transport, self.transport, self.waiting)
         self.hub = Hub(Policies(POLICIES, max_bytes))
@@ -279,15 +279,13 @@ def test_what_was_conflated_is_taken_out_of_the_channel_now_and_then() -> None:
 
 
 def test_what_many_wait_for_counts_once() -> None:
-    clients = [Client() for _ in range(3)]
-    for client in clients[1:]:
-        client.outbox._waiting = clients[0].waiting  # one gateway
+    waiting = make_waiting()
+    clients = [Client(waiting=waiting) for _ in range(3)]
     shared = batch("x" * 1000)
-    before = clients[0].waiting.budget.used_bytes
+    before = waiting.budget.used_bytes
     for client in clients:
-        client.outbox._backlog._waiting = clients[0].waiting  # type: ignore[union-attr]
         client.outbox.put(client.enter("plain"), shared)
-    assert clients[0].waiting.budget.used_bytes - before == shared.cost + 3 * REFERENCE_BYTES
+    assert waiting.budget.used_bytes - before == shared.cost + 3 * REFERENCE_BYTES
     assert shared.cost == 2 * shared.size + PUBLICATION_BYTES
 
 

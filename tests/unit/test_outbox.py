@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.conftest import FakeTransport, frames, make_waiting, opcode, texts
-from trio_templar.backlog import WRITE_BYTES, Waiting
+from trio_templar.backlog import WRITE_BYTES
 from trio_templar.dialects import DIALECTS
 from trio_templar.errors import GONE, SLOW_BYTES, SLOW_FRAMES, STUCK, Close
 from trio_templar.frames import Batch, close_frame, closes, text_frame
 from trio_templar.hub import Hub, Subscription
-from trio_templar.outbox import Outbox
+from trio_templar.outbox import Outbox, Waiting
 from trio_templar.reports import Report
 from trio_templar.wire import PIECE_BYTES
 

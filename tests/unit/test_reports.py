@@ -11,11 +11,10 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import FakeTransport, make_waiting, settled
 from tests.unit.test_fanout import MANY
-from trio_templar.backlog import Waiting
 from trio_templar.dialects import DIALECTS
 from trio_templar.fanout import Bounds, Fanout
 from trio_templar.hub import Hub, Subscription
-from trio_templar.outbox import Outbox
+from trio_templar.outbox import Outbox, Waiting
 from trio_templar.policies import Policies, RoomPolicy
 from trio_templar.reports import Report, RoomTally
 from trio_templar.triggers import Trigger
