@@ -355,13 +355,13 @@ def http(process: GatewayProcess) -> socket.socket:
 def test_a_hundred_megabytes_announced_are_refused_at_once(shared: GatewayProcess) -> None:
     with unharmed(shared):
         sock = http(shared)
-        sock.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 1000)
+        sock.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 1000)
         assert answer_of(sock)[:2] == (413, b"over 8388608 bytes (max_trigger_bytes)")
 
 
 def test_a_hundred_megabytes_that_come_all_the_same_are_answered_too(shared: GatewayProcess) -> None:
     with unharmed(shared), http(shared) as sock:
-        sock.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sock.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"%x\r\n" % 1_000_000 + b"x" * 1_000_000 + b"\r\n"
         for _ in range(100):
             sock.sendall(chunk)
@@ -373,7 +373,7 @@ def test_half_a_body_is_a_408_and_a_caller_that_left_is_nobody() -> None:
     with serve_api() as api, gateway(f"--api-url={api.url}", "--http-body-seconds=0.3") as process:
         with unharmed(process):
             whole = b'{"rooms": [{"target": "car", "car": 1}], "data": 1}'
-            start = b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(whole)
+            start = b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(whole)
             sock = http(process)
             sock.sendall(start + whole[:-1])
             status, text, _ = answer_of(sock)
@@ -387,10 +387,10 @@ def test_half_a_body_is_a_408_and_a_caller_that_left_is_nobody() -> None:
 @pytest.mark.parametrize(
     "start",
     [
-        b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
-        b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
-        b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+        b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"\xff\xfe\r\n\r\n",
     ],
     ids=["negative", "no number", "two lengths", "no chunk", "no HTTP"],
@@ -432,5 +432,5 @@ def test_a_storm_of_all_of_it_leaves_the_gateway_as_it_was(shared: GatewayProces
             sock.sendall([b"", b"GET / HTTP", head(shared), b"\xff\r\n\r\n"][number % 4])
         for _ in range(20):
             sock = open_sockets.enter_context(http(shared))
-            sock.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            sock.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
     eventually(lambda: shared.descriptors() <= before)

@@ -66,6 +66,7 @@ async def settled(gateway: Gateway, expected: int) -> None:
 async def test_leaving_at_each_stage_leaves_nothing_inside() -> None:
     async with trio.open_nursery() as nursery:
         gateway = await nursery.start(run, Backend())
+        await trio.testing.wait_all_tasks_blocked()  # who accepts has begun
         before = tasks()
         for data in (b"", HEAD[:30], HEAD, HEAD.replace(b"/ws/", b"/ws/?never=1"), b"\xff\r\n\r\n"):
             for reset in (True, False):
@@ -92,6 +93,7 @@ async def test_leaving_at_each_stage_leaves_nothing_inside() -> None:
 async def test_a_slow_subscriber_that_is_reset_leaves_nothing_inside() -> None:
     async with trio.open_nursery() as nursery:
         gateway = await nursery.start(run, Backend())
+        await trio.testing.wait_all_tasks_blocked()  # who accepts has begun
         before = tasks()
         for _ in range(5):
             stream = await dial(gateway)

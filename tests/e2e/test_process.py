@@ -62,7 +62,7 @@ def test_unix_sockets_serve_both_sides_and_one_left_behind_is_replaced(api: Api,
                 caller.connect(str(posts))
                 body = b'{"rooms": [{"target": "car", "car": 1}], "data": 5}'
                 caller.sendall(
-                    b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+                    b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
                     % (len(body), body)
                 )
                 assert read_to_end(caller).endswith(b"publish success")
@@ -195,7 +195,7 @@ def test_who_does_not_read_cannot_delay_the_end(api: Api) -> None:
         with pytest.raises(TimeoutError):  # it does not read our questions any more, as we do not read its answers
             caller.sendall(questions)
         silent = stack.enter_context(dial_http(process))
-        silent.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        silent.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         start = time.monotonic()
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
