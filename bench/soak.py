@@ -39,6 +39,7 @@ class Soak:
         self._random = random.Random(args.seed)
         self._notes: list[dict[str, Any]] = []
         self.received = self.clients = self.posts = 0
+        self.course: list[int] = []
 
     async def run(self) -> dict[str, dict[str, float]]:
         """Warm up, be quiet, load, be quiet; return the medians by phase."""
@@ -51,6 +52,7 @@ class Soak:
             loaded = self._notes[start:]
             after = await self._quiet()
         tenth = max(1, len(loaded) // 10)
+        self.course = [round(_medians(loaded[at : at + tenth])["rss_kb"]) for at in range(0, len(loaded), tenth)]
         return {
             "quiet, before": before,
             "load, first tenth": _medians(loaded[:tenth]),
@@ -159,7 +161,8 @@ def run(args: argparse.Namespace) -> Report:
         drops = {cause: count for cause, count in soak.last["drops"].items() if count}
         report.notes.append(
             f"{soak.clients} clients, {soak.posts} posts, {soak.last['deliveries']} deliveries, "
-            f"{soak.last['conflated']} conflated, dropped clients: {drops}"
+            f"{soak.last['conflated']} conflated, dropped clients: {drops}\n"
+            f"RSS KB in each tenth of the load: {soak.course}"
         )
     report.finish(args.json)
     return report

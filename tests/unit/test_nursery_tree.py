@@ -94,7 +94,7 @@ def test_those_with_other_children_are_counted_apart() -> None:
 
 async def test_a_large_tree_is_looked_at_in_turns(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        for _ in range(3 * TURN_TASKS):
+        for _ in range(8 * TURN_TASKS):
             nursery.start_soon(trio.sleep_forever)
         await settled()
         turns = 0
