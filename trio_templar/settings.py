@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from trio_templar.errors import SettingsError
 from trio_templar.forwarding import Forwarding, HeaderRule
-from trio_templar.policies import Policies, RoomPolicy
+from trio_templar.policies import Kind, Policies, RoomPolicy
 
 PREFIX: Final = "TRIO_TEMPLAR_"
 
@@ -30,7 +30,6 @@ WORDS: Final = (
     ("`object | null`", "a table"),
     ("`object`", "a table"),
     ("Object contains", "there is an"),
-    ("Invalid enum value", "unknown value"),
     ("`str`", "a text"),
 )
 
@@ -329,6 +328,8 @@ class Option(NamedTuple):
         """Return what msgspec says is wrong in the words of an operator."""
         if self.choices:
             return f"expected {' or '.join(self.choices)}"
+        if self.tables and problem.startswith("Invalid enum value"):
+            return f"expected {' or '.join(get_args(Kind))}"
         for name, words in WORDS:
             problem = problem.replace(name, words)
         return problem.partition(", got")[0].partition(" - at")[0].replace("Expected", "expected")
