@@ -46,6 +46,11 @@ class Budget:
         if self.publishers and self.used_bytes <= self.soft_bytes:
             self.publishers.unpark()  # who gets in wakes the next
 
+    def look_again(self) -> None:
+        """Wake all publishers that wait: a room may have room for them."""
+        if self.publishers:
+            self.publishers.unpark_all()
+
     def hold(self, shared: object, size: int) -> None:
         """Count the `size` bytes of `shared` unless somebody holds it already; it must stay alive until `release`."""
         holders = self._holders.get(id(shared), 0)

@@ -293,7 +293,7 @@ class Fanout:
 
     async def _pass(self, room: Room, batch: Batch, left: int) -> int:
         """Offer `batch` to all, giving way after each turn. `left` bytes are left of one; return the new rest."""
-        self._budget.publishers.unpark_all()
+        self._budget.look_again()
         subscriptions = list(room.subscriptions)
         share = _turn_share(batch)
         while subscriptions:

@@ -121,33 +121,26 @@ class Publication(NamedTuple):
 class Batch:
     """Publications that one pass over a room hands to each subscriber; at least one.
 
-    `render` keeps what it made last, so that equal frames are built once, until `finish`.
+    `render` keeps what it made last, so that equal frames are built once, until `finish`. `cost` is what it takes in
+    memory while it waits: the publications, and the pieces of their frames. `tallies` are those of its publications.
     """
 
-    __slots__ = ("_frames", "_key", "_parts", "_pieces", "_request_id", "_tallies", "count", "publications", "size")
+    __slots__ = (
+        *("_frames", "_key", "_parts", "_pieces", "_request_id"),
+        *("cost", "count", "publications", "size", "tallies"),
+    )
 
     def __init__(self, publications: Sequence[Publication]) -> None:
         self.publications = publications
         self.count = len(publications)
         self.size = sum([len(left) + len(right) for left, right, _ in publications])
+        self.cost = 2 * self.size + PUBLICATION_BYTES * self.count
+        self.tallies = [tally for _, _, tally in publications if tally is not None]
         self._pieces: dict[int, list[bytes]] = {}
         self._request_id = b""
         self._frames = b""
         self._key: bytes | None = b""
         self._parts: Sequence[Batch] = ()
-        self._tallies: list[Tally] | None = None
-
-    @property
-    def cost(self) -> int:
-        """Bytes of memory this takes while it waits: the publications, and the pieces of their frames."""
-        return 2 * self.size + PUBLICATION_BYTES * self.count
-
-    @property
-    def tallies(self) -> Sequence[Tally]:
-        """The tallies of those publications that have one."""
-        if self._tallies is None:
-            self._tallies = [tally for _, _, tally in self.publications if tally is not None]
-        return self._tallies
 
     @property
     def parts(self) -> Sequence[Batch]:
