@@ -109,8 +109,8 @@ async def _run(
     async with trio.open_nursery() as hook_calls:
         house = Derived(gateway.in_force, partial(_house, gateway, api, hook_calls))
 
-        async def serve_one(stream: trio.abc.Stream) -> None:
-            await serve_client(reception, house(), stream)
+        def serve_one(stream: trio.abc.Stream) -> Awaitable[None]:  # no coroutine around the one that stays
+            return serve_client(reception, house(), stream)
 
         async with trio.open_nursery() as watch:
             supervisor = _supervisor(gateway)
