@@ -130,19 +130,24 @@ async def _run(
                     accepting.start_soon(_accept, gateway, doors, serve_one, clients)
                     task_status.started(gateway)
                     await gateway.leaving.wait()
-                    if not settings.has_heirs:
-                        reception.close()
-                    if not gateway.stopped.is_set():
-                        departure = Departure(gateway.connections, gateway.hub, gateway.shuffle, gateway.stopped)
-                        end = trio.current_time() + CLOSING_SHARE * gateway.settings.drain_seconds
-                        await departure.close_in_turn(end)
-                        if settings.has_heirs:
-                            await departure.close_late(clients, end)
-                    gateway.stopped.set()
-                    reception.close()
+                    await _send_away(gateway, clients)
                 for connection in list(gateway.connections):
                     connection.outbox.close(STOPPING)
             watch.cancel_scope.cancel()
+
+
+async def _send_away(gateway: Gateway, clients: trio.Nursery) -> None:
+    """Let nobody in any more, and close everyone in turn, unless the gateway is to stop at once."""
+    if not gateway.settings.has_heirs:
+        gateway.reception.close()
+    if not gateway.stopped.is_set():
+        departure = Departure(gateway.connections, gateway.hub, gateway.shuffle, gateway.stopped)
+        end = trio.current_time() + CLOSING_SHARE * gateway.settings.drain_seconds
+        await departure.close_in_turn(end)
+        if gateway.settings.has_heirs:
+            await departure.close_late(clients, end)
+    gateway.stopped.set()
+    gateway.reception.close()
 
 
 async def _accept(
