@@ -177,7 +177,7 @@ class Connection(trio.abc.Stream):
                 self.outbox.close(GONE)
                 self.outbox.discard()
         if self.outbox.closed is not None:
-            self.closing()
+            self._conclude()
 
     def _sent(self, size: int) -> None:
         self.outbox.sent(size)
@@ -269,6 +269,9 @@ class Connection(trio.abc.Stream):
     def closing(self) -> None:
         """End the conversation: now if nothing waits, else when it is written or its time to take it is over."""
         self._log_overdue()
+        self._conclude()
+
+    def _conclude(self) -> None:
         if self._nursery is None:
             return
         scope = self._nursery.cancel_scope

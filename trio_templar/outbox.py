@@ -133,11 +133,11 @@ class Outbox:
         """Close without the publications that wait: the client is too slow for them."""
         if self.closed is not None:
             return
-        if close in CAUSES:
-            self._waiting.drops[close] = self._waiting.drops.get(close, 0) + 1
         if self._backlog is not None:
             backlog, waited = self._backlog, self.waiting_frames
-            self.overdue = Overdue(backlog.bytes, waited, self._waiting.now() - backlog.oldest, backlog.policies)
+            if close in CAUSES:  # else silence is to blame
+                self._waiting.drops[close] = self._waiting.drops.get(close, 0) + 1
+                self.overdue = Overdue(backlog.bytes, waited, self._waiting.now() - backlog.oldest, backlog.policies)
             given_up = backlog.drop_publications()
             self.frames -= given_up
             self._waiting.losses.dropped["disconnect"] += waited - self.waiting_frames + given_up

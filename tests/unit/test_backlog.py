@@ -259,6 +259,7 @@ def test_a_close_that_blames_nobody_is_no_drop() -> None:
     client = Client()
     client.outbox.cut(Close(1011, "no answer to a ping"))
     assert client.waiting.drops == {}
+    assert client.outbox.overdue is None
     assert STALE not in client.waiting.drops
 
 

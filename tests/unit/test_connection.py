@@ -374,6 +374,24 @@ async def test_a_slow_client_is_named_in_one_line_the_moment_it_is_closed(
     }
 
 
+async def test_a_slow_client_that_takes_its_goodbye_is_named_once_all_the_same(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_gateway(quiet(slow_seconds=15), backend=FakeBackend([CAR])) as house:
+        client = await house.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        await settled()
+        await house.gateway.publish([CAR], 0)
+        await trio.sleep(16.5)
+        assert (await client.receive())["data"] == 0
+        with pytest.raises(Closed) as closed:
+            await client.receive()
+        assert closed.value.close.code == 1013
+        await settled()
+    assert len(fields(caplog, "slow")) == 1
+
+
 async def test_a_client_that_falls_behind_is_told_what_it_missed_and_stays(autojump_clock: MockClock) -> None:
     settings = quiet(room_policy=[RoomPolicy(match=CAR, policy="conflate")])
     async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
