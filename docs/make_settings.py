@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from trio_templar.settings import Option, options
+from trio_templar.options import Option
+from trio_templar.settings import options
 
 PAGE: Final = Path(__file__).with_name("settings.md")
 

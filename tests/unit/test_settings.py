@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from trio_templar import Settings, SettingsError
-from trio_templar.settings import PREFIX, is_local, options, settings_from, split_address
+from trio_templar.options import PREFIX
+from trio_templar.settings import is_local, options, settings_from, split_address
 
 
 def complaint(**changes: Any) -> str:

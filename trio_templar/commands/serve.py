@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from trio_templar.commands.command import Command, run_on_trio
 from trio_templar.commands.sources import read_settings
 from trio_templar.errors import SettingsError
-from trio_templar.settings import PREFIX, Settings, options
+from trio_templar.options import PREFIX
+from trio_templar.settings import Settings, options
 
 if TYPE_CHECKING:
     import trio

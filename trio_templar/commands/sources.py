@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from trio_templar.errors import SettingsError
-from trio_templar.settings import PREFIX, Settings, options, settings_from
+from trio_templar.options import PREFIX
+from trio_templar.settings import Settings, options, settings_from
 
 # Of sd_listen_fds(3).
 FIRST_DESCRIPTOR: Final = 3
