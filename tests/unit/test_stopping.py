@@ -1,0 +1,160 @@
+"""A gateway that stops: clients first, publishers after them, and nothing is taken that nobody gets any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.unit.conftest import CAR, FakeReceiver, quiet, settled
+from trio_templar import Busy, Close
+from trio_templar.rooms import room_key
+from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
+
+LINE = b'{"rooms": [{"target": "car"}], "data": 1}\n'
+
+
+async def end_of(client: WebsocketClient) -> tuple[list[Any], Close]:
+    """What is published to `client` until its close, and that."""
+    heard = []
+    try:
+        while True:
+            heard.append((await client.receive())["data"])
+    except Closed as closed:
+        return heard, closed.close
+
+
+def crowd(house: House) -> list[FakeReceiver]:
+    """Put so many into CAR that its publications go through a channel."""
+    receivers = [FakeReceiver() for _ in range(300)]
+    for receiver in receivers:
+        house.gateway.hub.subscribe(room_key(CAR), receiver, b"1")
+    return receivers
+
+
+async def streaming_publisher(house: House) -> trio.SocketStream:
+    """A publisher in the middle of an NDJSON stream, whose first line is published."""
+    assert house.gateway.trigger_url is not None
+    host, port = house.gateway.trigger_url.removeprefix("http://").removesuffix("/trigger/").split(":")
+    publisher = await trio.open_tcp_stream(host, int(port))
+    await publisher.send_all(
+        b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(LINE), LINE)
+    )
+    return publisher
+
+
+@pytest.mark.xfail(strict=True, reason="HTTP has its grace first")
+async def test_clients_are_closed_before_a_publisher_has_ended_its_stream() -> None:
+    settings = quiet(trigger_bind="127.0.0.1:0", drain_seconds=60)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        async with await streaming_publisher(house):
+            assert (await client.receive())["data"] == 1
+            house.gateway.stop(within=2)  # a publisher is waited for longer than that
+            assert await end_of(client) == ([], Close(1012, "the gateway is stopping"))
+            await client.stream.aclose()
+            assert not house.served.is_set()
+        await house.served.wait()
+
+
+@pytest.mark.xfail(strict=True, reason="a stream is published while nobody is there")
+async def test_a_publisher_in_the_middle_of_a_stream_is_told_what_was_published() -> None:
+    settings = quiet(trigger_bind="127.0.0.1:0", drain_seconds=60)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        async with await streaming_publisher(house) as publisher:
+            assert (await client.receive())["data"] == 1
+            house.gateway.stop()
+            await end_of(client)
+            await client.stream.aclose()
+            await publisher.send_all(b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINE), LINE))
+            answer = bytes(await publisher.receive_some())
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.endswith(b"line 2: the gateway is stopping; published 1")
+
+
+async def test_what_a_room_had_taken_is_heard_before_the_close(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        crowd(house)
+        for number in range(3):
+            house.gateway.publish_nowait([CAR], number)
+        house.gateway.stop()
+        assert await end_of(client) == ([0, 1, 2], Close(1012, "the gateway is stopping"))
+        await client.stream.aclose()
+
+
+# Publishing across a stop
+
+
+@pytest.fixture(params=["into a channel", "at once"])
+def room_is_large(request: pytest.FixtureRequest) -> Iterator[bool]:
+    yield request.param == "into a channel"
+
+
+@pytest.mark.xfail(strict=True, reason="published after the stop")
+async def test_a_publish_that_a_stop_overtakes_is_busy(room_is_large: bool, autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        receivers = crowd(house) if room_is_large else []
+
+        def rooms() -> Iterator[dict[str, str]]:
+            yield CAR
+            house.gateway.stop()  # after the first look at whether it stops, and before the first wait
+
+        with pytest.raises(Busy, match="stopping"):
+            await house.gateway.publish(rooms(), 1)
+        assert all(receiver.data == [] for receiver in receivers)
+        assert house.gateway.statistics().publications == 0
+
+
+@pytest.mark.xfail(strict=True, reason="published after the stop")
+async def test_a_publish_that_waits_for_room_is_busy_when_the_gateway_stops(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(memory_bytes=10_000, trigger_wait_seconds=5), backend=FakeBackend([CAR])) as house:
+        crowd(house)
+        house.gateway.budget.take(5000)
+
+        async def publish() -> None:
+            with pytest.raises(Busy, match="stopping"):
+                await house.gateway.publish([CAR], 1)
+            assert trio.current_time() == 2
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish)
+            await trio.sleep(2)
+            house.gateway.stop()
+        house.gateway.budget.give(5000)
+
+
+@pytest.mark.xfail(strict=True, reason="published into nothing")
+async def test_a_gateway_that_was_cancelled_publishes_nothing_more(
+    room_is_large: bool, autojump_clock: MockClock
+) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        if room_is_large:
+            crowd(house)
+        gateway = house.gateway
+        await settled()
+    with pytest.raises(Busy, match="stopping"):
+        await gateway.publish([CAR], 1)
+    with pytest.raises(Busy, match="stopping"):
+        gateway.publish_nowait([CAR], 1)
+
+
+@pytest.mark.xfail(strict=True, reason="published into nothing")
+async def test_a_publish_under_way_when_the_gateway_is_cancelled_is_busy(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        async with open_gateway(quiet(memory_bytes=10_000), backend=FakeBackend([CAR])) as house:
+            crowd(house)
+            house.gateway.budget.take(5000)
+
+            async def publish() -> None:
+                with pytest.raises(Busy, match="stopping"):
+                    await house.gateway.publish([CAR], 1)
+                assert trio.current_time() == 2
+
+            nursery.start_soon(publish)
+            await trio.sleep(2)
