@@ -141,13 +141,14 @@ class Fanout:
         self.triggers = 0
         self.publications = 0
         self.deliveries = 0
+        self._closed = False
         self._over: dict[float, int] = {}
         self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
 
     async def publish(self, triggers: Sequence[Trigger]) -> None:
         """Put all publications of `triggers` on their way, in order; blocks while a room of theirs, or memory, is full.
 
-        Raises Busy: if there was no room for all of them in time; then none was published.
+        Raises Busy: if there was no room for all of them in time, or `close` was called; then none was published.
         Raises TooLarge: if they would not fit into an empty gateway.
         """
         await trio.lowlevel.checkpoint()
@@ -169,7 +170,7 @@ class Fanout:
     def publish_nowait(self, triggers: Sequence[Trigger]) -> None:
         """Put all publications on their way, or none.
 
-        Raises Full (a `trio.WouldBlock`): if a room, or memory, is full.
+        Raises Full (a `trio.WouldBlock`): if a room, or memory, is full. Raises Busy: if `close` was called.
         Raises TooLarge: if they never will fit.
         """
         start = trio.current_time()
@@ -191,10 +192,16 @@ class Fanout:
             self._nursery.start_soon(self._fanout_loop, small, name="small rooms")
         self.seconds.observe(trio.current_time() - start, inline)
 
+    def close(self) -> None:
+        """Take nothing more, also from those who wait; what was taken is still delivered."""
+        self._closed = True
+        self._budget.look_again()
+
     def probe(self, room: Room, batch: Batch) -> None:
         """Put `batch` on its way to `room`, which is in no hub, through a channel and a loop. It is not counted.
 
         Raises Full: if the channel, or memory, is full.
+        Raises Busy: if `close` was called.
         """
         self._check([(room, batch)])
         rooms: deque[Room] = deque()
@@ -207,7 +214,7 @@ class Fanout:
         self.deliveries -= deliveries
 
     def _by_room(self, triggers: Sequence[Trigger]) -> list[tuple[Room, Batch]]:
-        """Return what each room that somebody is in would get, in order. Raises Full or TooLarge: if it cannot."""
+        """Return what each room that somebody is in would get, in order. Raises Full, TooLarge or Busy: if not."""
         by_room: dict[Room, list[Publication]] = {}
         rooms = self._hub.rooms
         for keys, publication, tallies, _ in triggers:
@@ -221,6 +228,8 @@ class Fanout:
         return batches
 
     def _check(self, batches: Sequence[tuple[Room, Batch]]) -> None:
+        if self._closed:
+            raise Busy("the gateway is stopping")
         bounds = self.bounds
         cost = 0
         for room, batch in batches:

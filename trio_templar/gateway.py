@@ -18,7 +18,7 @@ from trio_templar.connection import Connection
 from trio_templar.counters import DELIVERY_BOUNDS, ConnectionCounts
 from trio_templar.dialects import DIALECTS
 from trio_templar.drain import shuffle
-from trio_templar.errors import CAUSES, Busy
+from trio_templar.errors import CAUSES
 from trio_templar.fanout import Fanout
 from trio_templar.health import Health
 from trio_templar.history import Counts, History
@@ -132,8 +132,6 @@ class Gateway:
         self.fanout.publish_nowait([self._trigger(rooms, data)])
 
     def _trigger(self, rooms: Iterable[Room], data: Any) -> Trigger:
-        if self.stopped.is_set():
-            raise Busy("the gateway is stopping")
         return self.reader.make(rooms, to_json(data))
 
     async def disconnect(self, whom: Selection, *, code: int = 4000, reason: str = "") -> int:
@@ -259,6 +257,7 @@ class Gateway:
         self.scope.deadline = min(self.scope.deadline, trio.current_time() + seconds)
         self.leaving.set()
         self.stopped.set()
+        self.fanout.close()
 
 
 def certificate_of(settings: Settings) -> Certificate | None:

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from trio_templar.budget import Budget
+from trio_templar.errors import Busy
 from trio_templar.fanout import Fanout, Full
 from trio_templar.frames import Batch, Publication
 from trio_templar.http_api import Request, Response, Routes, json_answer, route_of
@@ -43,7 +44,7 @@ class Canary:
         if self._room.channel is None:
             try:
                 self._fanout.probe(self._room, Batch([PUBLICATION]))
-            except Full:
+            except (Busy, Full):
                 return
 
     # The far end: outbox.Writer and outbox.Owner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -119,8 +119,9 @@ async def _run(
             watch.start_soon(gateway.rates.sample_loop)
             watch.start_soon(gateway.history.history_loop)
             watch.start_soon(gateway.lag.lag_loop)
-            async with trio.open_nursery() as clients:
-                async with trio.open_nursery() as rooms, trio.open_nursery() as http, trio.open_nursery() as accepting:
+            # Publishers end last: one in the middle of a stream has time that no client waits for.
+            async with trio.open_nursery() as http, trio.open_nursery() as clients:
+                async with trio.open_nursery() as rooms, trio.open_nursery() as accepting:
                     gateway.fanout = _fanout(gateway, rooms)
                     gateway.health = Health(Canary(gateway.fanout), gateway.leaving.is_set, settings.ready_seconds)
                     watch.start_soon(gateway.health.canary_loop)
@@ -128,9 +129,10 @@ async def _run(
                     if triggers:
                         start_http(gateway, triggers, http)
                     accepting.start_soon(_accept, gateway, doors, serve_one, clients)
-                    task_status.started(gateway)
-                    await gateway.leaving.wait()
-                    await _send_away(gateway, clients)
+                    with closing(gateway.fanout):
+                        task_status.started(gateway)
+                        await gateway.leaving.wait()
+                        await _send_away(gateway, clients)
                 for connection in list(gateway.connections):
                     connection.outbox.close(STOPPING)
             watch.cancel_scope.cancel()
