@@ -18,14 +18,14 @@ from trio_templar.connection import Connection
 from trio_templar.counters import DELIVERY_BOUNDS, ConnectionCounts
 from trio_templar.dialects import DIALECTS
 from trio_templar.drain import shuffle
-from trio_templar.errors import CAUSES
+from trio_templar.errors import CAUSES, SettingsError
 from trio_templar.fanout import Fanout
 from trio_templar.health import Health
 from trio_templar.history import Counts, History
 from trio_templar.http_guard import Access, Guard
 from trio_templar.hub import Hub
 from trio_templar.lag import Lag
-from trio_templar.listeners import is_unix, url_of
+from trio_templar.listeners import is_reachable, is_unix, url_of
 from trio_templar.log import log
 from trio_templar.machine import memory_bytes
 from trio_templar.nursery_tree import NamedTask
@@ -60,7 +60,7 @@ class Gateway:
         self.budget = Budget(settings.memory_bytes or memory_bytes() // 4)
         self.waiting = Waiting(settings.outbox_bytes, settings.outbox_frames, self.budget, self.clock.now)
         self.connections: set[Connection] = set()
-        self.reader = TriggerReader(self.dialect, settings.max_publication_bytes)
+        self.reader = TriggerReader(self.dialect, settings.max_publication_bytes, settings.max_room_bytes)
         self.fanout: Fanout
         self.health: Health
         self.gate: Gate
@@ -71,6 +71,7 @@ class Gateway:
         self.trigger_url: str | None = None
         self.page_url: str | None = None
         self.certificate: Certificate | None = None
+        self._api_is_reachable = False  # from other machines; of an inherited socket no setting says it
         self.guard = Guard(access_by(settings))
         self.rates = Rates(self.hub)
         self.history = History(self.counts, DELIVERY_BOUNDS)
@@ -100,15 +101,19 @@ class Gateway:
         clients that come from now on.
         `Gateway.settings` has what is in force then.
 
-        Raises SettingsError: if they do not go together with what cannot change; then nothing has changed.
+        Raises SettingsError: if they do not go together with what cannot change, or with the sockets that are open;
+        then nothing has changed.
         """
         reloaded = merge(self.settings, settings)
+        self._check_api(reloaded.settings)
         access, policies = access_by(reloaded.settings), reloaded.settings.policies
         certificate = certificate_of(reloaded.settings)
         self.settings = reloaded.settings
         if self.certificate and certificate and self.certificate.become(certificate):
             reloaded.changed[:] = sorted({*reloaded.changed, "tls_cert"})
         self.guard.access = access
+        # A room that somebody has entered stays one to publish to.
+        self.reader.max_room_bytes = max(self.reader.max_room_bytes, reloaded.settings.max_room_bytes)
         self.hub.apply(policies)
         level = logging.WARNING if reloaded.restart else logging.INFO
         log(logger, level, "reloaded", changed=" ".join(reloaded.changed), restart=" ".join(reloaded.restart))
@@ -147,7 +152,7 @@ class Gateway:
 
         The clients get `{"type": "unsubscribed", "requestId": …, "reason": …}`.
 
-        Raises RequestError: if `whom` names no room, or two things beside it.
+        Raises RequestError: if `whom` names no room, or two things beside it, or `reason` has over 123 bytes.
         Raises NotFound: if there is no connection with that id.
         """
         return await self.steering.unsubscribe(whom, reason)
@@ -234,6 +239,15 @@ class Gateway:
         tls = None if is_unix(listener) else self.certificate
         self.websocket_urls += (url_of(listener, "wss" if tls else "ws", self.settings.path),)
         return TlsListener(listener, tls) if tls else listener
+
+    def open_api(self, listeners: Iterable[trio.SocketListener]) -> None:
+        """Note who can reach the HTTP API. Raises SettingsError: if other machines can, and nothing guards it."""
+        self._api_is_reachable = any(map(is_reachable, listeners))
+        self._check_api(self.settings)
+
+    def _check_api(self, settings: Settings) -> None:
+        if self._api_is_reachable and not (settings.token or settings.insecure_trigger):
+            raise SettingsError(f"trigger_bind: {settings.trigger_bind} is open to other machines; set a trigger_token")
 
     def drain(self) -> None:
         """Let nobody in, close everyone with 1012 one after another, run the hooks, and end.

@@ -68,8 +68,10 @@ def start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nurse
 
 def _trigger_api(gateway: Gateway) -> TriggerApi:
     settings = gateway.settings
-    bounds = {"max_entries": settings.idempotency_entries, "max_bytes": settings.idempotency_bytes}
-    answers, entries = (
-        Memory[Any](seconds=settings.idempotency_seconds, now=trio.current_time, **bounds) for _ in range(2)
+    memory = Memory[Any](
+        seconds=settings.idempotency_seconds,
+        max_entries=settings.idempotency_entries,
+        max_bytes=settings.idempotency_bytes,
+        now=trio.current_time,
     )
-    return TriggerApi(gateway.fanout, gateway.reader, answers, entries)
+    return TriggerApi(gateway.fanout, gateway.reader, memory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -23,20 +24,19 @@ TURN_LINES: Final = 50
 # A pass over a room takes milliseconds; a report that takes so long says what is known.
 REPORT_SECONDS: Final = 10.0
 
-# What a trigger of many is told, as JSON.
-Entry = dict[str, Any]
+# What a trigger of many is told: JSON, or what becomes of it.
+Entry = dict[str, Any] | msgspec.Raw
+REPEATED: Final = msgspec.Raw(b'{"repeated":true}')
 
 
 class TriggerApi:
-    """Publishes what is posted. `answers` and `entries` remember what was published under a key."""
+    """Publishes what is posted. `memory` has what was published under a key: a whole request, or one of many."""
 
-    def __init__(
-        self, fanout: Fanout, reader: TriggerReader, answers: Memory[Response], entries: Memory[Entry]
-    ) -> None:
+    def __init__(self, fanout: Fanout, reader: TriggerReader, memory: Memory[Any]) -> None:
         self._fanout = fanout
         self._reader = reader
-        self._answers = answers
-        self._entries = entries
+        self._answers: Memory[Response] = memory
+        self._entries: Memory[msgspec.Raw] = memory
 
     def routes(self) -> Routes:
         """Return its routes for `HttpApi.routes`."""
@@ -49,7 +49,7 @@ class TriggerApi:
             return await self._publish_stream(request.body, wanted)
         body = await request.body.whole()
         if wanted.key:
-            return await self._publish_once(claim(wanted.key, [body]), body, wanted)
+            return await self._publish_once(claim(wanted.key, [body], "request"), body, wanted)
         return await self._publish_body(body, wanted)
 
     async def _publish_once(self, claim: Claim, body: bytes, wanted: Preferences) -> Response:
@@ -58,7 +58,7 @@ class TriggerApi:
         if answer is None:
             with self._answers.under_way([claim]):
                 answer = await self._publish_body(body, wanted)
-                self._answers.remember(claim, answer, len(answer.body))
+                self._answers.remember(claim, replace(answer, body=_trimmed(answer.body)), len(answer.body))
         return answer
 
     async def _publish_body(self, body: bytes, wanted: Preferences) -> Response:
@@ -74,19 +74,20 @@ class TriggerApi:
     async def _publish_new(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[Entry]:
         """Publish those of `triggers` that were not published under their key, and return what each is told."""
         claims = _claims(triggers)
-        known = dict(zip(claims, await self._entries.known(list(claims.values())), strict=True))
+        found = await self._entries.known(list(claims.values()))
+        known: dict[str, Entry | None] = dict(zip(claims, found, strict=True))
         new = _new(triggers, known)
         with self._entries.under_way([claims[key] for key, entry in known.items() if entry is None]):
             entries = await self._publish_counted([triggers[index] for index in new], wanted)
             told: dict[int, Entry] = dict(zip(new, entries, strict=True))
-            for index, entry in told.items():
+            for index, entry in zip(new, entries, strict=True):
                 key = triggers[index].idempotency_key
                 if key:
-                    known[key] = repeated = {**entry, "repeated": True}
-                    self._entries.remember(claims[key], repeated, 100 * (1 + len(triggers[index].keys)))
+                    known[key] = repeated = msgspec.Raw(_trimmed(msgspec.json.encode({**entry, "repeated": True})))
+                    self._entries.remember(claims[key], repeated, len(repeated))
         return [told.get(index) or known[trigger.idempotency_key] or {} for index, trigger in enumerate(triggers)]
 
-    async def _publish_counted(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[Entry]:
+    async def _publish_counted(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[dict[str, Any]]:
         report = Report()
         counted = [(trigger, report.tallies(len(trigger.keys))) for trigger in triggers]
         await self._fanout.publish([trigger._replace(tallies=tallies) for trigger, tallies in counted])
@@ -128,7 +129,7 @@ class TriggerApi:
         if await self._entries.known(claims) == [None]:
             with self._entries.under_way(claims):
                 await self._publish_soon(trigger)
-                self._entries.remember(claims[0], {"repeated": True}, 100)
+                self._entries.remember(claims[0], REPEATED, len(REPEATED))
 
     async def _publish_soon(self, trigger: Trigger) -> None:
         """Publish without the checkpoint that `publish` is, if there is room."""
@@ -183,7 +184,7 @@ async def _known(report: Report, wanted: Preferences) -> None:
             await report.settled()
 
 
-def _entry(trigger: Trigger, tallies: Sequence[RoomTally], wanted: Preferences) -> Entry:
+def _entry(trigger: Trigger, tallies: Sequence[RoomTally], wanted: Preferences) -> dict[str, Any]:
     waiting = wanted.wait is not None
     rooms = zip(trigger.keys, tallies, strict=True)
     return {"rooms": [{"room": msgspec.Raw(key), **tally.counts(waiting=waiting)} for key, tally in rooms]}
@@ -191,6 +192,11 @@ def _entry(trigger: Trigger, tallies: Sequence[RoomTally], wanted: Preferences) 
 
 def _json(value: Any, wanted: Preferences) -> Response:
     return Response(200, msgspec.json.encode(value), _applied(wanted), b"application/json")
+
+
+def _trimmed(encoded: bytes) -> bytes:
+    """Return a copy to keep: behind what msgspec encodes, up to half of its size more stays allocated."""
+    return bytes(memoryview(encoded))
 
 
 def _applied(wanted: Preferences) -> tuple[tuple[bytes, bytes], ...]:

@@ -16,7 +16,7 @@ from trio_templar.errors import TemplarError
 A = TypeVar("A")
 
 # What an entry takes beside its key and its answer.
-ENTRY_BYTES: Final = 400
+ENTRY_BYTES: Final = 460  # measured
 
 
 class KeyReused(TemplarError):
@@ -24,19 +24,25 @@ class KeyReused(TemplarError):
 
 
 class Claim(NamedTuple):
-    """A key, and a digest of what it stands for."""
+    """A key, and a digest of what it stands for. The same key of another kind is another key."""
 
     key: str
     digest: bytes
+    kind: str = ""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What tells it from others."""
+        return self.kind, self.key
 
 
-def claim(key: str, content: Iterable[bytes]) -> Claim:
+def claim(key: str, content: Iterable[bytes], kind: str = "") -> Claim:
     """Return the claim of `key` on `content`, which is told apart by its pieces."""
     digest = hashlib.sha256()
     for piece in content:
         digest.update(b"%d:" % len(piece))
         digest.update(piece)
-    return Claim(key, digest.digest())
+    return Claim(key, digest.digest(), kind)
 
 
 @dataclass(slots=True)
@@ -58,8 +64,8 @@ class Memory(Generic[A]):
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._now = now
-        self._under_way: dict[str, _Entry[A]] = {}
-        self._done: OrderedDict[str, _Entry[A]] = OrderedDict()
+        self._under_way: dict[tuple[str, str], _Entry[A]] = {}
+        self._done: OrderedDict[tuple[str, str], _Entry[A]] = OrderedDict()
         self._changed = trio.lowlevel.ParkingLot()
         self.bytes = 0
 
@@ -82,31 +88,31 @@ class Memory(Generic[A]):
     def under_way(self, claims: Sequence[Claim]) -> Iterator[None]:
         """Let others with one of these keys wait until the end of this block; `remember` is to be called in it."""
         for claim in claims:
-            self._under_way[claim.key] = _Entry(claim.digest)
+            self._under_way[claim.name] = _Entry(claim.digest)
         try:
             yield
         finally:
             for claim in claims:
-                del self._under_way[claim.key]
+                del self._under_way[claim.name]
             self._changed.unpark_all()
 
     def remember(self, claim: Claim, answer: A, size: int) -> None:
         """Answer `claim` with `answer`, which takes `size` bytes, from now on."""
-        known = self._done.pop(claim.key, None)
-        size += len(claim.key) + ENTRY_BYTES
-        self._done[claim.key] = _Entry(claim.digest, answer, size, self._now() + self._seconds)
+        known = self._done.pop(claim.name, None)
+        size += len(claim.key.encode()) + ENTRY_BYTES
+        self._done[claim.name] = _Entry(claim.digest, answer, size, self._now() + self._seconds)
         self.bytes += size - (known.size if known else 0)
         self._forget()
 
     def _is_under_way(self, claim: Claim) -> bool:
-        entry = self._under_way.get(claim.key)
+        entry = self._under_way.get(claim.name)
         if entry is not None and entry.digest != claim.digest:
             raise _reused(claim)
         return entry is not None
 
     def _find(self, claim: Claim) -> A | None:
         self._forget()
-        entry = self._done.get(claim.key)
+        entry = self._done.get(claim.name)
         if entry is None:
             return None
         if entry.digest != claim.digest:

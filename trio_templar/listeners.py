@@ -81,11 +81,9 @@ def is_unix(listener: trio.SocketListener) -> bool:
     return listener.socket.family == socket.AF_UNIX
 
 
-def is_guarded(listener: trio.SocketListener, settings: Settings) -> bool:
-    """Whether who can reach `listener` may publish: this machine alone can, there is a token, or we are told so."""
-    if settings.token or settings.insecure_trigger or is_unix(listener):
-        return True
-    return is_local("[{}]:{}".format(*listener.socket.getsockname()[:2]))
+def is_reachable(listener: trio.SocketListener) -> bool:
+    """Whether other machines can reach `listener`: it is no unix socket, and not on a loopback address."""
+    return not is_unix(listener) and not is_local("[{}]:{}".format(*listener.socket.getsockname()[:2]))
 
 
 def url_of(listener: trio.SocketListener, scheme: str, path: str) -> str:

@@ -16,6 +16,7 @@ MAX_WAIT_SECONDS: Final = 60
 _NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _WORD: Final = rf'(?:{_NAME}|"[^"\\]*")'
 _PREFERENCE: Final = re.compile(rf"\s*({_NAME})(?:\s*=\s*({_WORD})?)?(?:\s*;[^,]*)?\s*")
+_WEIGHT: Final = re.compile(rb"q\s*=\s*([01](?:\.[0-9]{0,3})?)")
 _KEY: Final = re.compile(rf"[!-~]{{1,{MAX_KEY_LENGTH}}}")
 
 
@@ -38,7 +39,7 @@ class Preferences:
         Raises TriggerError: if one of the last two is malformed.
         """
         return cls(
-            report=_accepts_json(headers.get(b"accept", b"")),
+            report=_prefers_json(headers.get(b"accept", b"").lower()),
             wait=_wait(headers.get(b"prefer", b"").decode("latin-1")),
             key=_key(headers[b"idempotency-key"].decode("latin-1")) if b"idempotency-key" in headers else "",
         )
@@ -49,12 +50,25 @@ class Preferences:
         return self.report or self.wait is not None
 
 
-def _accepts_json(accept: bytes) -> bool:
-    for item in accept.lower().split(b","):
+def _prefers_json(accept: bytes) -> bool:
+    """Whether `accept` names JSON, and ranks it over plain words: libraries name it beside `*/*` on every request."""
+    ranks: dict[bytes, float] = {}
+    for item in accept.split(b","):
         media_type, *parameters = [part.strip() for part in item.split(b";")]
-        if media_type == b"application/json":
-            return not any(re.fullmatch(rb"q=0(\.0*)?", parameter) for parameter in parameters)
-    return False
+        ranks.setdefault(media_type, _rank(parameters))
+    words = max(_rank_of(media_type, ranks) for media_type in (b"text/plain", b"text/html"))
+    return ranks.get(b"application/json", 0.0) > words
+
+
+def _rank(parameters: list[bytes]) -> float:
+    """Return the weight among the parameters of a media type, which is from 0 to 1 (RFC 9110, 12.4.2)."""
+    return next((float(match[1]) for match in map(_WEIGHT.fullmatch, parameters) if match), 1.0)
+
+
+def _rank_of(media_type: bytes, ranks: Mapping[bytes, float]) -> float:
+    """Return what the most specific range says of `media_type` (RFC 9110, 12.5.1)."""
+    ranges = (media_type, media_type.partition(b"/")[0] + b"/*", b"*/*")
+    return next((ranks[name] for name in ranges if name in ranks), 0.0)
 
 
 def _wait(prefer: str) -> int | None:

@@ -20,7 +20,7 @@ from trio_templar.gateway import Gateway, certificate_of
 from trio_templar.health import Canary, Health
 from trio_templar.hooks import Caller, Client, Hook, Hooks
 from trio_templar.http_app import start_http
-from trio_templar.listeners import is_guarded, open_listeners
+from trio_templar.listeners import open_listeners
 from trio_templar.reception import Reception
 from trio_templar.reload import Derived
 from trio_templar.session import Rules
@@ -55,8 +55,7 @@ async def serve(
         for address in settings.bind:
             doors += map(gateway.door, await _listen(address, settings, stack))
         triggers = await _listen(settings.trigger_bind, settings, stack) if settings.trigger_bind else []
-        if not all(is_guarded(listener, settings) for listener in triggers):
-            raise SettingsError(f"trigger_bind: {settings.trigger_bind} is open to other machines; set a trigger_token")
+        gateway.open_api(triggers)
         with gateway.scope:
             await _run(gateway, api, doors, triggers, task_status)
 

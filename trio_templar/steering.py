@@ -22,7 +22,7 @@ logger = logging.getLogger("trio_templar.steering")
 
 # How many connections are dealt with before the others get their turn.
 TURN: Final = 100
-# What a close frame has space for (RFC 6455, 5.5).
+# What a close frame has space for (RFC 6455, 5.5); an unsubscribe goes to as many clients and needs no more.
 REASON_BYTES: Final = 123
 
 UserId = str | int | float
@@ -85,8 +85,7 @@ class Steering:
             raise RequestError("give one of connection, user, room and peer")
         if not 4000 <= code <= 4999:
             raise RequestError(f"code: {code} is not one of 4000 to 4999")
-        if len(reason.encode(errors="surrogatepass")) > REASON_BYTES:
-            raise RequestError(f"reason: over {REASON_BYTES} bytes")
+        _check_reason(reason)
         close = Close(code, reason)
         count = 0
         for number, connection in enumerate(whom.of(self._hub, self._connections), 1):
@@ -102,13 +101,14 @@ class Steering:
         """End what the connections of `whom` have subscribed to in its room, and tell them; return how many that were.
 
         Raises NotFound: if `whom` names a connection that is not there.
-        Raises RequestError: if `whom` names no room, or more than one thing beside it.
+        Raises RequestError: if `whom` names no room, or more than one thing beside it, or `reason` has over 123 bytes.
         """
         await trio.lowlevel.checkpoint()
         if whom.room is None:
             raise RequestError("missing: `room`")
         if whom.given > 2:
             raise RequestError("give at most one of connection, user and peer beside the room")
+        _check_reason(reason)
         count = 0
         for number, connection in enumerate(whom.of(self._hub, self._connections), 1):
             count += connection.unsubscribe(whom.room, reason)
@@ -116,6 +116,11 @@ class Steering:
                 await trio.lowlevel.checkpoint()
         _log("unsubscribed", count, whom, why=reason)
         return count
+
+
+def _check_reason(reason: str) -> None:
+    if len(reason.encode(errors="surrogatepass")) > REASON_BYTES:
+        raise RequestError(f"reason: over {REASON_BYTES} bytes")
 
 
 def _log(event: str, count: int, whom: Selection, **fields: object) -> None:

@@ -65,15 +65,16 @@ def to_json(data: Any) -> bytes:
 class TriggerReader:
     """Makes triggers for one gateway's dialect and bounds."""
 
-    def __init__(self, dialect: Dialect, max_publication_bytes: int) -> None:
+    def __init__(self, dialect: Dialect, max_publication_bytes: int, max_room_bytes: int = 2048) -> None:
         self._dialect = dialect
         self._max_bytes = max_publication_bytes
+        self.max_room_bytes = max_room_bytes
 
     def read(self, body: bytes) -> list[Trigger]:
         """Return the triggers of `body`: `{"rooms": […], "data": …}` or an array of such.
 
         Raises TriggerError: if one of them is malformed; the text says what, and where.
-        Raises TooLarge: if some `data` is.
+        Raises TooLarge: if some `data` or room is.
         """
         if not is_array(body):
             return [self._checked(_decode(_one, body), "")]
@@ -92,6 +93,9 @@ class TriggerReader:
             keys = [room_key(room) for room in rooms]
         except ValueError as error:
             raise TriggerError(f"rooms: {error}") from error
+        for index, key in enumerate(keys):
+            if len(key) > self.max_room_bytes:  # nobody can have entered it
+                raise TooLarge(f"rooms[{index}] has {len(key)} bytes, over {self.max_room_bytes} (max_room_bytes)")
         return Trigger(keys, self._dialect.publication(data))
 
     def _checked_item(self, item: _Item, where: str) -> Trigger:

@@ -66,7 +66,7 @@ def make_app(nursery: trio.Nursery, **bounds: Any) -> tuple[HttpApi, Hub, Fanout
     reader = TriggerReader(DIALECTS["2"], 5000)
     access = Access(bounds.pop("token", "").encode(), bounds.pop("hosts", None))
     app = HttpApi(Guard(access), **{"max_bytes": 10_000, "body_seconds": 10, **bounds})
-    app.routes |= TriggerApi(fanout, reader, make_memory(), make_memory()).routes()
+    app.routes |= TriggerApi(fanout, reader, make_memory()).routes()
     return app, hub, fanout
 
 

@@ -144,7 +144,6 @@ async def test_what_does_not_fit_changes_nothing(autojump_clock: MockClock) -> N
             assert (await caller.get("/status")).status_code == 200
 
 
-@pytest.mark.xfail(strict=True, reason="whether others reach the socket is asked at start only")
 @pytest.mark.parametrize("allowed_before", [{"trigger_token": "t"}, {"insecure_trigger": True}], ids=repr)
 async def test_an_inherited_socket_that_others_reach_stays_guarded(
     allowed_before: dict[str, Any], autojump_clock: MockClock

@@ -15,7 +15,7 @@ from trio_templar.triggers import TriggerReader, to_json
 PATH: Final = "/trigger/"
 
 # How large a publication may be is for the gateway to say: its settings may not be ours.
-_reader = TriggerReader(DIALECTS["2"], 2**40)
+_reader = TriggerReader(DIALECTS["2"], 2**40, 2**40)
 
 
 def trigger_body(rooms: Sequence[Room], data: bytes) -> bytes:
