@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from trio_templar.counters import BOOTSTRAP_BOUNDS, Histogram
-from trio_templar.errors import BackendError, Busy, Refused, SettingsError, TemplarError, Unavailable
+from trio_templar.errors import BackendError, Busy, Refused, SettingsError, TemplarError, Unavailable, http_fault
 from trio_templar.forwarding import ClientRequest, Header
 from trio_templar.rooms import Room
 from trio_templar.settings import Settings
@@ -227,7 +227,8 @@ class HttpBackend:
 
 
 def _unavailable(error: httpx.HTTPError) -> Unavailable:
-    return Unavailable(f"the API is down: {type(error).__name__}: {_reason(error)}")
+    reason = http_fault(error) if isinstance(error, httpx.ProtocolError) else _reason(error)
+    return Unavailable(f"the API is down: {type(error).__name__}: {reason}")
 
 
 def _reason(error: BaseException) -> str:

@@ -81,6 +81,38 @@ class SettingsError(TemplarError):
     """A setting is missing, unknown or out of range; its text names it."""
 
 
+# What h11 and httpcore say of broken HTTP, up to where they quote it. A quoted line may be a cookie or a token.
+_HTTP_FAULTS: Final = (
+    "Found multiple Host: headers",
+    "Illegal header name",
+    "Illegal header value",
+    "Illegal method characters",
+    "Illegal target characters",
+    "Missing mandatory Host: header",
+    "Only Transfer-Encoding: chunked is supported",
+    "Receive buffer too long",
+    "Server disconnected without sending a response",
+    "bad Content-Length",
+    "conflicting Content-Length headers",
+    "continuation line at start of headers",
+    "illegal chunk header",
+    "illegal header line",
+    "illegal request line",
+    "illegal status line",
+    "malformed chunk footer",
+    "multiple Transfer-Encoding headers",
+    "no request line received",
+    "peer closed connection without sending complete message body",
+    "peer unexpectedly closed connection",
+)
+
+
+def http_fault(error: Exception) -> str:
+    """Return what is wrong with the HTTP of a peer, without a byte of what it sent; `error` is of h11 or httpx."""
+    text = str(error)
+    return next((fault for fault in _HTTP_FAULTS if text.startswith(fault)), "malformed")
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
     """Why a connection ends: a close code (RFC 6455, 7.4) and a reason of at most 123 bytes.

@@ -16,11 +16,13 @@ import h11
 import trio
 from wsproto.utilities import generate_accept_token
 
-from trio_templar.errors import TemplarError
+from trio_templar.errors import TemplarError, http_fault
 from trio_templar.forwarding import ClientRequest
-from trio_templar.origins import origin_allowed
+from trio_templar.origins import is_origin, origin_allowed, same_machine
 
 READ_BYTES: Final = 4096
+# A TLS handshake begins so: a record of that type (RFC 8446, 5.1), which no HTTP request does.
+TLS_START: Final = 0x16
 # Why a client is refused, in a word, where its status says so already.
 CAUSES: Final = {
     401: "not authorized",
@@ -87,11 +89,15 @@ async def read_upgrade(stream: trio.abc.ReceiveStream, path: str, peer: str, max
     The caller sets the deadline.
     """
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes)
+    data = await receive(stream)
+    if data[0] == TLS_START:
+        raise HandshakeError(400, "TLS, which this address does not speak: ws://, not wss://")
+    parser.receive_data(data)
     while True:
         try:
             event = parser.next_event()
         except h11.RemoteProtocolError as error:
-            raise HandshakeError(error.error_status_hint, f"not an HTTP request: {error}") from error
+            raise HandshakeError(error.error_status_hint, f"not an HTTP request: {http_fault(error)}") from error
         if event is not h11.NEED_DATA:
             break
         parser.receive_data(await receive(stream))
@@ -148,10 +154,18 @@ def check_origin(request: ClientRequest, allowed_origins: Collection[str]) -> No
     Browsers send cookies to us from any page, so the page's origin must be checked (RFC 6455, 10.2).
     Raises HandshakeError: if the page is another one.
     """
-    origin = request.header(b"origin") or b""
-    if not origin_allowed(origin, request.header(b"host") or b"", allowed_origins):
-        text = origin.decode("latin-1")
-        raise HandshakeError(403, "origin not allowed", hint=f"--allowed-origin {text} would let it in", cause="origin")
+    origin, host = request.header(b"origin") or b"", request.header(b"host") or b""
+    if not origin_allowed(origin, host, allowed_origins):
+        hint = _origin_hint(origin.decode("latin-1"), host.decode("latin-1"))
+        raise HandshakeError(403, "origin not allowed", hint=hint, cause="origin")
+
+
+def _origin_hint(origin: str, host: str) -> str:
+    if not is_origin(origin):  # anything may be in it
+        return "the Origin is not of the form SCHEME://HOST[:PORT]"
+    hint = f"--allowed-origin {origin} would let it in"
+    other = same_machine(origin, host)
+    return f"{hint}; or open the page as {other}" if other else hint
 
 
 def switching_protocols(key: bytes) -> bytes:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
+from typing import Final
 from urllib.parse import urlsplit
+
+# What a browser sends (RFC 6454, 7): nobody's password, path or query. Some send `file://`.
+_ORIGIN: Final = re.compile(r"null|[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]*)(:\d{1,5})?", re.IGNORECASE)
+_THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")
 
 
 def origin_allowed(origin: bytes, host: bytes, allowed_origins: Collection[str] = ()) -> bool:
@@ -15,6 +21,24 @@ def origin_allowed(origin: bytes, host: bytes, allowed_origins: Collection[str] 
     if not text or "*" in allowed_origins or text.lower() in map(str.lower, allowed_origins):
         return True
     return hostname(text) == hostname(f"//{host.decode('latin-1')}") != ""
+
+
+def is_origin(text: str) -> bool:
+    """Whether `text` has the form of an origin, and so nothing in it that is not to be shown."""
+    return _ORIGIN.fullmatch(text) is not None
+
+
+def same_machine(origin: str, host: str) -> str:
+    """Return the address under which a page of `origin` would have the host of `host`, if both mean this machine.
+
+    Empty if they do not: of `http://localhost:8000` and `127.0.0.1:8001` it is `http://127.0.0.1:8000`.
+    """
+    theirs, ours = hostname(origin), hostname(f"//{host}")
+    if theirs not in _THIS_MACHINE or ours not in _THIS_MACHINE:
+        return ""
+    form = _ORIGIN.fullmatch(origin)
+    port = form[2] if form and form[2] else ""
+    return f"{origin.partition('://')[0]}://{f'[{ours}]' if ':' in ours else ours}{port}"
 
 
 def hostname(url: str) -> str:

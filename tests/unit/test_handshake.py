@@ -234,19 +234,48 @@ def test_pages_of_the_same_host_and_clients_that_are_no_page_are_let_in(origin: 
     [
         ("https://evil.example", "app.example"),
         ("https://app.example.evil.example", "app.example"),
-        ("https://evil.example/app.example", "app.example"),
-        ("https://app.example@evil.example", "app.example"),
         ("https://sub.app.example", "app.example"),
         ("null", "app.example"),
         ("null", "null"),
         ("file://", ""),
-        ("http://[::1", "[::1"),
-        ("\xff", "\xff"),
         ("https://app.example", None),
     ],
 )
 def test_pages_of_other_hosts_are_refused_with_a_hint(origin: str, host: str | None) -> None:
     assert origin_refusal(origin, host) == f"--allowed-origin {origin} would let it in"
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://evil.example/app.example", "app.example"),
+        ("https://app.example@evil.example", "app.example"),
+        ("https://evil.example?app.example", "app.example"),
+        ("http://[::1", "[::1"),
+        ("http://a b", "app.example"),
+        ("\xff", "\xff"),
+    ],
+)
+def test_what_is_no_origin_is_refused_and_not_repeated(origin: str, host: str) -> None:
+    assert origin_refusal(origin, host) == "the Origin is not of the form SCHEME://HOST[:PORT]"
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "other"),
+    [
+        ("http://localhost:8000", "127.0.0.1:8001", "http://127.0.0.1:8000"),
+        ("http://127.0.0.1:8000", "localhost:8001", "http://localhost:8000"),
+        ("http://localhost", "[::1]:8001", "http://[::1]"),
+        ("http://[::1]:8000", "127.0.0.1:8001", "http://127.0.0.1:8000"),
+    ],
+)
+def test_a_page_of_this_machine_under_its_other_name_is_told_the_right_one(origin: str, host: str, other: str) -> None:
+    assert origin_refusal(origin, host) == f"--allowed-origin {origin} would let it in; or open the page as {other}"
+
+
+async def test_tls_on_an_address_without_it_is_named() -> None:
+    error = await refusal(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 s3cr3t")
+    assert (error.status, error.text) == (400, "TLS, which this address does not speak: ws://, not wss://")
 
 
 def test_allowed_origins_are_whole_origins() -> None:
