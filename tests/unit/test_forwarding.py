@@ -45,8 +45,15 @@ def test_other_repeated_headers_are_joined_with_commas() -> None:
 
 
 def test_the_csrf_token_is_a_cookie_that_becomes_a_header() -> None:
-    client = request("/", (b"cookie", b'x=1;csrftoken="abc"; csrftoken=second'))
+    client = request("/", (b"cookie", b'x=1;csrftoken="abc"; y=2'))
     assert sent(PLAIN, client)[b"X-CSRFToken"] == b"abc"
+
+
+@pytest.mark.xfail(strict=True, reason="the first is taken")
+def test_of_two_cookies_of_a_name_the_last_is_taken_as_django_does() -> None:
+    client = request("/", (b"cookie", b'csrftoken="abc"; s=1'), (b"cookie", b"csrftoken=second; s=2"))
+    assert sent(PLAIN, client)[b"X-CSRFToken"] == b"second"
+    assert sent(rule("X-Session=cookie:s"), client)[b"X-Session"] == b"2"
 
 
 def test_the_token_of_the_query_becomes_an_authorization() -> None:

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
 from tests.unit.conftest import CAR, quiet, settled
+from tests.unit.test_backend import api, response
 from tests.unit.test_handshake import head
 from trio_templar import BackendError, ClientRequest, Close, Refused, Unavailable
 from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
@@ -181,6 +182,55 @@ async def test_dialect_3_refuses_in_a_message_and_closes(
         await settled()
         assert house.gateway.statistics().connections == 0
     assert [record.getMessage() for record in caplog.records] == ["refused"]
+
+
+@pytest.mark.xfail(strict=True, reason="a refusal with any status looks like a login that is missing")
+@pytest.mark.parametrize("dialect", ["2", "3"])
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (response("", 204), "only 200"),
+        (response("", 301, "Location: https://x/"), "--connection-header 'X-Forwarded-Proto=fixed:https'"),
+        (response("", 302, "Location: /login/"), "login_required"),
+        (response("", 400), "ALLOWED_HOSTS"),
+        (response("", 404), "bootstrap/ is appended"),
+    ],
+    ids=["204", "301", "302", "400", "404"],
+)
+async def test_a_refusal_that_is_not_about_the_client_is_a_warning_with_a_way_out(
+    said: bytes, words: str, dialect: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with (
+        api(said) as (backend, _),
+        open_gateway(quiet(dialect=dialect), bootstrap=backend.bootstrap) as house,
+    ):
+        stream = house.listener.connect()
+        await stream.send_all(head())
+        await stream.receive_some()
+        await stream.aclose()
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    fields = getattr(warning, "fields", {})
+    assert (warning.getMessage(), f"status {said[9:12].decode()}" in fields["why"]) == ("refused", True)
+    assert words in fields["hint"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_that_is_about_the_client_is_none(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with api(response("", status)) as (backend, _), open_gateway(quiet(), bootstrap=backend.bootstrap) as house:
+        assert (await rejection(house)).status == status
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("INFO", "refused")]
+
+
+@pytest.mark.xfail(strict=True, reason="Retry-After of the API is not read")
+@pytest.mark.parametrize(("status", "cause"), [(429, "API busy"), (503, "API down")])
+async def test_an_api_that_says_when_to_come_back_is_passed_on(status: int, cause: str) -> None:
+    said = response("", status, "Retry-After: 7")
+    async with api(said) as (backend, _), open_gateway(quiet(), bootstrap=backend.bootstrap) as house:
+        rejected = await rejection(house)
+        assert (rejected.status, rejected.headers["retry-after"]) == (503, "7")
+        assert house.gateway.reception.refused == {cause: 1}
 
 
 @pytest.mark.parametrize("dialect", ["2", "3"])
