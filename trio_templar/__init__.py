@@ -4,7 +4,8 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
 
     serving      serve(): listeners, nurseries, and the order in which they end
     gateway      a running one: what its parts share, what can be done with it; totals: what it counts
-    reception    who is let in: handshake (one request head), backend (the API over httpx)
+    reception    who is let in: handshake (one request head), backend (the API over httpx); answers: core: what its
+                 answers mean
     connection   one admitted client, from its 101 to its last byte
     session      core: a client's message in, the reply out; dialects: the wire formats
     hub          core: who listens to what; rooms: room keys and permission

@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 import msgspec
 import trio
 
+from trio_templar.answers import check_json, failure, read_as_python
 from trio_templar.counters import BOOTSTRAP_BOUNDS, Histogram
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, TemplarError, Unavailable, http_fault
 from trio_templar.forwarding import ClientRequest, Header
@@ -60,6 +62,10 @@ class NoRoom(BackendError):
     """An allowed room is no object: for High-templar 3 a refusal, not an error."""
 
 
+def _steps(user_id_path: str) -> Sequence[str]:
+    return [step for step in user_id_path.split(".") if step]
+
+
 def _follow(value: Any, path: Sequence[str]) -> Any:
     """Return what `path` (keys, or indices of lists) leads to in `value`, or None (High-templar 2.5)."""
     for step in path:
@@ -78,7 +84,7 @@ class Gate:
         self._limiter = trio.CapacityLimiter(settings.max_bootstraps)
         self._max_waiting = settings.max_bootstraps_waiting
         self._seconds = settings.bootstrap_seconds
-        self._user_id_path = [step for step in settings.user_id_path.split(".") if step]
+        self._user_id_path = _steps(settings.user_id_path)
         self.answers: Counter[str] = Counter()  # by what came of them
         self.seconds = Histogram(BOOTSTRAP_BOUNDS)
 
@@ -121,10 +127,44 @@ def _outcome(error: TemplarError) -> str:
     match error:
         case Refused():
             return "refused"
+        case Busy():
+            return "busy"
         case Unavailable():
             return "unavailable"
         case _:
             return "nonsense"
+
+
+class _Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Link:
+    """A transport and the connection of its last answer, if it had one."""
+
+    __slots__ = ("_stream", "_used", "transport")
+
+    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
+        self.transport = transport
+        self._stream: Any = None  # an httpcore.AsyncNetworkStream
+        self._used = 0.0
+
+    def used(self, stream: Any) -> None:
+        """Take note of the connection that has answered just now."""
+        self._stream = stream
+        self._used = trio.current_time()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next request goes out on that connection; else it opens one. It may still be lost on the way."""
+        if self._stream is None or trio.current_time() - self._used >= KEEP_ALIVE_SECONDS:
+            return False
+        try:
+            return not self._stream.get_extra_info("is_readable")
+        except ValueError:  # it is closed
+            return False
 
 
 class HttpBackend:
@@ -137,6 +177,7 @@ class HttpBackend:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.api_url if settings.api_url.endswith("/") else settings.api_url + "/"
         self._bootstrap_url = httpx.URL(self._url + "bootstrap/")  # parsing one takes longer than it looks
+        self._user_id_path = _steps(settings.user_id_path)
         self._forwarding = settings.forwarding
         self._max_bytes = settings.max_bootstrap_bytes
         self._hook_limiter = trio.CapacityLimiter(settings.max_bootstraps)
@@ -149,7 +190,7 @@ class HttpBackend:
         )
         # One transport with one connection for each call at once, the last used on top. A shared pool looks at all its
         # connections several times in each call, and loses slots for good when a call is cancelled while it is full.
-        self._idle: list[httpx.AsyncHTTPTransport] = []
+        self._idle: list[_Link] = []
 
     async def __aenter__(self) -> HttpBackend:
         return self
@@ -157,62 +198,78 @@ class HttpBackend:
     async def __aexit__(self, *exc: object) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             while self._idle:
-                await self._idle.pop().aclose()
+                await self._idle.pop().transport.aclose()
 
     async def bootstrap(self, request: ClientRequest) -> Mapping[str, Any]:
         """Ask `GET bootstrap/` with the client's own headers and return the answer.
 
-        Raises Refused: if the API answers 3xx or 4xx. Raises Unavailable: if it is down or answers 5xx.
+        Raises Busy: if the API answers 408, 425 or 429. Raises Unavailable: if it is down or answers 5xx.
+        Raises Refused: if it answers anything else but 200.
         Raises BackendError: if the answer is too long, or not JSON.
         """
         headers = self._forwarding.api_headers(request)
+        link = self._link()
+        kept = link.is_open
         try:
-            status, body = await self._request("GET", self._bootstrap_url, headers)
-        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            # A kept connection may have died since its last use; a GET can be asked again.
-            status, body = await self._translated("GET", self._bootstrap_url, headers)
+            answer = await self._request(link, "GET", self._bootstrap_url, headers)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+            if not kept:  # asking twice would be twice the work for an API that is at its end
+                raise _unavailable(error) from error
+            # A kept connection may have died since its last use; a GET can be asked again, on a new one.
+            answer = await self._translated(_Link(self._new_transport()), "GET", self._bootstrap_url, headers)
         except httpx.HTTPError as error:
             raise _unavailable(error) from error
-        if status != 200:
-            raise Unavailable(f"the API answered {status}") if status >= 500 else Refused(status)
+        if answer.status != 200:
+            raise failure(answer.status, answer.headers, datetime.now(UTC))
+        return self._read(answer.body)
+
+    def _read(self, body: bytes) -> Mapping[str, Any]:
         try:
             return msgspec.json.decode(body)  # type: ignore[no-any-return]  # `admission` checks it
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise BackendError(f"the bootstrap answer is not JSON: {error}") from error
+            answer = read_as_python(body)
+            if answer is None:
+                raise BackendError(f"the bootstrap answer is not JSON: {error}") from error
+        check_json("allowed_rooms", answer.get("allowed_rooms"))
+        check_json(".".join(self._user_id_path), _follow(answer, self._user_id_path))
+        return answer
 
     async def post(self, path: str, headers: Sequence[Header]) -> None:
         """POST to a hook's path. Raises BackendError: if the API does not answer with a 2xx."""
         async with self._hook_limiter:
-            status, _ = await self._translated("POST", httpx.URL(self._url + path.lstrip("/")), headers)
-        if not 200 <= status < 300:
-            raise BackendError(f"the API answered {status} to the hook {path}")
+            answer = await self._translated(self._link(), "POST", httpx.URL(self._url + path.lstrip("/")), headers)
+        if not 200 <= answer.status < 300:
+            raise BackendError(f"the API answered {answer.status} to the hook {path}")
 
     def api_headers(self, request: ClientRequest) -> list[Header]:
         """Return the headers that go with every call for this client."""
         return self._forwarding.api_headers(request)
 
-    async def _translated(self, method: str, url: httpx.URL, headers: Sequence[Header]) -> tuple[int, bytes]:
+    def _link(self) -> _Link:
+        return self._idle.pop() if self._idle else _Link(self._new_transport())
+
+    async def _translated(self, link: _Link, method: str, url: httpx.URL, headers: Sequence[Header]) -> _Answer:
         try:
-            return await self._request(method, url, headers)
+            return await self._request(link, method, url, headers)
         except httpx.HTTPError as error:
             raise _unavailable(error) from error
 
-    async def _request(self, method: str, url: httpx.URL, headers: Sequence[Header]) -> tuple[int, bytes]:
-        """Return status and body, of which more than `max_bootstrap_bytes` is an error."""
+    async def _request(self, link: _Link, method: str, url: httpx.URL, headers: Sequence[Header]) -> _Answer:
+        """Return what the API answers; a body of more than `max_bootstrap_bytes` is an error."""
         request = httpx.Request(method, url, headers=[*headers, *ACCEPT])
-        transport = self._idle.pop() if self._idle else self._new_transport()
         whole = False
         try:
-            response = await transport.handle_async_request(request)
+            response = await link.transport.handle_async_request(request)
             body = await self._body(response)
             whole = True
         finally:
             if whole:
-                self._idle.append(transport)
+                link.used(response.extensions["network_stream"])
+                self._idle.append(link)
             else:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                    await transport.aclose()
-        return response.status_code, body
+                    await link.transport.aclose()
+        return _Answer(response.status_code, response.headers, body)
 
     async def _body(self, response: httpx.Response) -> bytes:
         assert isinstance(response.stream, httpx.AsyncByteStream)

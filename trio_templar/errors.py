@@ -62,11 +62,15 @@ class Busy(TemplarError):
 
 
 class Refused(TemplarError):
-    """The backend refuses this client; `status` is the HTTP status it answered."""
+    """The backend refuses this client; `status` is the HTTP status it answered.
 
-    def __init__(self, status: int = 403) -> None:
+    `hint` is for the log: what an operator can do, if that is no word on the client.
+    """
+
+    def __init__(self, status: int = 403, hint: str = "") -> None:
         super().__init__(f"the API refused the client with status {status}")
         self.status = status
+        self.hint = hint
 
 
 class BackendError(TemplarError):
@@ -74,7 +78,11 @@ class BackendError(TemplarError):
 
 
 class Unavailable(BackendError):
-    """The backend is down, slow or failing; its text says which."""
+    """The backend is down, slow or failing; its text says which. Try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class SettingsError(TemplarError):

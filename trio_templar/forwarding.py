@@ -35,7 +35,7 @@ class ClientRequest:
         return (b"; " if name == b"cookie" else b", ").join(values)
 
     def cookie(self, name: bytes) -> bytes | None:
-        """Return the first cookie called `name`, without quotes around it."""
+        """Return the last cookie called `name`, as Django does, without quotes around it."""
         return self._cookies.get(name)
 
     def param(self, name: str) -> bytes | None:
@@ -45,7 +45,7 @@ class ClientRequest:
     @cached_property
     def _cookies(self) -> dict[bytes, bytes]:
         pairs = (part.strip().partition(b"=") for part in (self.header(b"cookie") or b"").split(b";"))
-        return {name: value.strip(b'"') for name, _, value in reversed(list(pairs))}
+        return {name: value.strip(b'"') for name, _, value in pairs}
 
     @cached_property
     def _params(self) -> dict[str, bytes]:

@@ -152,7 +152,7 @@ FAMILIES: Final = (
     Family(
         "bootstraps",
         "counter",
-        "Calls of the API about a client: admitted, refused, unavailable, nonsense, or left (the client, meanwhile).",
+        "Calls of the API about a client: admitted, refused, busy, unavailable, nonsense, or left (the client did).",
         _by(lambda s: s.gate.answers),
         ("status",),
         title="Bootstraps",

@@ -82,15 +82,18 @@ class Reception:
             log(logger, logging.INFO, "left before it was let in", peer=address, why=str(left))
         except HandshakeError as error:
             self.refused[error.cause] += 1
-            failure = error.status >= 500 and not self._closed
-            level = logging.WARNING if failure or error.hint else logging.INFO
-            log(logger, level, "refused", status=error.status, why=error.text, hint=error.hint, peer=address)
+            self._log_refusal(error, address)
             await self._answer(stream, error)
         else:
             if admission is None:
                 self.refused["not authorized"] += 1
             return Guest(upgrade.request, upgrade.key, bytes(inbox), address, admission)
         return None
+
+    def _log_refusal(self, error: HandshakeError, address: str) -> None:
+        failure = error.status >= 500 and not self._closed
+        level = logging.WARNING if failure or error.hint else logging.INFO
+        log(logger, level, "refused", status=error.status, why=error.text, hint=error.hint, peer=address)
 
     async def _read_upgrade(self, stream: trio.abc.Stream, host: str) -> Upgrade:
         settings = self._settings
@@ -124,12 +127,15 @@ class Reception:
         except Busy as error:
             raise busy(str(error), error.retry_after, cause="API busy") from error
         except Refused as error:
-            if self._refuses_by_message:
-                return None
             status = error.status if error.status in (401, 403) else 403
-            raise HandshakeError(status, f"not authorized: {error}", cause="not authorized") from error
+            refusal = HandshakeError(status, f"not authorized: {error}", hint=error.hint, cause="not authorized")
+            if not self._refuses_by_message:
+                raise refusal from error
+            if refusal.hint:
+                self._log_refusal(refusal, peer_of(stream)[1])
+            return None
         except Unavailable as error:
-            raise busy("the API is not available", hint=str(error), cause="API down") from error
+            raise busy("the API is not available", error.retry_after, hint=str(error), cause="API down") from error
         except BackendError as error:
             if self._refuses_by_message and isinstance(error, NoRoom):
                 return None

@@ -32,8 +32,9 @@ async def api(answer: bytes) -> AsyncIterator[str]:
         nursery.cancel_scope.cancel()
 
 
-def answer(status: str, body: bytes = b"") -> bytes:
-    return b"HTTP/1.1 %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status.encode(), len(body), body)
+def answer(status: str, body: bytes = b"", location: str = "/login/") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nLocation: {location}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,10 @@ def answer(status: str, body: bytes = b"") -> bytes:
         (answer("400 Bad Request"), "fail", "ALLOWED_HOSTS"),
         (answer("404 Not Found"), "fail", "bootstrap/ is appended"),
         (answer("302 Found"), "warn", "a redirect"),
-        (answer("429 Too Many Requests"), "warn", "403"),
+        (answer("301 Moved", location="https://x/"), "fail", "--connection-header 'X-Forwarded-Proto=fixed:https'"),
+        (answer("204 No Content"), "warn", "only 200 lets a client in"),
+        (answer("405 Not Allowed"), "warn", "only 401 and 403"),
+        (answer("429 Too Many Requests"), "warn", "503"),
         (answer("500 Oops"), "fail", "every client will get 503"),
         (b"SSH-2.0\r\n", "fail", "down"),
     ],

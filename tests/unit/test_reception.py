@@ -184,7 +184,6 @@ async def test_dialect_3_refuses_in_a_message_and_closes(
     assert [record.getMessage() for record in caplog.records] == ["refused"]
 
 
-@pytest.mark.xfail(strict=True, reason="a refusal with any status looks like a login that is missing")
 @pytest.mark.parametrize("dialect", ["2", "3"])
 @pytest.mark.parametrize(
     ("said", "words"),
@@ -223,7 +222,6 @@ async def test_a_refusal_that_is_about_the_client_is_none(status: int, caplog: p
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("INFO", "refused")]
 
 
-@pytest.mark.xfail(strict=True, reason="Retry-After of the API is not read")
 @pytest.mark.parametrize(("status", "cause"), [(429, "API busy"), (503, "API down")])
 async def test_an_api_that_says_when_to_come_back_is_passed_on(status: int, cause: str) -> None:
     said = response("", status, "Retry-After: 7")

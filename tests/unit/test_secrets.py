@@ -99,8 +99,9 @@ def publications() -> dict[str, bytes]:
 @pytest.mark.parametrize("token", ["", "right"], ids=["no token", "a token"])
 @pytest.mark.parametrize("request_", publications().values(), ids=publications())
 async def test_what_a_caller_of_the_http_api_sends_is_neither_logged_nor_answered(
-    request_: bytes, token: str, caplog: pytest.LogCaptureFixture
+    request_: bytes, token: str, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    mock_clock.rate = 20  # the answer to a wrong token takes a second
     caplog.set_level(logging.DEBUG, "trio_templar")
     settings = Settings(bind=(), trigger_bind="127.0.0.1:0", trigger_token=token)
     async with open_gateway(settings) as house:

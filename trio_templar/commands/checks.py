@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from trio_templar.backend import Gate, HttpBackend
-from trio_templar.errors import BackendError, Refused, SettingsError, Unavailable
+from trio_templar.errors import BackendError, Busy, Refused, SettingsError, Unavailable
 from trio_templar.forwarding import ClientRequest
 from trio_templar.listeners import open_listeners
 from trio_templar.machine import memory_bytes
@@ -115,7 +115,9 @@ async def check_api(settings: Settings) -> Finding:
             gate = Gate(backend.bootstrap, settings)
             admission = await gate.admit(ClientRequest(settings.path, [], "127.0.0.1"))
     except Refused as error:
-        return _refusal(where, error.status)
+        return _refusal(where, error)
+    except Busy as error:
+        return Finding("warn", "api_url", f"{where}: {error}: until then every client will get 503")
     except Unavailable as error:
         return Finding("fail", "api_url", f"{where}: {error}: every client will get 503")
     except (BackendError, SettingsError) as error:
@@ -124,16 +126,9 @@ async def check_api(settings: Settings) -> Finding:
     return Finding("ok", "api_url", f"{where}: 200: who has no cookie may enter {rooms} rooms")
 
 
-def _refusal(where: str, status: int) -> Finding:
-    match status:
-        case 401 | 403:
-            return Finding("ok", "api_url", f"{where}: {status}: who has no cookie is refused")
-        case 404:
-            text = "nothing there; bootstrap/ is appended to api_url"
-        case 400:
-            text = "refused as malformed; is the host of api_url one that the API expects (Django: ALLOWED_HOSTS)?"
-        case _ if status < 400:
-            return Finding("warn", "api_url", f"{where}: {status}: a redirect; to the gateway that is a refusal")
-        case _:
-            text = "every client without a cookie will get 403"
-    return Finding("fail" if status in (400, 404) else "warn", "api_url", f"{where}: {status}: {text}")
+def _refusal(where: str, refused: Refused) -> Finding:
+    if not refused.hint:
+        return Finding("ok", "api_url", f"{where}: {refused.status}: who has no cookie is refused")
+    # These do not look at the client: nobody will be let in. Others may be different with a cookie.
+    level: Literal["fail", "warn"] = "fail" if refused.status in (301, 308, 400, 404) else "warn"
+    return Finding(level, "api_url", f"{where}: {refused.status}: {refused.hint}")

@@ -1,0 +1,91 @@
+"""What an answer of the API about a client means, and what an operator can do about one that is wrong. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unavailable
+
+# The API wants to be asked again: too slow a request, too early, too many (RFC 9110, 15.5.9; RFC 8470; RFC 6585).
+LATER: Final = frozenset({408, 425, 429})
+# A longer `Retry-After` than that is not passed on: who comes back then has given up.
+MAX_RETRY_SECONDS: Final = 3600
+
+
+def failure(status: int, headers: Mapping[str, str], now: datetime) -> TemplarError:
+    """Return what a `status` other than 200 means. `headers` have lower case names, `now` is for a date in them."""
+    seconds = retry_seconds(headers.get("retry-after", ""), now)
+    if status in LATER:
+        return Busy(f"the API asks to come back later (status {status})", seconds)
+    if status >= 500:
+        return Unavailable(f"the API answered {status}", seconds)
+    return Refused(status, hint_of(status, headers.get("location", "")))
+
+
+def hint_of(status: int, location: str = "") -> str:
+    """Return why an API may answer `status`, and the way out; empty for 401 and 403, which are about the client.
+
+    The words of the API, its `location` too, are not repeated: a login page may have a token in its address.
+    """
+    match status:
+        case 401 | 403:
+            return ""
+        case 400:
+            return "refused as malformed; is the host of api_url one that the API expects (Django: ALLOWED_HOSTS)?"
+        case 404:
+            return "nothing there; bootstrap/ is appended to api_url"
+        case 301 | 308 if location.startswith("https:"):
+            return (
+                "a redirect to https; if the API is asked inside a proxy that speaks TLS, say so to it: "
+                "--connection-header 'X-Forwarded-Proto=fixed:https'"
+            )
+        case 301 | 308:
+            return "a redirect; is api_url complete, and the address at which the API answers itself?"
+        case _ if 300 <= status < 400:
+            return "a redirect, to a login page? The view must not have login_required, but answer 401 or 403 itself"
+        case _ if status < 300:
+            return "only 200 lets a client in"
+        case _:
+            return "only 401 and 403 say that it is about the client"
+
+
+def retry_seconds(retry_after: str, now: datetime) -> int:
+    """Return how many seconds `retry_after`, a number of them or a date (RFC 9110, 10.2.3), is from `now`.
+
+    At least 1, at most MAX_RETRY_SECONDS; 1 if it is neither.
+    """
+    if re.fullmatch(r"[0-9]+", retry_after):
+        seconds = int(retry_after[:9])
+    else:
+        try:
+            date = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return 1
+        seconds = round((date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())
+    return min(max(1, seconds), MAX_RETRY_SECONDS)
+
+
+def read_as_python(body: bytes) -> dict[str, Any] | None:
+    """Return the object that Python's own parser takes `body` for, or None.
+
+    It takes more than JSON has: NaN, Infinity, half a surrogate pair, a byte order mark. So ask `check_json` about what
+    is used of it.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def check_json(name: str, value: Any) -> None:
+    """Raise BackendError: if `value`, of what Python's parser took, is nothing that a client or a log can be told."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise BackendError(f"{name} has NaN, Infinity or half a surrogate pair in it, which is no JSON") from None
