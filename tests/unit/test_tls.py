@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -14,7 +18,7 @@ import trio
 import trustme
 
 from tests.unit.conftest import CAR, quiet
-from trio_templar import Gateway, SettingsError
+from trio_templar import Gateway, Settings, SettingsError
 from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
 from trio_templar.tls import Certificate
 
@@ -89,6 +93,164 @@ async def test_a_client_speaks_through_tls_as_it_would_without(authority: Author
         await client.stream.aclose()
         with trio.fail_after(3):
             await house.served.wait()
+
+
+def dead_for_good(**changes: object) -> Settings:
+    """Settings by which a dead peer is found soon, and only by its silence."""
+    return quiet(**{"ping_seconds": 0.1, "pong_seconds": 0.1, "slow_seconds": 60, "goodbye_seconds": 0.1, **changes})
+
+
+async def until_closed(caplog: pytest.LogCaptureFixture, code: int) -> None:
+    with trio.fail_after(10):
+        while not [1 for record in caplog.records if getattr(record, "fields", {}).get("code") == code]:
+            await trio.sleep(0.01)  # a real socket
+
+
+@asynccontextmanager
+async def subscriber(
+    authority: Authority, transport: trio.SocketStream
+) -> AsyncIterator[tuple[trio.SSLStream[trio.SocketStream], WebsocketClient]]:
+    """A client on `transport` that is subscribed; what it does not do is read in the background."""
+    stream = trio.SSLStream(transport, authority.client, server_hostname="127.0.0.1")
+    client = WebsocketClient(stream)
+    try:
+        await client.open()
+        await client.receive()
+        await client.subscribe(1, CAR)
+        yield stream, client
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def small_socket(gateway: Gateway) -> trio.SocketStream:
+    """A connection that takes little at once."""
+    sock = trio.socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await sock.connect(address_of(gateway))
+    return trio.SocketStream(sock)
+
+
+@pytest.mark.xfail(strict=True, reason="every write over TLS counts as a sign of life")
+async def test_a_dead_peer_is_found_behind_tls(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "trio_templar")
+    cert, key = authority.issue("any")
+    settings = dead_for_good(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        transport = await trio.open_tcp_stream(*address_of(house.gateway))
+        async with subscriber(authority, transport):
+            await house.gateway.publish([CAR], 1)  # and from now on it neither reads nor says anything
+            await until_closed(caplog, 1011)
+
+
+@pytest.mark.xfail(strict=True, reason="every write over TLS counts as a sign of life")
+async def test_a_dead_peer_is_found_behind_somebody_elses_tls(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "trio_templar")
+    context = Certificate(*authority.issue("any")).context
+    async with open_gateway(dead_for_good(), backend=FakeBackend([CAR])) as house:
+        ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in socket.socketpair())
+        house.listener.connect(lambda: (ours, trio.SSLStream(theirs, context, server_side=True)))
+        async with subscriber(authority, ours):
+            await house.gateway.publish([CAR], 1)
+            await until_closed(caplog, 1011)
+
+
+async def test_a_client_behind_tls_that_reads_slowly_and_says_nothing_lives(authority: Authority) -> None:
+    cert, key = authority.issue("any")
+    settings = dead_for_good(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, pong_seconds=0.4)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        async with subscriber(authority, await small_socket(house.gateway)) as (stream, _):
+            for number in range(30):
+                await house.gateway.publish([CAR], [number, "x" * 30_000])
+            for _ in range(60):
+                await stream.receive_some(10_000)
+                await trio.sleep(0.03)
+            assert house.gateway.statistics().connections == 1
+
+
+@pytest.mark.xfail(strict=True, reason="TLS is written by a task that waits")
+async def test_a_publication_is_written_to_tls_before_publish_returns(authority: Authority) -> None:
+    async with tls_gateway(authority) as house:
+        transport = await trio.open_tcp_stream(*address_of(house.gateway))
+        async with subscriber(authority, transport):
+            await house.gateway.publish([CAR], "x" * 100_000)
+            assert len(os.read(transport.socket.fileno(), 200_000)) > 50_000
+            assert house.gateway.statistics().queued == 0
+            assert house.gateway.statistics().slow_connections == 0
+
+
+async def test_what_a_client_behind_tls_takes_bit_by_bit_is_whole_and_in_order(authority: Authority) -> None:
+    cert, key = authority.issue("any")
+    settings = quiet(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, outbox_bytes=8_000_000)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        async with subscriber(authority, await small_socket(house.gateway)) as (_, client):
+            sent = [[number, "x" * (number * 997 % 20_000)] for number in range(300)]
+            for data in sent:
+                await house.gateway.publish([CAR], data)
+            assert house.gateway.statistics().slow_connections == 1
+            await client.send("ping")
+            heard = [await client.receive_text() for _ in range(len(sent) + 1)]
+            heard.remove("pong")
+            assert [json.loads(text)["data"] for text in heard] == sent
+
+
+async def test_a_client_that_is_cut_in_the_middle_of_a_record_gets_its_close_frame(authority: Authority) -> None:
+    cert, key = authority.issue("any")
+    settings = quiet(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, outbox_bytes=200_000, goodbye_seconds=5)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
+        async with subscriber(authority, await small_socket(house.gateway)) as (_, client):
+            number = 0
+            while house.gateway.statistics().drops["bytes"] == 0:
+                await house.gateway.publish([CAR], [number, "x" * 1500])
+                number += 1
+            heard, code = [], 0
+            with trio.fail_after(5):
+                while not code:
+                    try:
+                        heard.append((await client.receive())["data"][0])
+                    except Closed as closed:
+                        code = closed.close.code
+            assert code == 1013
+            assert heard == list(range(len(heard)))
+            assert 0 < len(heard) < number
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+async def test_a_client_that_wants_new_keys_gets_them_and_hears_on(authority: Authority) -> None:
+    async with tls_gateway(authority) as house:
+        host, port = address_of(house.gateway)
+        command = ["openssl", "s_client", "-connect", f"{host}:{port}"]
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert process.stdin
+        assert process.stdout
+        shown = b""
+
+        async def wait_for(text: bytes, times: int = 1) -> None:
+            nonlocal shown
+            assert process.stdout
+            with trio.fail_after(10):
+                while shown.count(text) < times:
+                    shown += await process.stdout.receive_some()
+
+        head = "GET /ws/ HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+        head += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        try:
+            await wait_for(b"SSL handshake has read")
+            await process.stdin.send_all(head.encode())
+            await wait_for(b"allowed_rooms")
+            for times in range(1, 4):
+                await process.stdin.send_all(b"K\n")
+                await wait_for(b"KEYUPDATE", times)  # both ends take new keys
+                await process.stdin.send_all(b"\x81\x84\0\0\0\0ping")
+                await wait_for(b"pong", times)
+        finally:
+            process.kill()
+            await process.wait()
+            await process.stdin.aclose()
+            await process.stdout.aclose()
 
 
 async def test_who_is_not_let_in_is_answered_through_tls(authority: Authority) -> None:
