@@ -22,7 +22,8 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
                  Trio leaves to us; policies: core: what gives way in which room
     supervisor   slow consumers, silence, memory; budget: what waits in all; clock: time that counts;
                  machine: how much memory there is
-    listeners    addresses made into listeners; tls: the certificate, and a handshake that may fail
+    listeners    addresses made into listeners; tls: the certificate, and a handshake that may fail;
+                 tls_stream: TLS with writes that do not wait
     drain        sending everybody away one by one
     hooks        what happens elsewhere when a client connects, pings or leaves
     settings     core: all settings; options: core: what makes options of its fields; reload: core: new ones for a

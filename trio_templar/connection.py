@@ -24,7 +24,7 @@ from trio_templar.log import log
 from trio_templar.outbox import Outbox, Waiting
 from trio_templar.reception import Guest, Reception
 from trio_templar.session import Bucket, Rules, Session
-from trio_templar.sockets import hang_up, is_on_socket, reset_on_close, transport_of
+from trio_templar.sockets import hang_up, reset_on_close, transport_of
 from trio_templar.wire import wire_for
 
 logger = logging.getLogger("trio_templar.connection")
@@ -181,7 +181,7 @@ class Connection(trio.abc.Stream):
 
     def _sent(self, size: int) -> None:
         self.outbox.sent(size)
-        if size and is_on_socket(self._wire.stream):  # one that makes progress has a peer alive
+        if size and self._wire.shows_life:
             self.last_heard = self._house.clock.now()
 
     async def _say_goodbye(self) -> None:

@@ -12,6 +12,8 @@ from typing import Final, NoReturn
 
 import trio
 
+from trio_templar.tls_stream import TlsStream
+
 logger = logging.getLogger("trio_templar.sockets")
 
 # What accept() says while the machine is short of something; all of it passes.
@@ -46,12 +48,7 @@ async def accept_loop(
 
 def transport_of(stream: trio.abc.Stream) -> trio.abc.Stream:
     """Return what is under `stream` if it is TLS, else itself."""
-    return stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-
-
-def is_on_socket(stream: trio.abc.Stream) -> bool:
-    """Whether `stream` is a socket, or TLS on one."""
-    return isinstance(transport_of(stream), trio.SocketStream)
+    return stream.transport_stream if isinstance(stream, TlsStream | trio.SSLStream) else stream
 
 
 def peer_of(stream: trio.abc.Stream) -> tuple[str, str]:
@@ -90,10 +87,12 @@ async def hang_up(stream: trio.abc.Stream, seconds: float) -> None:
 
 
 async def _end_tls(stream: trio.abc.Stream) -> None:
-    """Say over TLS that nothing more comes. It fails when the peer still has something to say, but it was told."""
-    if isinstance(stream, trio.SSLStream):
+    """Say over TLS that nothing more comes."""
+    if isinstance(stream, TlsStream):
+        await stream.close_notify()
+    elif isinstance(stream, trio.SSLStream):
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await stream.unwrap()
+            await stream.unwrap()  # fails when the peer still has something to say, but it was told
 
 
 async def _discard(stream: trio.abc.ReceiveStream) -> bool:

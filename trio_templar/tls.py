@@ -12,10 +12,10 @@ import trio
 
 from trio_templar.errors import SettingsError
 from trio_templar.handshake import HandshakeError, PeerLeft
+from trio_templar.sockets import transport_of
+from trio_templar.tls_stream import TlsStream
 
 PLAIN: Final = HandshakeError(400, "this address speaks TLS: wss://, not ws://")
-
-SocketTls = trio.SSLStream[trio.SocketStream]
 
 
 class Certificate:
@@ -65,16 +65,16 @@ def _at_fault(cert: str, key: str, error: ssl.SSLError) -> str:
     return f"tls_key: {key}: there is no key in it that can be read ({error.reason or error})"
 
 
-class TlsListener(trio.abc.Listener[SocketTls]):
+class TlsListener(trio.abc.Listener[TlsStream]):
     """Accepts from `transport` and speaks TLS with the certificate of that moment; the handshake is left to others."""
 
     def __init__(self, transport: trio.SocketListener, certificate: Certificate) -> None:
         self._transport = transport
         self._certificate = certificate
 
-    async def accept(self) -> SocketTls:
+    async def accept(self) -> TlsStream:
         """Return the stream of the next client."""
-        return trio.SSLStream(await self._transport.accept(), self._certificate.context, server_side=True)
+        return TlsStream(await self._transport.accept(), self._certificate.context)
 
     async def aclose(self) -> None:
         """Listen no longer."""
@@ -86,7 +86,7 @@ async def shake_hands(stream: trio.abc.Stream) -> None:
 
     Raises PeerLeft: if it fails. Who speaks plain HTTP is told so. The caller sets the deadline.
     """
-    if not isinstance(stream, trio.SSLStream):
+    if not isinstance(stream, TlsStream | trio.SSLStream):
         return
     try:
         await stream.do_handshake()
@@ -95,5 +95,5 @@ async def shake_hands(stream: trio.abc.Stream) -> None:
         reason = error.__cause__.reason if isinstance(error.__cause__, ssl.SSLError) else ""
     if reason == "HTTP_REQUEST":
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await stream.transport_stream.send_all(PLAIN.response())
+            await transport_of(stream).send_all(PLAIN.response())
     raise PeerLeft(f"no TLS: {reason.lower().replace('_', ' ')}" if reason else "")

@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 import trio
 
+from trio_templar.tls_stream import TlsStream
+
 READ_BYTES: Final = 4096
 PIECE_BYTES: Final = 8192
 
@@ -20,6 +22,8 @@ class Wire(Protocol):
     """What a connection reads from and writes to. One task reads, one writes; `write_nowait` only while none does."""
 
     stream: trio.abc.Stream
+    # Whether what `write` wrote shows that the peer lives: it took what had filled the socket before.
+    shows_life: bool
 
     def write_nowait(self, data: bytes | memoryview) -> int:
         """Write what can be written without waiting and return its size. Raises OSError: if the peer is gone."""
@@ -39,6 +43,7 @@ class SocketWire:
     """A socket. Its descriptor is asked for each time: of a closed one it is -1, and never somebody else's."""
 
     __slots__ = ("_socket", "stream")
+    shows_life = True
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream: trio.abc.Stream = stream
@@ -68,10 +73,32 @@ class SocketWire:
                 raise trio.BrokenResourceError from error
 
 
+class TlsWire:
+    """TLS on a socket. It encrypts at once, so it writes without waiting too."""
+
+    __slots__ = ("_tls", "stream", "write_nowait")
+    shows_life = True
+
+    def __init__(self, stream: TlsStream) -> None:
+        self.stream: trio.abc.Stream = stream
+        self._tls = stream
+        self.write_nowait = stream.write_nowait
+
+    async def write(self, unsent: Callable[[], memoryview | None]) -> int:
+        """Write as soon as the socket takes something."""
+        await self._tls.wait_send_all_might_not_block()
+        return self.write_nowait(unsent() or b"")
+
+    async def read(self) -> bytes:
+        """Read as soon as there is something."""
+        return await self._tls.receive_some(READ_BYTES)
+
+
 class StreamWire:
-    """Any other stream (TLS, memory): nothing is written without waiting."""
+    """Any other stream (memory, somebody else's TLS): nothing is written without waiting."""
 
     __slots__ = ("stream",)
+    shows_life = False  # what a stream took may be in a buffer of ours
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -93,4 +120,6 @@ class StreamWire:
 
 def wire_for(stream: trio.abc.Stream) -> Wire:
     """Return the wire of a client's stream."""
-    return SocketWire(stream) if isinstance(stream, trio.SocketStream) else StreamWire(stream)
+    if isinstance(stream, trio.SocketStream):
+        return SocketWire(stream)
+    return TlsWire(stream) if isinstance(stream, TlsStream) else StreamWire(stream)

@@ -130,7 +130,6 @@ async def small_socket(gateway: Gateway) -> trio.SocketStream:
     return trio.SocketStream(sock)
 
 
-@pytest.mark.xfail(strict=True, reason="every write over TLS counts as a sign of life")
 async def test_a_dead_peer_is_found_behind_tls(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "trio_templar")
     cert, key = authority.issue("any")
@@ -142,7 +141,6 @@ async def test_a_dead_peer_is_found_behind_tls(authority: Authority, caplog: pyt
             await until_closed(caplog, 1011)
 
 
-@pytest.mark.xfail(strict=True, reason="every write over TLS counts as a sign of life")
 async def test_a_dead_peer_is_found_behind_somebody_elses_tls(
     authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,7 +167,6 @@ async def test_a_client_behind_tls_that_reads_slowly_and_says_nothing_lives(auth
             assert house.gateway.statistics().connections == 1
 
 
-@pytest.mark.xfail(strict=True, reason="TLS is written by a task that waits")
 async def test_a_publication_is_written_to_tls_before_publish_returns(authority: Authority) -> None:
     async with tls_gateway(authority) as house:
         transport = await trio.open_tcp_stream(*address_of(house.gateway))
