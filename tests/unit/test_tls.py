@@ -245,9 +245,10 @@ async def test_a_client_that_wants_new_keys_gets_them_and_hears_on(authority: Au
                 await wait_for(b"pong", times)
         finally:
             process.kill()
-            await process.wait()
-            await process.stdin.aclose()
-            await process.stdout.aclose()
+            with trio.move_on_after(5, shield=True):
+                await process.wait()
+                await process.stdin.aclose()
+                await process.stdout.aclose()
 
 
 async def test_who_is_not_let_in_is_answered_through_tls(authority: Authority) -> None:
