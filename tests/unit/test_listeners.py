@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 import trio_templar
 from tests.unit.conftest import quiet
@@ -125,3 +131,169 @@ def test_sockets_of_another_process_are_not_ours() -> None:
 def test_a_list_of_sockets_that_makes_no_sense_is_named(environment: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"^LISTEN_FD"):
         settings(**environment)
+
+
+# A unix socket that is there already
+
+
+async def serve_at(address: str) -> None:
+    with trio.fail_after(10):  # where it is not refused
+        await trio_templar.serve(quiet(bind=(address,)), bootstrap=FakeBackend())
+
+
+@pytest.mark.xfail(strict=True, reason="a busy socket counts as left behind")
+async def test_a_socket_whose_queue_is_full_is_served_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "ws.sock"
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
+        busy.bind(str(path))
+        busy.listen(0)
+        waiting.connect(str(path))  # accepted by nobody, it fills the queue
+        with pytest.raises(SettingsError, match=f"cannot listen on unix:{path}: another process listens there"):
+            await serve_at(f"unix:{path}")
+        busy.accept()[0].close()  # it is still the one that is reached
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Be nobody for a while, if we are root, whom no permission keeps out."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.xfail(strict=True, reason="a busy socket counts as left behind")
+async def test_a_socket_that_we_may_not_connect_to_stays() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as theirs:
+        Path(folder).chmod(0o777)
+        path = Path(folder) / "ws.sock"
+        theirs.bind(str(path))
+        theirs.listen()
+        path.chmod(0)
+        inode = path.stat().st_ino
+        with without_privileges(), pytest.raises(SettingsError, match=f"unix:{path}: Permission denied"):
+            await serve_at(f"unix:{path}")
+        assert path.stat().st_ino == inode
+
+
+async def test_one_that_nobody_serves_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "ws.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    async with open_gateway(quiet(bind=(f"unix:{path}",))):
+        client = WebsocketClient(await trio.open_unix_socket(str(path)))
+        await client.open()
+        await client.stream.aclose()
+
+
+@pytest.mark.xfail(strict=True, reason="a busy socket counts as left behind")
+async def test_two_that_start_at_once_look_one_after_the_other(tmp_path: Path, autojump_clock: MockClock) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_at, f"unix:{tmp_path}/ws.sock")
+            await trio.sleep(1)
+            assert list(tmp_path.iterdir()) == []
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            await trio.sleep(1)
+            assert [path.name for path in tmp_path.iterdir()] == ["ws.sock"]
+            nursery.cancel_scope.cancel()
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        start = trio.current_time()
+        with pytest.raises(SettingsError, match="another process is about to listen in that folder"):
+            await serve_at(f"unix:{tmp_path}/ws.sock")
+        assert trio.current_time() - start == 5
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+@pytest.mark.xfail(strict=True, reason="its file stays")
+async def test_at_the_end_nothing_of_a_unix_socket_is_left(how: str, tmp_path: Path) -> None:
+    settings = quiet(bind=(f"unix:{tmp_path}/ws.sock",), trigger_bind=f"unix:{tmp_path}/trigger.sock")
+    async with open_gateway(settings) as house:
+        assert len(list(tmp_path.iterdir())) == 2
+        if how == "stop":
+            house.gateway.stop()
+            await house.served.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["socket", "file", "nothing"])
+async def test_what_took_the_place_of_our_socket_stays(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "ws.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        async with open_gateway(quiet(bind=(f"unix:{path}",))):
+            path.unlink()
+            if kind == "socket":
+                other.bind(str(path))
+            elif kind == "file":
+                path.touch()
+        assert path.exists() == (kind != "nothing")
+
+
+async def test_an_inherited_unix_socket_keeps_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "ws.sock"
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(path))
+        held.listen()
+        async with open_gateway(quiet(bind=(f"fd://{os.dup(held.fileno())}",))):
+            pass
+        assert path.is_socket()
+
+
+# Names
+
+
+class Names(trio.abc.HostnameResolver):
+    """Resolves every name to these addresses."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+        self.asked: list[Any] = []
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: int) -> Any:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(host)
+        families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in self.addresses]
+        return [
+            (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, int(port)))
+            for family, address in zip(families, self.addresses, strict=True)
+        ]
+
+    async def getnameinfo(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ["localhost", "localhost."])
+@pytest.mark.xfail(strict=True, reason="all addresses must be there")
+async def test_a_name_is_listened_on_where_this_machine_has_its_address(name: str) -> None:
+    names = Names("2001:db8::1", "127.0.0.1")  # the first is kept for documentation, so nobody has it
+    trio.socket.set_custom_hostname_resolver(names)
+    async with open_gateway(quiet(bind=(f"{name}:0",), trigger_bind=f"{name}:0")) as house:
+        [url] = house.gateway.websocket_urls
+        assert url.startswith("ws://127.0.0.1:")
+        assert str(house.gateway.trigger_url).startswith("http://127.0.0.1:")
+    assert set(names.asked) == {b"localhost"}
+
+
+async def test_a_name_of_which_this_machine_has_no_address_is_refused() -> None:
+    trio.socket.set_custom_hostname_resolver(Names("2001:db8::1", "192.0.2.1"))
+    with pytest.raises(SettingsError, match="cannot listen on elsewhere:0: Cannot assign requested address"):
+        await serve_at("elsewhere:0")
+
+
+async def test_a_name_with_one_address_in_use_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        trio.socket.set_custom_hostname_resolver(Names("127.0.0.2", "127.0.0.1"))
+        with pytest.raises(SettingsError, match=f"cannot listen on both:{port}: Address already in use"):
+            await serve_at(f"both:{port}")
+        with socket.create_server(("127.0.0.2", port)):
+            pass  # what could be listened on was let go of
