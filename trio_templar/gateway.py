@@ -25,7 +25,7 @@ from trio_templar.history import Counts, History
 from trio_templar.http_guard import Access, Guard
 from trio_templar.hub import Hub
 from trio_templar.lag import Lag
-from trio_templar.listeners import is_reachable, is_unix, url_of
+from trio_templar.listeners import Listening, is_reachable, is_unix, url_of
 from trio_templar.log import log
 from trio_templar.machine import memory_bytes
 from trio_templar.nursery_tree import NamedTask
@@ -234,13 +234,13 @@ class Gateway:
             if connection.task is not None:
                 yield connection.task, f"connection {connection.id[:8]}…"
 
-    def door(self, listener: trio.SocketListener) -> trio.abc.Listener[trio.abc.Stream]:
+    def door(self, listener: Listening) -> trio.abc.Listener[trio.abc.Stream]:
         """Return what accepts websockets from `listener`, with TLS where there is a certificate; note its URL."""
         tls = None if is_unix(listener) else self.certificate
         self.websocket_urls += (url_of(listener, "wss" if tls else "ws", self.settings.path),)
         return TlsListener(listener, tls) if tls else listener
 
-    def open_api(self, listeners: Iterable[trio.SocketListener]) -> None:
+    def open_api(self, listeners: Iterable[Listening]) -> None:
         """Note who can reach the HTTP API. Raises SettingsError: if other machines can, and nothing guards it."""
         self._api_is_reachable = any(map(is_reachable, listeners))
         self._check_api(self.settings)

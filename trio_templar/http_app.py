@@ -13,7 +13,7 @@ from trio_templar.http_api import HttpApi
 from trio_templar.http_drain import drain_routes
 from trio_templar.http_triggers import TriggerApi
 from trio_templar.idempotency import Memory
-from trio_templar.listeners import url_of
+from trio_templar.listeners import Listening, url_of
 from trio_templar.metrics import Sources
 from trio_templar.nursery_tree import tree_routes
 from trio_templar.views import Views
@@ -54,7 +54,7 @@ def _sources(gateway: Gateway, app: HttpApi) -> Sources:
     )
 
 
-def start_http(gateway: Gateway, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
+def start_http(gateway: Gateway, listeners: Sequence[Listening], nursery: trio.Nursery) -> None:
     """Serve the HTTP API of `gateway` on `listeners` in `nursery`; its URLs are known then."""
     from trio_templar.http_server import serve_http  # hypercorn is only imported by who listens for triggers
 

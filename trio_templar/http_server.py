@@ -20,6 +20,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
+from trio_templar.listeners import Listening
 from trio_templar.sockets import accept_loop, reset_on_close
 from trio_templar.wire import wire_for
 
@@ -32,7 +33,7 @@ USER_TIMEOUT_MILLISECONDS: Final = 30_000
 
 async def serve_http(
     app: Any,
-    listeners: Iterable[trio.SocketListener],
+    listeners: Iterable[Listening],
     stopped: Callable[[], Awaitable[None]],
     grace_seconds: float,
 ) -> None:

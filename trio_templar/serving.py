@@ -20,7 +20,7 @@ from trio_templar.gateway import Gateway, certificate_of
 from trio_templar.health import Canary, Health
 from trio_templar.hooks import Caller, Client, Hook, Hooks
 from trio_templar.http_app import start_http
-from trio_templar.listeners import open_listeners
+from trio_templar.listeners import Listening, open_listeners
 from trio_templar.reception import Reception
 from trio_templar.reload import Derived
 from trio_templar.session import Rules
@@ -60,7 +60,7 @@ async def serve(
             await _run(gateway, api, doors, triggers, task_status)
 
 
-async def _listen(address: str, settings: Settings, stack: AsyncExitStack) -> list[trio.SocketListener]:
+async def _listen(address: str, settings: Settings, stack: AsyncExitStack) -> list[Listening]:
     listeners = await open_listeners(address, settings)
     return [await stack.enter_async_context(listener) for listener in listeners]
 
@@ -97,7 +97,7 @@ async def _run(
     gateway: Gateway,
     api: _Api,
     doors: Sequence[trio.abc.Listener[trio.abc.Stream]],
-    triggers: Sequence[trio.SocketListener],
+    triggers: Sequence[Listening],
     task_status: trio.TaskStatus[Gateway],
 ) -> None:
     """Open the nursery tree; what is nested deepest ends first when the gateway stops."""

@@ -268,12 +268,12 @@ def _check_address(setting: str, address: str) -> None:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of `HOST:PORT` or `[V6]:PORT`. Raises SettingsError: if it is neither."""
+    """Return host (without the last dot of DNS) and port. Raises SettingsError: if not `HOST:PORT` or `[V6]:PORT`."""
     host, colon, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not host or (":" in bare and bare == host) or not port.isdecimal() or int(port) > 65535:
         raise SettingsError(f"{address!r} is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N")
-    return bare, int(port)
+    return bare.removesuffix("."), int(port)
 
 
 def inherited_descriptor(address: str) -> int | None:

@@ -68,7 +68,7 @@ def _at_fault(cert: str, key: str, error: ssl.SSLError) -> str:
 class TlsListener(trio.abc.Listener[TlsStream]):
     """Accepts from `transport` and speaks TLS with the certificate of that moment; the handshake is left to others."""
 
-    def __init__(self, transport: trio.SocketListener, certificate: Certificate) -> None:
+    def __init__(self, transport: trio.abc.Listener[trio.SocketStream], certificate: Certificate) -> None:
         self._transport = transport
         self._certificate = certificate
 

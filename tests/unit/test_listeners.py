@@ -141,7 +141,6 @@ async def serve_at(address: str) -> None:
         await trio_templar.serve(quiet(bind=(address,)), bootstrap=FakeBackend())
 
 
-@pytest.mark.xfail(strict=True, reason="a busy socket counts as left behind")
 async def test_a_socket_whose_queue_is_full_is_served_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "ws.sock"
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
@@ -167,7 +166,6 @@ def without_privileges() -> Iterator[None]:
         os.seteuid(before)
 
 
-@pytest.mark.xfail(strict=True, reason="a busy socket counts as left behind")
 async def test_a_socket_that_we_may_not_connect_to_stays() -> None:
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as theirs:
         Path(folder).chmod(0o777)
@@ -191,7 +189,6 @@ async def test_one_that_nobody_serves_is_replaced(tmp_path: Path) -> None:
         await client.stream.aclose()
 
 
-@pytest.mark.xfail(strict=True, reason="a busy socket counts as left behind")
 async def test_two_that_start_at_once_look_one_after_the_other(tmp_path: Path, autojump_clock: MockClock) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -214,7 +211,6 @@ async def test_two_that_start_at_once_look_one_after_the_other(tmp_path: Path, a
 
 
 @pytest.mark.parametrize("how", ["stop", "cancel"])
-@pytest.mark.xfail(strict=True, reason="its file stays")
 async def test_at_the_end_nothing_of_a_unix_socket_is_left(how: str, tmp_path: Path) -> None:
     settings = quiet(bind=(f"unix:{tmp_path}/ws.sock",), trigger_bind=f"unix:{tmp_path}/trigger.sock")
     async with open_gateway(settings) as house:
@@ -272,7 +268,6 @@ class Names(trio.abc.HostnameResolver):
 
 
 @pytest.mark.parametrize("name", ["localhost", "localhost."])
-@pytest.mark.xfail(strict=True, reason="all addresses must be there")
 async def test_a_name_is_listened_on_where_this_machine_has_its_address(name: str) -> None:
     names = Names("2001:db8::1", "127.0.0.1")  # the first is kept for documentation, so nobody has it
     trio.socket.set_custom_hostname_resolver(names)
@@ -281,6 +276,12 @@ async def test_a_name_is_listened_on_where_this_machine_has_its_address(name: st
         assert url.startswith("ws://127.0.0.1:")
         assert str(house.gateway.trigger_url).startswith("http://127.0.0.1:")
     assert set(names.asked) == {b"localhost"}
+
+
+async def test_an_address_that_a_name_has_twice_is_listened_on_once() -> None:
+    trio.socket.set_custom_hostname_resolver(Names("127.0.0.1", "127.0.0.1"))
+    async with open_gateway(quiet(bind=("twice:0",))) as house:
+        assert len(house.gateway.websocket_urls) == 1
 
 
 async def test_a_name_of_which_this_machine_has_no_address_is_refused() -> None:
