@@ -450,6 +450,29 @@ async def test_a_message_over_a_bound_is_a_line_that_names_it_once(
 # On real sockets: the direct write
 
 
+@pytest.mark.xfail(strict=True, reason="a refused subscription is in no line, metric or page")
+async def test_a_message_that_is_answered_with_an_error_is_a_line_with_the_room_three_times_at_most(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_gateway(quiet(max_room_bytes=1000), backend=FakeBackend([CAR])) as house:
+        house.backend.answer = {"user": {"id": 7}}
+        client = await house.connect()
+        await client.receive()
+        assert (await client.subscribe(1, {"long": "x" * 500}))["message"] == "room-not-found"
+        assert (await client.unsubscribe(9))["message"] == "not-subscribed"
+        for _ in range(8):
+            await client.subscribe(1, RIDE)
+        assert house.gateway.statistics().client_errors == {"room-not-found": 9, "not-subscribed": 1}
+    lines = fields(caplog, "message refused")
+    assert [(line["why"], line.get("room")) for line in lines] == [
+        ("room-not-found", '{"long":"' + "x" * 190 + "…"),
+        ("not-subscribed", None),
+        ("room-not-found", '{"target":"ride"}'),
+    ]
+    assert {(line["user"], line["id"]) for line in lines} == {(7, fields(caplog, "open")[0]["id"])}
+
+
 async def dial(url: str, receive_buffer: int = 0) -> trio.SocketStream:
     host, port = url.removeprefix("ws://").partition("/")[0].split(":")
     sock = trio.socket.socket()
