@@ -23,7 +23,7 @@ from trio_templar.hooks import Caller, HookCalls
 from trio_templar.log import log
 from trio_templar.outbox import Outbox, Waiting
 from trio_templar.reception import Guest, Reception
-from trio_templar.session import Bucket, Rules, Session
+from trio_templar.session import Bucket, Failure, Rules, Session
 from trio_templar.sockets import hang_up, reset_on_close, transport_of
 from trio_templar.wire import wire_for
 
@@ -34,6 +34,9 @@ logger = logging.getLogger("trio_templar.connection")
 FRAGMENT_SHARE: Final = 16
 # How many of a slow client's rooms its log line has.
 SHOWN_ROOMS: Final = 5
+# How many refused messages of a client are logged, and how much of the room: a page may try again for ever.
+LOGGED_FAILURES: Final = 3
+LOGGED_ROOM_CHARACTERS: Final = 200
 # Messages trio-websocket may read ahead; while its queue is full it answers no ping.
 QUEUED_MESSAGES: Final = 4
 # What is kept of a User-Agent, and how many of them are shared by all who send the same.
@@ -65,6 +68,7 @@ class Connection(trio.abc.Stream):
 
     __slots__ = (
         "_bucket",
+        "_failures",
         "_goodbye_seconds",
         "_hook_calls",
         "_house",
@@ -91,6 +95,7 @@ class Connection(trio.abc.Stream):
         self._hook_calls: HookCalls | None = None
         self._goodbye_seconds = house.goodbye_seconds
         self._unheard_bytes = 0
+        self._failures = 0
         self.id = str(uuid.uuid4())
         self.peer = guest.address
         self.agent = _shared((guest.request.header(b"user-agent") or b"")[:AGENT_BYTES])
@@ -167,6 +172,18 @@ class Connection(trio.abc.Stream):
         self.outbox.reply(text_frame(self.session.receive(message).encode()))
         if self.session.broken_bound != known:
             log(logger, logging.WARNING, "over a bound", id=self.id, bound=self.session.broken_bound)
+        if self.session.failure is not None:
+            self._note(self.session.failure)
+
+    def _note(self, failure: Failure) -> None:
+        """Count a message that was answered with an error; the first few of each client are logged."""
+        self._house.counts.errors[failure.code] += 1
+        self._failures += 1
+        if self._failures <= LOGGED_FAILURES:
+            room = failure.room.decode()
+            if len(room) > LOGGED_ROOM_CHARACTERS:
+                room = room[: LOGGED_ROOM_CHARACTERS - 1] + "…"
+            log(logger, logging.INFO, "message refused", id=self.id, user=self.user_id, why=failure.code, room=room)
 
     async def _write_loop(self) -> None:
         """Write what the socket could not take at once, until nothing waits."""

@@ -34,11 +34,12 @@ class Histogram:
 class ConnectionCounts:
     """What became of the connections of a gateway."""
 
-    __slots__ = ("closed", "opened", "peak_bytes", "sent_bytes")
+    __slots__ = ("closed", "errors", "opened", "peak_bytes", "sent_bytes")
 
     def __init__(self) -> None:
         self.opened = 0
         self.closed: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()  # that messages were answered with
         self.sent_bytes = 0  # to those that are closed
         self.peak_bytes = 0  # the most that waited for one of them
 

@@ -27,14 +27,15 @@ class ClientError(TemplarError):
     """A client's message that cannot be obeyed; `code` and `request_id` go into the reply.
 
     `request_id` is the requestId as JSON text, or None where there is none to echo.
-    `over` names the setting whose bound the message broke, or is empty.
+    `over` names the setting whose bound the message broke, or is empty; `room` is the key of the room it is about.
     """
 
-    def __init__(self, code: str, request_id: str | None = None, *, over: str = "") -> None:
+    def __init__(self, code: str, request_id: str | None = None, *, over: str = "", room: bytes = b"") -> None:
         super().__init__(code)
         self.code = code
         self.request_id = request_id
         self.over = over
+        self.room = room
 
 
 class TriggerError(TemplarError):

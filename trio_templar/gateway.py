@@ -175,6 +175,7 @@ class Gateway:
             dropped=dict[str, int](self.waiting.losses.dropped.items()),
             drops={cause: self.waiting.drops.get(close, 0) for close, cause in CAUSES.items()},
             slowest=slowest(self.connections, self.clock.now()),
+            client_errors=dict(self.connection_counts.errors),
         )
 
     def status(self) -> str:
@@ -214,6 +215,7 @@ class Gateway:
                 "hard_bytes": self.budget.hard_bytes,
             },
             "drops": statistics.drops,
+            "client_errors": statistics.client_errors,
         }
 
     def counts(self) -> Counts:

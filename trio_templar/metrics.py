@@ -150,6 +150,14 @@ FAMILIES: Final = (
         title="Refused",
     ),
     Family(
+        "client_errors",
+        "counter",
+        "Messages of clients that were answered with an error, by its text; room-not-found: a refused subscription.",
+        _by(lambda s: s.counts.errors),
+        ("error",),
+        title="Errors to clients",
+    ),
+    Family(
         "bootstraps",
         "counter",
         "Calls of the API about a client: admitted, refused, busy, unavailable, nonsense, or left (the client did).",

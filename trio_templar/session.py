@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trio_templar.dialects import Command, Dialect, Ping, Status, Subscribe, Unsubscribe, parse
 from trio_templar.errors import ClientError
@@ -21,6 +22,13 @@ class Rules:
     max_room_bytes: int
     max_request_id_bytes: int
     status: Callable[[], str] | None = None
+
+
+class Failure(NamedTuple):
+    """Why a message was answered with an error, and the key of the room that it is about, if it is about one."""
+
+    code: str
+    room: bytes
 
 
 class Bucket:
@@ -47,7 +55,7 @@ class Bucket:
 class Session:
     """One admitted client. Only its own connection calls it."""
 
-    __slots__ = ("_allowed_rooms", "_connection_id", "_receiver", "_rules", "_subscriptions", "broken_bound")
+    __slots__ = ("_allowed_rooms", "_connection_id", "_receiver", "_rules", "_subscriptions", "broken_bound", "failure")
 
     def __init__(self, rules: Rules, allowed_rooms: Sequence[Room], receiver: Receiver, connection_id: str) -> None:
         self._rules = rules
@@ -56,6 +64,7 @@ class Session:
         self._connection_id = connection_id
         self._subscriptions: dict[bytes, Subscription] = {}
         self.broken_bound = ""
+        self.failure: Failure | None = None
 
     def welcome(self) -> str:
         """Return the first message the client gets."""
@@ -64,12 +73,15 @@ class Session:
     def receive(self, message: str | bytes) -> str:
         """Do what `message` says and return the one reply to it. Any message has a reply; none raises.
 
-        A message over a bound leaves the name of its setting in `broken_bound`.
+        A message that is answered with an error leaves it in `failure` until the next one comes, and one over a bound
+        the name of its setting in `broken_bound`.
         """
+        self.failure = None
         try:
             return self._obey(parse(message, self._rules.max_request_id_bytes))
         except ClientError as error:
             self.broken_bound = self.broken_bound or error.over
+            self.failure = Failure(error.code, error.room)
             return self._rules.dialect.error(error, self._connection_id)
 
     def end(self) -> None:
@@ -108,14 +120,14 @@ class Session:
     def _subscribe(self, request_id: str, room: Room) -> None:
         key = self._key(request_id, room)
         if not is_allowed(room, self._allowed_rooms):
-            raise ClientError("room-not-found", request_id)
+            raise ClientError("room-not-found", request_id, room=key)
         known = self._subscriptions.get(request_id.encode())
         if known is not None:
             if known.room is None or known.room.key != key:
-                raise ClientError("request-id-in-use", request_id)
+                raise ClientError("request-id-in-use", request_id, room=key)
             return
         if len(self._subscriptions) >= self._rules.max_subscriptions:
-            raise ClientError("too-many-subscriptions", request_id, over="max_subscriptions")
+            raise ClientError("too-many-subscriptions", request_id, over="max_subscriptions", room=key)
         # The hub's copy of the requestId is the key here too: it is kept once.
         subscription = self._rules.hub.subscribe(key, self._receiver, request_id.encode())
         self._subscriptions[subscription.request_id] = subscription

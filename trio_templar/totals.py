@@ -34,7 +34,8 @@ class Statistics:
     `waiting_bytes` is what waits for clients, `memory_bytes` what that and the room channels take, shared bytes once.
     `queued` deliveries had to wait; of these a newer one took the place of `conflated`, and `dropped` were given up,
     by policy. `drops` counts slow clients that were closed, by cause: `bytes`, `frames`, `room`, `progress`, `lag`,
-    `age`, `memory`. `slowest` are those for whom most waits, at most ten.
+    `age`, `memory`. `slowest` are those for whom most waits, at most ten. `client_errors` counts the messages of
+    clients that were answered with an error, by its text: `room-not-found` is a subscription that was refused.
     """
 
     connections: int
@@ -52,6 +53,7 @@ class Statistics:
     dropped: Mapping[str, int]
     drops: Mapping[str, int]
     slowest: Sequence[SlowConnection]
+    client_errors: Mapping[str, int]
 
 
 def slowest(connections: Collection[Connection], now: float) -> list[SlowConnection]:

@@ -450,7 +450,6 @@ async def test_a_message_over_a_bound_is_a_line_that_names_it_once(
 # On real sockets: the direct write
 
 
-@pytest.mark.xfail(strict=True, reason="a refused subscription is in no line, metric or page")
 async def test_a_message_that_is_answered_with_an_error_is_a_line_with_the_room_three_times_at_most(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
