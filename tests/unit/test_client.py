@@ -1,0 +1,142 @@
+"""The client of the commands and of tests: what it answers, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, Pong, Request
+
+from trio_templar import Close
+from trio_templar.client import Closed, Rejected, WebsocketClient
+
+
+class Scripted:
+    """A server that says what a test has it say, all of it in one write, and remembers what it is told."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.heard: list[Event] = []
+        self._protocol = WSConnection(ConnectionType.SERVER)
+
+    async def say(self, *events: Event) -> None:
+        await self.stream.send_all(b"".join(map(self._protocol.send, events)))
+
+    async def hear(self) -> None:
+        """Take what comes until there is no more."""
+        with suppress(trio.ClosedResourceError):
+            while data := await self.stream.receive_some():
+                self._protocol.receive_data(bytes(data))
+                self.heard += self._protocol.events()
+
+
+@asynccontextmanager
+async def scripted() -> AsyncIterator[tuple[Scripted, WebsocketClient]]:
+    """A server past the upgrade that goes on hearing, and its client; what waits for more than 100 s has failed."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    server, client = Scripted(theirs), WebsocketClient(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.open)
+        server._protocol.receive_data(bytes(await theirs.receive_some()))
+        assert isinstance(next(server._protocol.events()), Request)
+        await server.say(AcceptConnection())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.hear)
+        with trio.fail_after(100):  # noqa: ASYNC100  # the test waits
+            yield server, client
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.xfail(strict=True, reason="events are taken before they are answered")
+async def test_a_ping_and_the_close_in_one_read_are_both_answered(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.say(Ping(b"there?"), CloseConnection(1012, "stopping"))
+        with pytest.raises(Closed) as caught:
+            await client.receive_text()
+        assert caught.value.close == Close(1012, "stopping")
+        await client.aclose()
+    assert server.heard == [Pong(b"there?"), CloseConnection(1012, "stopping")]
+
+
+@pytest.mark.xfail(strict=True, reason="a pong cannot follow a close frame")
+async def test_a_ping_that_comes_while_it_closes_is_not_answered(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.say(Ping(b"there?"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.aclose, 1001)
+            await trio.testing.wait_all_tasks_blocked()
+            await server.say(CloseConnection(1001))
+    assert server.heard == [CloseConnection(1001, "")]
+
+
+@pytest.mark.xfail(strict=True, reason="it waits for an answer that has come")
+async def test_a_websocket_that_is_closed_can_be_closed(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.say(CloseConnection(1013))
+        with pytest.raises(Closed):
+            await client.receive_text()
+        await client.aclose()
+        await client.aclose()
+    assert server.heard == [CloseConnection(1013, "")]
+
+
+@pytest.mark.xfail(strict=True, reason="the stream stays open")
+async def test_a_goodbye_that_is_cancelled_closes_the_stream(autojump_clock: MockClock) -> None:
+    async with scripted() as (_, client):
+        with trio.move_on_after(1) as scope:
+            await client.aclose()
+        assert scope.cancelled_caught
+        with pytest.raises(trio.ClosedResourceError):
+            await client.stream.send_all(b"x")
+
+
+@pytest.mark.xfail(strict=True, reason="a broken stream is an error")
+async def test_a_goodbye_to_one_who_has_left_is_none(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.stream.aclose()
+        await client.aclose()
+
+
+@pytest.mark.xfail(strict=True, reason="the close that came first is lost")
+async def test_a_ping_that_nobody_waits_for_does_not_hide_the_close(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.say(Ping(), CloseConnection(1012))
+        await server.stream.aclose()
+        with pytest.raises(Closed) as caught:
+            await client.receive_text()
+        assert caught.value.close.code == 1012
+
+
+@pytest.mark.xfail(strict=True, reason="it leaves without a close frame")
+async def test_what_is_no_websocket_frame_is_told_so(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.stream.send_all(b"\x83\x00")
+        with pytest.raises(Closed) as caught:
+            await client.receive_text()
+        assert caught.value.close.code == 1002
+        await client.aclose()
+    (heard,) = server.heard
+    assert isinstance(heard, CloseConnection)
+    assert heard.code == 1002
+
+
+@pytest.mark.xfail(strict=True, reason="headers are taken as a mapping, and answers as UTF-8")
+async def test_a_header_can_be_given_twice_and_a_rejection_be_in_any_encoding(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    server, client = Scripted(theirs), WebsocketClient(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(theirs.send_all, b"HTTP/1.1 502 x\r\nX-Why: f\xfcr\r\nContent-Length: 7\r\n\r\nf\xfcr uns")
+        with pytest.raises(Rejected) as caught:
+            await client.open(headers=[("X-A", "1"), ("X-A", "2")])  # type: ignore[arg-type]
+        await ours.aclose()
+        await server.hear()
+    assert (caught.value.status, caught.value.headers["x-why"], caught.value.body) == (502, "f\xfcr", "f\ufffdr uns")
+    (request,) = server.heard
+    assert isinstance(request, Request)
+    assert request.extra_headers[-2:] == [(b"x-a", b"1"), (b"x-a", b"2")]
