@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import trio
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -54,21 +55,26 @@ class WebsocketClient:
         self.stream = stream
         self.pings = 0
         self._protocol = WSConnection(ConnectionType.CLIENT)
-        self._events: list[Event] = []
+        self._events: Iterator[Event] = iter(())
         self._parts: list[str] = []
         self._size = 0
 
     async def open(
-        self, target: str = "/ws/", headers: Mapping[str, str] | None = None, *, host: str = "localhost"
+        self,
+        target: str = "/ws/",
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        *,
+        host: str = "localhost",
     ) -> None:
         """Ask for a websocket. Raises Rejected: if the answer is not a 101. Raises Closed: if there is none."""
-        extra = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        extra = [(name.encode(), value.encode("latin-1")) for name, value in pairs]
         await self.stream.send_all(self._protocol.send(Request(host=host, target=target, extra_headers=extra)))
         match await self._next():
             case AcceptConnection():
                 return
             case RejectConnection() as rejection:
-                named = {name.decode(): value.decode() for name, value in rejection.headers}
+                named = {name.decode(): value.decode("latin-1") for name, value in rejection.headers}
                 raise Rejected(rejection.status_code, named, await self._body())
             case event:
                 raise AssertionError(f"an answer to a handshake, not {event}")
@@ -96,11 +102,11 @@ class WebsocketClient:
                     if finished:
                         return self._whole()
                 case CloseConnection(code=code, reason=reason) as event:
-                    await self._echo(event)
+                    await self._answer(event)
                     raise Closed(Close(int(code), reason or ""))
                 case Ping() as ping:
                     self.pings += 1
-                    await self.stream.send_all(self._protocol.send(ping.response()))
+                    await self._answer(ping)
 
     def _whole(self) -> str:
         text = "".join(self._parts)
@@ -124,16 +130,20 @@ class WebsocketClient:
         return await self.receive()
 
     async def aclose(self, code: int = 1000) -> None:
-        """Say goodbye and wait for the answer."""
-        await self.stream.send_all(self._protocol.send(CloseConnection(code=code)))
+        """Say goodbye, wait for the answer without a deadline, and close the stream, also if this is cancelled."""
         try:
-            while True:
-                await self.receive_text()
-        except Closed:
+            if self._protocol.state is ConnectionState.OPEN:
+                await self.stream.send_all(self._protocol.send(CloseConnection(code=code)))
+                while True:
+                    await self.receive_text()
+        except (Closed, trio.BrokenResourceError):
+            pass
+        finally:
             await self.stream.aclose()
 
-    async def _echo(self, event: CloseConnection) -> None:
-        if event.code != 1006 and self._protocol.state.name == "REMOTE_CLOSING":
+    async def _answer(self, event: Ping | CloseConnection) -> None:
+        """Answer, unless we have said goodbye; if it cannot arrive, the next read says why."""
+        if self._protocol.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
             with suppress(trio.BrokenResourceError):
                 await self.stream.send_all(self._protocol.send(event.response()))
 
@@ -143,10 +153,12 @@ class WebsocketClient:
             body += event.data
             if event.body_finished:
                 break
-        return body.decode()
+        return body.decode(errors="replace")  # a proxy answers as it likes
 
     async def _next(self) -> Event:
-        while not self._events:
+        """Return the next event."""
+        # One by one: with each that is taken wsproto changes its state, and in that after a close it answers no ping.
+        while (event := next(self._events, None)) is None:
             try:
                 data = await self.stream.receive_some(65_536)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -155,5 +167,5 @@ class WebsocketClient:
                 self._protocol.receive_data(bytes(data) or None)
             except RemoteProtocolError as error:  # no HTTP at all, or nothing
                 raise Closed(Close(1006, str(error))) from error
-            self._events.extend(self._protocol.events())
-        return self._events.pop(0)
+            self._events = self._protocol.events()
+        return event

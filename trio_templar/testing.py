@@ -97,7 +97,7 @@ class House:
         """Return a client with an open websocket. Raises Rejected: if it is not let in."""
         client = WebsocketClient(self.listener.connect(make_pair))
         try:
-            await client.open(target, headers)
+            await client.open(target, headers or {})
         except (Rejected, Closed):
             await trio.aclose_forcefully(client.stream)
             raise

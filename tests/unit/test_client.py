@@ -53,7 +53,6 @@ async def scripted() -> AsyncIterator[tuple[Scripted, WebsocketClient]]:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.xfail(strict=True, reason="events are taken before they are answered")
 async def test_a_ping_and_the_close_in_one_read_are_both_answered(autojump_clock: MockClock) -> None:
     async with scripted() as (server, client):
         await server.say(Ping(b"there?"), CloseConnection(1012, "stopping"))
@@ -64,7 +63,6 @@ async def test_a_ping_and_the_close_in_one_read_are_both_answered(autojump_clock
     assert server.heard == [Pong(b"there?"), CloseConnection(1012, "stopping")]
 
 
-@pytest.mark.xfail(strict=True, reason="a pong cannot follow a close frame")
 async def test_a_ping_that_comes_while_it_closes_is_not_answered(autojump_clock: MockClock) -> None:
     async with scripted() as (server, client):
         await server.say(Ping(b"there?"))
@@ -75,7 +73,6 @@ async def test_a_ping_that_comes_while_it_closes_is_not_answered(autojump_clock:
     assert server.heard == [CloseConnection(1001, "")]
 
 
-@pytest.mark.xfail(strict=True, reason="it waits for an answer that has come")
 async def test_a_websocket_that_is_closed_can_be_closed(autojump_clock: MockClock) -> None:
     async with scripted() as (server, client):
         await server.say(CloseConnection(1013))
@@ -86,7 +83,6 @@ async def test_a_websocket_that_is_closed_can_be_closed(autojump_clock: MockCloc
     assert server.heard == [CloseConnection(1013, "")]
 
 
-@pytest.mark.xfail(strict=True, reason="the stream stays open")
 async def test_a_goodbye_that_is_cancelled_closes_the_stream(autojump_clock: MockClock) -> None:
     async with scripted() as (_, client):
         with trio.move_on_after(1) as scope:
@@ -96,14 +92,12 @@ async def test_a_goodbye_that_is_cancelled_closes_the_stream(autojump_clock: Moc
             await client.stream.send_all(b"x")
 
 
-@pytest.mark.xfail(strict=True, reason="a broken stream is an error")
 async def test_a_goodbye_to_one_who_has_left_is_none(autojump_clock: MockClock) -> None:
     async with scripted() as (server, client):
         await server.stream.aclose()
         await client.aclose()
 
 
-@pytest.mark.xfail(strict=True, reason="the close that came first is lost")
 async def test_a_ping_that_nobody_waits_for_does_not_hide_the_close(autojump_clock: MockClock) -> None:
     async with scripted() as (server, client):
         await server.say(Ping(), CloseConnection(1012))
@@ -113,7 +107,6 @@ async def test_a_ping_that_nobody_waits_for_does_not_hide_the_close(autojump_clo
         assert caught.value.close.code == 1012
 
 
-@pytest.mark.xfail(strict=True, reason="it leaves without a close frame")
 async def test_what_is_no_websocket_frame_is_told_so(autojump_clock: MockClock) -> None:
     async with scripted() as (server, client):
         await server.stream.send_all(b"\x83\x00")
@@ -126,14 +119,13 @@ async def test_what_is_no_websocket_frame_is_told_so(autojump_clock: MockClock) 
     assert heard.code == 1002
 
 
-@pytest.mark.xfail(strict=True, reason="headers are taken as a mapping, and answers as UTF-8")
 async def test_a_header_can_be_given_twice_and_a_rejection_be_in_any_encoding(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     server, client = Scripted(theirs), WebsocketClient(ours)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(theirs.send_all, b"HTTP/1.1 502 x\r\nX-Why: f\xfcr\r\nContent-Length: 7\r\n\r\nf\xfcr uns")
         with pytest.raises(Rejected) as caught:
-            await client.open(headers=[("X-A", "1"), ("X-A", "2")])  # type: ignore[arg-type]
+            await client.open(headers=[("X-A", "1"), ("X-A", "2")])
         await ours.aclose()
         await server.hear()
     assert (caught.value.status, caught.value.headers["x-why"], caught.value.body) == (502, "f\xfcr", "f\ufffdr uns")

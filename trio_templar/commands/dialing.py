@@ -39,7 +39,7 @@ async def _upgraded(stream: trio.abc.Stream, place: Place, headers: Sequence[tup
     parts = urlsplit(place.url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     try:
-        await client.open(target or "/", dict(headers), host=parts.netloc)
+        await client.open(target or "/", headers, host=parts.netloc)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,8 @@ from trio_templar.rooms import WILDCARD, Room, room_key
 # A client that says so often `ping` is not idle, not even for dialect 3, and hears if the gateway is gone.
 KEEP_ALIVE_SECONDS: Final = 30.0
 MAX_PAUSE_SECONDS: Final = 30.0
+# How long to wait for the gateway's half of the goodbye; a second Ctrl-C does not wait.
+GOODBYE_SECONDS: Final = 1.0
 # Close codes from here on are a decision about this client: coming back would not change it.
 DECIDED: Final = 4000
 
@@ -62,12 +65,9 @@ class Listener:
     async def show_rooms(self) -> int:
         """Print the rooms this client may enter, one a line."""
         try:
-            client = await self._dial()
-            try:
+            async with self._websocket() as client:
                 for room in await self._welcome(client):
                     self._printer.write(shown(room))
-            finally:
-                await trio.aclose_forcefully(client.stream)
         except CommandError as error:
             raise CommandError(error.status, f"{self._name}: {error}") from error
         return Status.DONE
@@ -113,17 +113,24 @@ class Listener:
     async def _connection(self) -> None:
         """Serve one connection until enough came."""
         self._admitted = False
-        client = await self._dial()
-        try:
+        async with self._websocket() as client:
             await self._subscribe(client, await self._welcome(client))
             while not self._printer.done:
                 self._hear(await self._receive(client))
+
+    @asynccontextmanager
+    async def _websocket(self) -> AsyncIterator[WebsocketClient]:
+        """Dial, and say goodbye at the end, whatever brings it. Raises CommandError: if the gateway ends it."""
+        client = await self._dial()
+        try:
+            yield client
         except Closed as closed:
             raise self._end(closed) from closed
         except trio.BrokenResourceError as error:
             raise Ended(Status.ENDED, "the connection was lost") from error
         finally:
-            await trio.aclose_forcefully(client.stream)
+            with trio.move_on_after(GOODBYE_SECONDS, shield=True):
+                await client.aclose()
 
     def _end(self, closed: Closed) -> CommandError:
         kind = CommandError if closed.close.code >= DECIDED else Ended
