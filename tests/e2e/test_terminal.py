@@ -154,6 +154,53 @@ def test_listen_ends_with_6_when_the_gateway_does_and_with_130_at_ctrl_c(api: Ap
             other.end()
 
 
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, -15, marks=pytest.mark.xfail(strict=True, reason="no close frame")),
+        pytest.param(signal.SIGHUP, -1, marks=pytest.mark.xfail(strict=True, reason="no close frame")),
+    ],
+)
+def test_a_signal_ends_listen_with_a_goodbye(number: signal.Signals, status: int, api: Api) -> None:
+    with gateway(f"--api-url={api.url}") as process:
+        listener = Process([sys.executable, "-m", "trio_templar", "listen", ROOM, at_websocket(process)])
+        try:
+            listener.log.wait("listening to")
+            listener.signal(number)
+            assert listener.wait() == status
+            assert " code=1000 " in process.log.wait(" close ")[0]
+        finally:
+            listener.end()
+
+
+@pytest.mark.xfail(strict=True, reason="the publication is a traceback")
+def test_what_a_terminal_cannot_show_is_printed_as_json_escapes_it(shared: GatewayProcess) -> None:
+    listen = [sys.executable, "-m", "trio_templar", "listen", ROOM, at_websocket(shared), "--count=1"]
+    listener = Process(listen, environment={"PYTHONIOENCODING": "ascii"})
+    try:
+        listener.log.wait("listening to")
+        assert command("publish", ROOM, at_http(shared), "--data", '{"name": "Käfer 🚗"}')[0] == 0
+        assert listener.wait() == 0
+        assert listener.output.all == [r'{"name": "K\u00e4fer \ud83d\ude97"}']
+    finally:
+        listener.end()
+
+
+@pytest.mark.xfail(strict=True, reason="the wait for standard input is taken for a process that stood still")
+def test_data_that_comes_late_is_published_without_a_word(shared: GatewayProcess) -> None:
+    publish = f"{sys.executable} -m trio_templar publish '{ROOM}' {at_http(shared)} --timeout=1"
+    done = subprocess.run(
+        ["bash", "-c", f"(sleep 2; echo 1) | {publish}"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "publish success\n", "")
+
+
 def test_listen_says_why_it_is_not_let_in(shared: GatewayProcess, api: Api) -> None:
     api.answer = lambda _: (403, b"")
     with gateway(f"--api-url={api.url}") as strict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
 import socket
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.unit.conftest import PYTHON, one_line
 from trio_templar import Settings, SettingsError
-from trio_templar.cli import main, make_parser
+from trio_templar.cli import COMMANDS, main, make_parser
+from trio_templar.clock import RunningClock
+from trio_templar.commands.command import Command, run_on_trio
 from trio_templar.commands.sources import read_settings
 
 
@@ -142,6 +146,26 @@ def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert all(flag in text for flag in ("--api-url", "--drain-seconds", "--config", "--connection-header"))
+
+
+@pytest.mark.xfail(strict=True, reason="what the encoding lacks is an error")
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_a_terminal_that_is_not_utf8_gets_escapes(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    with pytest.raises(SystemExit) as caught:
+        main([command.name, "--help"])
+    print("K\u00e4fer \U0001f697", flush=True)  # noqa: T201  # as a command does
+    assert caught.value.code == 0
+    assert written.getvalue().endswith(rb"K\u00e4fer \ud83d\ude97" + b"\n")  # in JSON: the same text
+
+
+@pytest.mark.xfail(strict=True, reason="all commands run on the clock of a gateway")
+def test_client_commands_run_on_a_plain_clock() -> None:
+    async def main() -> int:
+        return isinstance(trio.lowlevel.current_clock(), RunningClock)
+
+    assert run_on_trio(main) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -344,6 +344,12 @@ async def test_a_way_that_leads_nowhere_is_ended_and_says_why() -> None:
         await dial(Place(f"ws://127.0.0.1:{port}/ws/"), [], "", 10)
 
 
+@pytest.mark.xfail(strict=True, reason="a traceback")
+async def test_a_name_that_can_be_none_is_a_way_that_leads_nowhere() -> None:
+    with pytest.raises(Ended, match=r"^cannot reach it: "):
+        await dial(Place(f"ws://{'a' * 64}.invalid/ws/"), [], "", 10)
+
+
 def test_a_token_goes_into_the_query_and_cookies_into_one_header() -> None:
     options: dict[str, Any] = {"token": "a b&c", "token_file": None, "cookie": ["a=1", "b=2"], "header": ["X-A: b:c"]}
     assert _with_token(Place("ws://x/ws/"), options).url == "ws://x/ws/?token=a%20b%26c"
