@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
+import json
 import os
 import sys
 import textwrap
@@ -29,6 +32,8 @@ exit status:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status; what is wrong is one line on standard error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_escaped.__name__)
     arguments = make_parser().parse_args(argv)
     try:
         status = arguments.command.run(vars(arguments), os.environ)
@@ -49,6 +54,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _complain(status: Status, error: Exception) -> Status:
     print(f"trio-templar: {error}", file=sys.stderr)
     return status
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Write what the terminal's encoding lacks as JSON does: in JSON it is the same text, elsewhere it can be read."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_escaped.__name__, _escaped)
 
 
 class _Parser(argparse.ArgumentParser):

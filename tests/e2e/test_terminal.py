@@ -158,8 +158,8 @@ def test_listen_ends_with_6_when_the_gateway_does_and_with_130_at_ctrl_c(api: Ap
     ("number", "status"),
     [
         (signal.SIGINT, 130),
-        pytest.param(signal.SIGTERM, -15, marks=pytest.mark.xfail(strict=True, reason="no close frame")),
-        pytest.param(signal.SIGHUP, -1, marks=pytest.mark.xfail(strict=True, reason="no close frame")),
+        (signal.SIGTERM, -15),
+        (signal.SIGHUP, -1),
     ],
 )
 def test_a_signal_ends_listen_with_a_goodbye(number: signal.Signals, status: int, api: Api) -> None:
@@ -174,7 +174,6 @@ def test_a_signal_ends_listen_with_a_goodbye(number: signal.Signals, status: int
             listener.end()
 
 
-@pytest.mark.xfail(strict=True, reason="the publication is a traceback")
 def test_what_a_terminal_cannot_show_is_printed_as_json_escapes_it(shared: GatewayProcess) -> None:
     listen = [sys.executable, "-m", "trio_templar", "listen", ROOM, at_websocket(shared), "--count=1"]
     listener = Process(listen, environment={"PYTHONIOENCODING": "ascii"})
@@ -187,7 +186,6 @@ def test_what_a_terminal_cannot_show_is_printed_as_json_escapes_it(shared: Gatew
         listener.end()
 
 
-@pytest.mark.xfail(strict=True, reason="the wait for standard input is taken for a process that stood still")
 def test_data_that_comes_late_is_published_without_a_word(shared: GatewayProcess) -> None:
     publish = f"{sys.executable} -m trio_templar publish '{ROOM}' {at_http(shared)} --timeout=1"
     done = subprocess.run(

@@ -148,7 +148,6 @@ def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(flag in text for flag in ("--api-url", "--drain-seconds", "--config", "--connection-header"))
 
 
-@pytest.mark.xfail(strict=True, reason="what the encoding lacks is an error")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_a_terminal_that_is_not_utf8_gets_escapes(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
@@ -160,7 +159,6 @@ def test_a_terminal_that_is_not_utf8_gets_escapes(command: Command, monkeypatch:
     assert written.getvalue().endswith(rb"K\u00e4fer \ud83d\ude97" + b"\n")  # in JSON: the same text
 
 
-@pytest.mark.xfail(strict=True, reason="all commands run on the clock of a gateway")
 def test_client_commands_run_on_a_plain_clock() -> None:
     async def main() -> int:
         return isinstance(trio.lowlevel.current_clock(), RunningClock)

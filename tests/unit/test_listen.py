@@ -344,7 +344,6 @@ async def test_a_way_that_leads_nowhere_is_ended_and_says_why() -> None:
         await dial(Place(f"ws://127.0.0.1:{port}/ws/"), [], "", 10)
 
 
-@pytest.mark.xfail(strict=True, reason="a traceback")
 async def test_a_name_that_can_be_none_is_a_way_that_leads_nowhere() -> None:
     with pytest.raises(Ended, match=r"^cannot reach it: "):
         await dial(Place(f"ws://{'a' * 64}.invalid/ws/"), [], "", 10)

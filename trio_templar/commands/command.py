@@ -6,9 +6,12 @@ import argparse
 import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trio_templar.errors import TemplarError
+
+if TYPE_CHECKING:
+    import trio
 
 
 class Status(enum.IntEnum):
@@ -53,14 +56,12 @@ class Command:
     examples: str = ""
 
 
-def run_on_trio(main: Callable[[], Awaitable[int]]) -> int:
-    """Run `main` on Trio and return what it does. Raises: its first error alone, out of any group."""
+def run_on_trio(main: Callable[[], Awaitable[int]], clock: trio.abc.Clock | None = None) -> int:
+    """Run `main` on Trio and return what it returns. Raises: its first error alone, out of any group."""
     import trio
 
-    from trio_templar.clock import RunningClock
-
     try:
-        return trio.run(main, clock=RunningClock())
+        return trio.run(main, clock=clock)
     except BaseExceptionGroup as group:
         raise _first(group) from None
 

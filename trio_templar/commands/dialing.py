@@ -28,7 +28,7 @@ async def dial(place: Place, headers: Sequence[tuple[str, str]], ca: str, second
             return await _upgraded(await _open(place, ca), place, headers)
     except trio.TooSlowError as error:
         raise Ended(Status.UNREACHABLE, f"no answer within {seconds:g} s (--timeout)") from error
-    except (OSError, trio.BrokenResourceError, Closed) as error:
+    except (OSError, trio.BrokenResourceError, Closed, UnicodeError) as error:  # UnicodeError: no name of a host
         raise Ended(Status.UNREACHABLE, f"cannot reach it: {reason(error)}") from error
     except Rejected as error:
         raise _rejection(error) from error

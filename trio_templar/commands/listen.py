@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from trio_templar.commands.sources import read_settings
 
 # What a header may be called (RFC 9110, 5.6.2), and those that the upgrade itself consists of.
 NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+KILLS: Final = (signal.SIGTERM, signal.SIGHUP)
 OURS: Final = re.compile(r"host|upgrade|connection|sec-websocket-.*", re.IGNORECASE)
 
 
@@ -65,7 +67,36 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     )
     if arguments["show_rooms"]:
         return run_on_trio(listener.show_rooms)
-    return run_on_trio(partial(listener.listen, arguments["seconds"]))
+    return run_on_trio(partial(_until_killed, partial(listener.listen, arguments["seconds"])))
+
+
+async def _until_killed(main: Callable[[], Awaitable[int]]) -> int:
+    """Run `main`; SIGTERM or SIGHUP cancels it, which says goodbye, and then ends the process as it always does.
+
+    A second one ends the process at once, also where it is stuck because nobody reads its output.
+    """
+    import trio
+
+    token = trio.lowlevel.current_trio_token()
+    caught: list[int] = []
+
+    def cancel(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        caught.append(number)
+        token.run_sync_soon(scope.cancel)
+
+    # One that is ignored (nohup) stays so.
+    ours = [number for number in KILLS if signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        with trio.CancelScope() as scope:
+            for number in ours:
+                signal.signal(number, cancel)
+            return await main()
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(caught[0])
+    return 128 + caught[0]
 
 
 def _with_token(place: Place, arguments: Mapping[str, Any]) -> Place:

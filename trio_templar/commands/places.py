@@ -91,6 +91,8 @@ def http_place(url: str | None, settings: Settings) -> Place:
     """Return where the HTTP API is: at `url`, or else where `settings` have it listen."""
     if url:
         place = _place_of(url, ("http", "https"))
+        if urlsplit(place.url).query:
+            raise CommandError(Status.USAGE, f"--url: {url!r}: a query has no place in it; the token has an option")
         return Place(place.url.removesuffix("/").removesuffix("/trigger"), place.socket)
     if not settings.trigger_bind:
         raise CommandError(Status.USAGE, "trigger_bind is empty, so there is no HTTP API; --url says where another is")
@@ -101,7 +103,11 @@ def websocket_place(url: str | None, settings: Settings) -> Place:
     """Return where websockets are accepted: at `url`, or else at the first address that `settings` bind."""
     if url:
         place = _place_of(url, ("ws", "wss"))
-        return Place(place.url + settings.path, place.socket) if urlsplit(place.url).path in ("", "/") else place
+        parts = urlsplit(place.url)
+        if "@" in parts.netloc:
+            raise CommandError(Status.USAGE, "--url: no name and password; --header 'Authorization: …' sends them")
+        path = settings.path if parts.path in ("", "/") else parts.path
+        return Place(parts._replace(path=path).geturl(), place.socket)
     if not settings.bind:
         raise CommandError(Status.USAGE, "bind is empty, so there is no websocket; --url says where another is")
     place = _place_at(settings.bind[0], "wss" if settings.tls_cert else "ws", "bind")
@@ -111,18 +117,21 @@ def websocket_place(url: str | None, settings: Settings) -> Place:
 
 
 def _place_of(url: str, schemes: tuple[str, str]) -> Place:
-    if url.startswith("unix:"):
+    """Return where `url` leads, its scheme in small letters. Raises CommandError: if it cannot be sent as it is."""
+    if url.startswith("unix:") and url != "unix:":
         return Place(f"{schemes[0]}://localhost", url.removeprefix("unix:"))
     try:
         parts = urlsplit(url)
-        good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not parts.fragment
     except ValueError:  # half an IPv6 address, or a port that is none
         good = False
     if not good:
         raise CommandError(
             Status.USAGE, f"--url: {url!r} is not {schemes[0]}://HOST:PORT, {schemes[1]}:// or unix:PATH"
         )
-    return Place(url)
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise CommandError(Status.USAGE, f"--url: {url!r} has a character that must be written as %XX or xn--")
+    return Place(parts.geturl())
 
 
 def _place_at(address: str, scheme: str, setting: str) -> Place:

@@ -50,6 +50,8 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     rooms = read_rooms(arguments["rooms"])
     headers = _headers(arguments)
     source = _open(arguments)
+    # Data is read before Trio runs: a pipe may take its time, and no connection has to wait for it.
+    body = b"" if arguments["stream"] else _trigger(rooms, arguments, source)
     from trio_templar.commands.gateway_api import GatewayApi
 
     async def main() -> int:
@@ -61,7 +63,7 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
                 read = partial(read_some, source, _name(arguments))
                 answer = await publish_stream(api, read, Lines(rooms, settings.max_trigger_bytes), headers)
             else:
-                answer = await api.post(PATH, _trigger(rooms, arguments, source), headers | JSON_TYPE)
+                answer = await api.post(PATH, body, headers | JSON_TYPE)
         print(_report(answer) if arguments["json"] else answer.text)
         return Status.DONE
 

@@ -48,11 +48,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     """Run the gateway."""
     settings = read_settings(arguments, environment)
-    from trio_templar.log import configure  # --help need not wait for it
+    from trio_templar.clock import RunningClock  # --help need not wait for these
+    from trio_templar.log import configure
 
     configure(settings.log_format, settings.log_level)
     reread = partial(read_settings, arguments, environment)
-    return run_on_trio(partial(_until_signal, settings, reread, environment.get("NOTIFY_SOCKET", "")))
+    return run_on_trio(
+        partial(_until_signal, settings, reread, environment.get("NOTIFY_SOCKET", "")), clock=RunningClock()
+    )
 
 
 async def _until_signal(settings: Settings, reread: Callable[[], Settings], notify_socket: str) -> int:
