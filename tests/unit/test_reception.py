@@ -14,6 +14,7 @@ from tests.unit.conftest import CAR, quiet, settled
 from tests.unit.test_backend import api, response
 from tests.unit.test_handshake import head
 from trio_templar import BackendError, ClientRequest, Close, Refused, Unavailable
+from trio_templar.backend import Gate
 from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
 
 
@@ -310,6 +311,51 @@ async def test_rooms_that_json_cannot_carry_end_that_connection_alone(
         assert await (await house.connect()).receive() == {"allowed_rooms": []}
     assert lines(caplog, "close")[0]["code"] == 1011
     assert sum(record.exc_info is not None for record in caplog.records) == 1
+
+
+# Many allowed rooms
+
+
+class Looked(dict[str, Any]):
+    """A room that counts how often any of its kind is compared."""
+
+    times = 0
+
+    def keys(self) -> Any:
+        Looked.times += 1
+        return super().keys()
+
+
+@pytest.mark.xfail(strict=True, reason="all allowed rooms are looked at")
+async def test_a_subscription_looks_at_few_of_many_allowed_rooms(autojump_clock: MockClock) -> None:
+    allowed = [*(Looked(target="car", car=number) for number in range(3000)), Looked(target="news", on="*")]
+    async with open_gateway(quiet(), backend=FakeBackend(allowed)) as house:
+        client = await house.connect()
+        await client.receive()
+        Looked.times = 0
+        for room in ({"target": "car", "car": 2999}, {"target": "news", "on": [1]}):
+            assert (await client.subscribe(str(room), room))["code"] == "success"
+        assert (await client.subscribe(3, {"target": "car", "car": 3000}))["code"] == "error"
+        assert Looked.times < 10
+
+
+@pytest.mark.xfail(strict=True, reason="no turns are given while many rooms are read")
+async def test_others_get_their_turns_while_many_allowed_rooms_are_read(autojump_clock: MockClock) -> None:
+    allowed = [{"target": "car", "car": number} for number in range(20_000)]
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    gate = Gate(FakeBackend(allowed), quiet())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        assert (await gate.admit(ClientRequest("/ws/", []))).allowed_rooms == allowed
+        nursery.cancel_scope.cancel()
+    assert turns > 30
 
 
 # Bounds
