@@ -10,7 +10,7 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -23,7 +23,7 @@ from trio_templar.answers import check_json, failure, read_as_python
 from trio_templar.counters import BOOTSTRAP_BOUNDS, Histogram
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, TemplarError, Unavailable, http_fault
 from trio_templar.forwarding import ClientRequest, Header
-from trio_templar.rooms import Room
+from trio_templar.rooms import Room, RoomIndex
 from trio_templar.settings import Settings
 
 logger = logging.getLogger("trio_templar.backend")
@@ -34,13 +34,20 @@ ACCEPT: Final = ((b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"))
 # Shorter than the API's own (gunicorn: 2 s), or a request meets a connection that is being closed.
 KEEP_ALIVE_SECONDS: Final = 1.5
 
+# So many allowed rooms are read through in 0.2 ms, or put into an index in 0.6 ms.
+FEW_ROOMS: Final = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What the backend said of one client it lets in. `user_id` is any JSON value, or None."""
+    """What the backend said of one client it lets in. `user_id` is any JSON value, or None.
+
+    Many `allowed_rooms` have an `index`; a few are read through as quickly, and it takes memory.
+    """
 
     allowed_rooms: Sequence[Room]
     user_id: Any = None
+    index: RoomIndex | None = None
 
 
 def admission(answer: object, user_id_path: Sequence[str]) -> Admission:
@@ -108,7 +115,7 @@ class Gate:
             finally:
                 self.answers[outcome] += 1
                 self.seconds.observe(trio.current_time() - start)
-        return admitted
+        return await _indexed(admitted)
 
     async def _ask(self, request: ClientRequest) -> Mapping[str, Any]:
         try:
@@ -121,6 +128,18 @@ class Gate:
         except Exception as error:  # a bootstrap may be foreign code
             logger.exception("the bootstrap crashed")
             raise Unavailable("the API failed") from error
+
+
+async def _indexed(admitted: Admission) -> Admission:
+    """Return `admitted` with an index if it has many rooms, made in slices: others get their turns."""
+    if len(admitted.allowed_rooms) <= FEW_ROOMS:
+        return admitted
+    index = RoomIndex()
+    for number, room in enumerate(admitted.allowed_rooms):
+        if number % FEW_ROOMS == 0:
+            await trio.lowlevel.checkpoint()
+        index.add(room)
+    return replace(admitted, index=index)
 
 
 def _outcome(error: TemplarError) -> str:

@@ -113,7 +113,8 @@ class Connection(trio.abc.Stream):
     def _admit(self, guest: Guest) -> None:
         assert guest.admission is not None
         self.user_id = guest.admission.user_id
-        self.session = Session(self._house.rules, guest.admission.allowed_rooms, self.outbox, self.id)
+        admission = guest.admission
+        self.session = Session(self._house.rules, admission.allowed_rooms, self.outbox, self.id, admission.index)
         if self._house.hooks is not None:
             self._hook_calls = self._house.hooks.calls_for(self.id, self.user_id, guest.request)
 

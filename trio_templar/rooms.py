@@ -8,7 +8,7 @@ as Python sees it (`1 == 1.0 == True`) or `*` in the allowed room, which stands 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,6 +17,8 @@ Room = Mapping[str, Any]
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 WILDCARD = "*"
+# Values that are equal have the same hash. Values of other types, from an embedding program, may do as they like.
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def room_key(room: Room) -> bytes:
@@ -40,3 +42,57 @@ def covers(allowed: Room, room: Room) -> bool:
     if allowed.keys() != room.keys():
         return False
     return all(value == WILDCARD or value == room[key] for key, value in allowed.items())
+
+
+class RoomIndex:
+    """Allowed rooms, of which a few are looked at to say whether one covers a room. It says what `is_allowed` says.
+
+    Rooms are found by the hash of what must be equal, once for each set of keys with `*` that there is. A hash alone
+    allows nothing: a client could make one up.
+    """
+
+    __slots__ = ("_by_hash", "_others", "_stars")
+
+    def __init__(self) -> None:
+        self._by_hash: dict[int, Room] = {}
+        self._stars: dict[frozenset[str], set[frozenset[str]]] = {}  # by all keys of a room
+        self._others: list[Room] = []  # the second of a hash, and what has none
+
+    def add(self, room: Room) -> None:
+        """Allow `room`, which must not change any more."""
+        stars = frozenset([key for key, value in room.items() if type(value) is str and value == WILDCARD])
+        try:
+            first = self._by_hash.setdefault(_hash_of(room, stars), room)
+        except (TypeError, RecursionError):
+            self._others.append(room)
+            return
+        self._stars.setdefault(frozenset(room), set()).add(stars)
+        if first is not room and first != room:
+            self._others.append(room)
+
+    def allows(self, room: Room) -> bool:
+        """Whether some room that was added covers `room`."""
+        try:
+            found = [self._by_hash.get(_hash_of(room, stars)) for stars in self._stars.get(frozenset(room), ())]
+        except (TypeError, RecursionError):  # no JSON, or nested deeply: not worth a faster way
+            found = list(self._by_hash.values())
+        return is_allowed(room, [each for each in found if each is not None]) or is_allowed(room, self._others)
+
+
+def _hash_of(room: Room, stars: frozenset[str]) -> int:
+    """Return the same for all rooms with these keys that are equal where there is no star.
+
+    Raises TypeError: if a value has no such hash.
+    """
+    return hash((stars, frozenset([(key, _value_hash(room[key])) for key in room if key not in stars])))
+
+
+def _value_hash(value: Any) -> int:
+    kind = type(value)
+    if kind in _SCALARS:
+        return hash(value)
+    if kind is list:
+        return hash(tuple([_value_hash(item) for item in value]))
+    if kind is dict:
+        return hash(frozenset([(key, _value_hash(item)) for key, item in value.items()]))
+    raise TypeError(f"{kind.__name__} is no type of JSON")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from trio_templar.dialects import Command, Dialect, Ping, Status, Subscribe, Unsubscribe, parse
 from trio_templar.errors import ClientError
 from trio_templar.hub import Hub, Receiver, Subscription
-from trio_templar.rooms import Room, is_allowed, room_key
+from trio_templar.rooms import Room, RoomIndex, is_allowed, room_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,27 @@ class Bucket:
 class Session:
     """One admitted client. Only its own connection calls it."""
 
-    __slots__ = ("_allowed_rooms", "_connection_id", "_receiver", "_rules", "_subscriptions", "broken_bound", "failure")
+    __slots__ = (
+        "_allowed_rooms",
+        "_connection_id",
+        "_index",
+        "_receiver",
+        "_rules",
+        "_subscriptions",
+        "broken_bound",
+        "failure",
+    )
 
-    def __init__(self, rules: Rules, allowed_rooms: Sequence[Room], receiver: Receiver, connection_id: str) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        allowed_rooms: Sequence[Room],
+        receiver: Receiver,
+        connection_id: str,
+        index: RoomIndex | None = None,
+    ) -> None:
         self._rules = rules
+        self._index = index
         self._allowed_rooms = allowed_rooms
         self._receiver = receiver
         self._connection_id = connection_id
@@ -119,7 +136,7 @@ class Session:
 
     def _subscribe(self, request_id: str, room: Room) -> None:
         key = self._key(request_id, room)
-        if not is_allowed(room, self._allowed_rooms):
+        if not (self._index.allows(room) if self._index else is_allowed(room, self._allowed_rooms)):
             raise ClientError("room-not-found", request_id, room=key)
         known = self._subscriptions.get(request_id.encode())
         if known is not None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
+from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.conftest import json_values, rooms
-from trio_templar.rooms import is_allowed, room_key
+from trio_templar.rooms import RoomIndex, is_allowed, room_key
 
 
 def identity(room: Any) -> str:
@@ -107,3 +110,72 @@ def test_a_room_is_allowed_by_itself_and_by_its_stars(room: dict[str, Any], othe
 @given(rooms, rooms, json_values)
 def test_more_allowed_rooms_never_forbid(room: dict[str, Any], one: dict[str, Any], value: Any) -> None:
     assert is_allowed(room, [one]) <= is_allowed(room, [one, {"more": value}])
+
+
+# The index
+
+
+def indexed(allowed: list[Any]) -> RoomIndex:
+    index = RoomIndex()
+    for room in allowed:
+        index.add(room)
+    return index
+
+
+# Few keys and values, so that rooms meet: equal ones of several types, stars, hashes that are the same (`-1` and `-2`,
+# `0` and `2**61 - 1`), and values of an embedding program that are equal to texts, numbers or nothing.
+class Odd:
+    """Equal to any number, and hashed as none."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int)
+
+
+class Word(str):
+    """A text of another type."""
+
+    __slots__ = ()
+
+
+LIKE_NUMBERS = [0, 1, 1.0, True, False, -1, -2, 2**61 - 1, 2**64 - 1, -0.0, 1e300]
+nested = st.lists(st.sampled_from([1, True, "*", [1.0], {"a": "*"}, {"a": 1}]), max_size=2)
+of_json = nested | st.sampled_from([*LIKE_NUMBERS, "*", "", "1", None, [], [1], [True], {}, {"a": 1}])
+ODD = [Odd(), Word("*"), Word("1"), float("nan"), (1,), Decimal(1), [Odd()], {"a": Odd()}]
+of_programs = of_json | st.sampled_from(ODD)
+keys = st.sampled_from("ab")
+
+
+@given(
+    st.lists(st.dictionaries(keys, of_programs, max_size=2), max_size=6),
+    st.lists(st.dictionaries(keys, of_json, max_size=2), max_size=4),
+)
+@hypothesis.settings(max_examples=400)
+def test_the_index_allows_what_is_allowed_and_nothing_else(allowed: list[Any], asked: list[Any]) -> None:
+    index = indexed(allowed)
+    for room in [*asked, *allowed]:
+        assert index.allows(room) == is_allowed(room, allowed), room
+
+
+@given(st.lists(rooms, max_size=5), st.lists(rooms, max_size=5))
+def test_the_index_is_right_about_any_json(allowed: list[Any], asked: list[Any]) -> None:
+    index = indexed(allowed)
+    for room in [*asked, *allowed]:
+        assert index.allows(room) == is_allowed(room, allowed)
+
+
+def test_a_room_with_the_hash_of_an_allowed_one_is_not_allowed() -> None:
+    assert hash(-1) == hash(-2)
+    assert not indexed([{"a": -1}]).allows({"a": -2})
+    assert indexed([{"a": -1}, {"a": -2}]).allows({"a": -2})
+
+
+def test_a_room_that_is_nested_deeply_is_found_all_the_same() -> None:
+    deep: Any = []
+    for _ in range(sys.getrecursionlimit() * 2 // 3):
+        deep = [deep]
+    index = indexed([{"a": deep, "b": 1}, {"a": "*", "b": 2}])
+    assert index.allows({"a": deep, "b": 1})
+    assert index.allows({"a": deep, "b": 2})
+    assert not index.allows({"a": deep, "b": 3})
