@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import quiet, settled
 from trio_templar import Client, Close, Hooks, Refused
-from trio_templar.testing import FakeBackend, Rejected, open_gateway
+from trio_templar.testing import FakeBackend, House, Rejected, WebsocketClient, open_gateway
 
 
 class Heard:
@@ -195,3 +195,62 @@ def test_a_client_shows_no_header_when_printed() -> None:
 def test_no_hooks_are_false() -> None:
     assert not Hooks()
     assert Heard().hooks
+
+
+# Many at once
+
+
+async def leave(house: House, clients: list[WebsocketClient]) -> None:
+    for client in clients:
+        await client.stream.aclose()
+    await settled()
+    assert house.gateway.statistics().connections == 0
+
+
+@pytest.mark.xfail(strict=True, reason="all are called at once, or lost while they wait")
+async def test_when_many_leave_each_is_told_in_its_turn(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = Heard(seconds=1)
+    settings = quiet(max_bootstraps=2, hook_seconds=1.5)
+    async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as house:
+        await leave(house, [await house.connect() for _ in range(50)])
+        await trio.sleep(25)
+    assert [when for _, when in heard.calls] == [second for second in range(25) for _ in range(2)]
+    assert heard.done == 50
+    assert caplog.messages == []
+
+
+@pytest.mark.xfail(strict=True, reason="all are called at once, or lost while they wait")
+async def test_more_calls_than_clients_may_be_there_do_not_wait_and_that_is_said(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = Heard(seconds=1)
+    settings = quiet(max_bootstraps=1, max_connections=3)
+    async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as house:
+        for _ in range(2):
+            await leave(house, [await house.connect() for _ in range(3)])
+        await trio.sleep(10)
+        assert (len(heard.calls), heard.done) == (4, 4)
+        assert caplog.messages == [
+            "hook calls are left out: 3 wait already (max_connections)",
+            "2 hook calls were left out",
+        ]
+        await leave(house, [await house.connect()])  # and then it goes on as ever
+        await trio.sleep(2)
+        assert heard.done == 5
+
+
+@pytest.mark.xfail(strict=True, reason="all are called at once, or lost while they wait")
+async def test_what_no_time_was_left_for_is_said(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    heard = Heard(seconds=3)
+    settings = quiet(max_bootstraps=2, drain_seconds=5)
+    async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as house:
+        clients = [await house.connect() for _ in range(7)]
+        house.gateway.stop()
+        await settled()
+        await leave(house, clients)
+        await house.served.wait()
+        assert trio.current_time() == 5
+    assert (len(heard.calls), heard.done) == (4, 2)
+    assert caplog.messages == ["5 hook calls were not made, or not to their end: the gateway had to end"]
