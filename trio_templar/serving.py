@@ -18,7 +18,7 @@ from trio_templar.errors import STOPPING, SettingsError
 from trio_templar.fanout import Bounds, Fanout
 from trio_templar.gateway import Gateway, certificate_of
 from trio_templar.health import Canary, Health
-from trio_templar.hooks import Caller, Client, Hook, Hooks
+from trio_templar.hooks import Caller, Client, Hook, HookQueue, Hooks
 from trio_templar.http_app import start_http
 from trio_templar.listeners import Listening, open_listeners
 from trio_templar.reception import Reception
@@ -56,8 +56,8 @@ async def serve(
             doors += map(gateway.door, await _listen(address, settings, stack))
         triggers = await _listen(settings.trigger_bind, settings, stack) if settings.trigger_bind else []
         gateway.open_api(triggers)
-        with gateway.scope:
-            await _run(gateway, api, doors, triggers, task_status)
+        with gateway.scope, closing(HookQueue(settings.max_bootstraps)) as hook_queue:
+            await _run(gateway, api, hook_queue, doors, triggers, task_status)
 
 
 async def _listen(address: str, settings: Settings, stack: AsyncExitStack) -> list[Listening]:
@@ -96,6 +96,7 @@ async def _api(settings: Settings, bootstrap: Bootstrap | None, hooks: Hooks | N
 async def _run(
     gateway: Gateway,
     api: _Api,
+    hook_queue: HookQueue,
     doors: Sequence[trio.abc.Listener[trio.abc.Stream]],
     triggers: Sequence[Listening],
     task_status: trio.TaskStatus[Gateway],
@@ -105,8 +106,8 @@ async def _run(
     refuses_by_message = gateway.dialect.refusal() is not None
     gate = gateway.gate = Gate(api.bootstrap, settings)
     reception = gateway.reception = Reception(gateway.in_force, gate, refuses_by_message=refuses_by_message)
-    async with trio.open_nursery() as hook_calls:
-        house = Derived(gateway.in_force, partial(_house, gateway, api, hook_calls))
+    async with trio.open_nursery() as hook_queue.nursery:
+        house = Derived(gateway.in_force, partial(_house, gateway, api, hook_queue))
 
         def serve_one(stream: trio.abc.Stream) -> Awaitable[None]:  # no coroutine around the one that stays
             return serve_client(reception, house(), stream)
@@ -124,7 +125,7 @@ async def _run(
                     gateway.fanout = _fanout(gateway, rooms)
                     gateway.health = Health(Canary(gateway.fanout), gateway.leaving.is_set, settings.ready_seconds)
                     watch.start_soon(gateway.health.canary_loop)
-                    gateway.nurseries |= {hook_calls: "hooks", clients: "connections", rooms: "rooms"}
+                    gateway.nurseries |= {hook_queue.nursery: "hooks", clients: "connections", rooms: "rooms"}
                     if triggers:
                         start_http(gateway, triggers, http)
                     accepting.start_soon(_accept, gateway, doors, serve_one, clients)
@@ -165,9 +166,16 @@ async def _accept(
         nursery.cancel_scope.cancel()
 
 
-def _house(gateway: Gateway, api: _Api, hook_calls: trio.Nursery) -> House:
+def _house(gateway: Gateway, api: _Api, hook_queue: HookQueue) -> House:
     settings = gateway.settings
-    caller = Caller(api.hooks, hook_calls, api.api_headers, settings.hook_seconds, settings.ping_hook_seconds)
+    caller = Caller(
+        api.hooks,
+        hook_queue,
+        api.api_headers,
+        settings.hook_seconds,
+        settings.ping_hook_seconds,
+        settings.max_connections,
+    )
     rules = Rules(
         dialect=gateway.dialect,
         hub=gateway.hub,

@@ -82,7 +82,7 @@ class Settings:
     max_message_bytes: Annotated[Bytes, Meta(description="a client's message; over it: close 1009")] = 65_536
     max_handshake_bytes: Annotated[Bytes, Meta(description="head of an upgrade request; over it: 431")] = 32_768
     max_bootstrap_bytes: Annotated[Bytes, Meta(description="bootstrap answer of the API")] = 1_048_576
-    max_bootstraps: Annotated[Count, Meta(description="bootstrap calls at once")] = 32
+    max_bootstraps: Annotated[Count, Meta(description="bootstrap calls at once, and hook calls")] = 32
     max_bootstraps_waiting: Annotated[Count, Meta(description="clients waiting for a bootstrap call; else 503")] = 1000
     max_trigger_bytes: Annotated[Bytes, Meta(description="body of a trigger, or a line of a stream; else 413")] = (
         8_388_608
@@ -121,7 +121,7 @@ class Settings:
     http_body_seconds: Annotated[Seconds, Meta(description="body of a trigger; in a stream, each line")] = 10.0
     trigger_wait_seconds: Annotated[Seconds, Meta(description="a trigger's wait for a full room; then 503")] = 5.0
     idempotency_seconds: Annotated[Seconds, Meta(description="how long a publisher's key is remembered")] = 300.0
-    hook_seconds: Annotated[Seconds, Meta(description="one call of a hook")] = 10.0
+    hook_seconds: Annotated[Seconds, Meta(description="one call of a hook, from its turn on")] = 10.0
     ping_hook_seconds: Annotated[Seconds, Meta(description="least time between two ping hooks of a client")] = 60.0
     goodbye_seconds: Annotated[Seconds, Meta(description="a closing client's time to take what waits")] = 2.0
     ready_seconds: Annotated[

@@ -207,7 +207,6 @@ async def leave(house: House, clients: list[WebsocketClient]) -> None:
     assert house.gateway.statistics().connections == 0
 
 
-@pytest.mark.xfail(strict=True, reason="all are called at once, or lost while they wait")
 async def test_when_many_leave_each_is_told_in_its_turn(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,13 +214,12 @@ async def test_when_many_leave_each_is_told_in_its_turn(
     settings = quiet(max_bootstraps=2, hook_seconds=1.5)
     async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as house:
         await leave(house, [await house.connect() for _ in range(50)])
-        await trio.sleep(25)
+        await trio.sleep(26)
     assert [when for _, when in heard.calls] == [second for second in range(25) for _ in range(2)]
     assert heard.done == 50
     assert caplog.messages == []
 
 
-@pytest.mark.xfail(strict=True, reason="all are called at once, or lost while they wait")
 async def test_more_calls_than_clients_may_be_there_do_not_wait_and_that_is_said(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,7 +239,6 @@ async def test_more_calls_than_clients_may_be_there_do_not_wait_and_that_is_said
         assert heard.done == 5
 
 
-@pytest.mark.xfail(strict=True, reason="all are called at once, or lost while they wait")
 async def test_what_no_time_was_left_for_is_said(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     heard = Heard(seconds=3)
     settings = quiet(max_bootstraps=2, drain_seconds=5)
