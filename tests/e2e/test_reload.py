@@ -6,6 +6,8 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.api import Api
 from tests.e2e.clients import receive, request, subscriber
 from tests.e2e.processes import gateway
@@ -60,3 +62,24 @@ def test_systemd_hears_of_a_reload(api: Api, tmp_path: Path) -> None:
             process.signal(signal.SIGHUP)
             assert notified.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
             assert notified.recv(100) == b"READY=1"
+
+
+ODD = {
+    "digits": "max_connections = " + "1" * 5000,
+    "lists": "bind = " + "[" * 5000 + "]" * 5000,
+    "NUL": 'trigger_token_file = "/a\\u0000b"',
+}
+
+
+@pytest.mark.xfail(strict=False, reason="what is raised is no SettingsError")
+@pytest.mark.parametrize("content", ODD.values(), ids=list(ODD))
+def test_whatever_is_in_the_file_a_gateway_lives_on(content: str, api: Api, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(f"api_url = '{api.url}'")
+    with gateway(f"--config={file}") as process, subscriber(process.websocket_url) as client:
+        file.write_text(f"api_url = '{api.url}'\n{content}")
+        process.signal(signal.SIGHUP)
+        (line,) = process.log.wait(" ERROR not reloaded why=")
+        assert len(line) < 400
+        assert publish(process.trigger_url, "") == 200
+        assert receive(client).endswith(b"1}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -187,3 +188,76 @@ def test_a_process_says_when_it_is_ready_tells_systemd_and_leaves_with_0(number:
             assert process.wait(10) == 0
             logged = [line.partition(" INFO ")[2] for line in process.stderr]
             assert logged == (["drain connections=0 seconds=10.000\n"] if number == signal.SIGTERM else [])
+
+
+# Whatever an operator gives
+
+
+ODD_FILES = {
+    "digits": "max_connections = " + "1" * 5000,
+    "hexadecimal": "max_connections = 0x" + "f" * 5000,
+    "lists": "bind = " + "[" * 5000 + "]" * 5000,
+    "tables": "api_url" + ".a" * 5000 + " = 1",
+    "policy": "room_policy = ['" + "[" * 5000 + "]" * 5000 + "']",
+    "port": "bind = ['127.0.0.1:" + "1" * 5000 + "']",
+    "descriptor": "bind = ['fd://" + "1" * 5000 + "']",
+    "long": "#" * 2_000_000,
+    **{
+        f"NUL in {name}": f'{name} = "/a\\u0000b"\napi_url = "http://127.0.0.1:1/"'
+        for name in ("trigger_token_file", "tls_cert", "api_ca", "api_socket", "path", "on_ping", "user_id_path")
+    },
+    "NUL in a unix socket": 'bind = ["unix:/a\\u0000b"]',
+    "NUL in a host": 'bind = ["a\\u0000b:1"]',
+}
+
+
+@pytest.mark.xfail(strict=False, reason="what is raised is no SettingsError")
+@pytest.mark.parametrize("content", ODD_FILES.values(), ids=list(ODD_FILES))
+def test_an_odd_file_is_one_short_line(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        settings(f"--config={file}")
+    assert (one_line(str(caught.value)), len(str(caught.value)) < 400) == (True, True)
+
+
+@pytest.mark.xfail(strict=False, reason="what is raised is no SettingsError")
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"MAX_CONNECTIONS": "1" * 5000},
+        {"DRAIN_SECONDS": "1" * 5000},
+        {"BIND": "127.0.0.1:" + "1" * 5000},
+        {"ROOM_POLICY": "[" * 5000},
+        {"API_URL": "http://127.0.0.1:" + "1" * 5000},
+        {"UNIX_SOCKET_MODE": "0" + "7" * 5000},
+        {"PATH": "/\udcff"},
+        {"TRIGGER_TOKEN": "\udcff"},
+    ],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_an_odd_variable_is_one_short_line_that_names_it(variables: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(env={f"TRIO_TEMPLAR_{name}": value for name, value in variables.items()})
+    text = str(caught.value)
+    assert (one_line(text), len(text) < 400, next(iter(variables)).lower() in text.lower()) == (True, True, True)
+
+
+@pytest.mark.xfail(strict=False, reason="what is raised is no SettingsError")
+@pytest.mark.parametrize("count", ["1" * 5000, "1000000000000", "-1", "x"])
+def test_no_number_of_sockets_that_systemd_hands_over_is_too_much_for_us(count: str) -> None:
+    with pytest.raises(SettingsError, match=r"^LISTEN_FDS: "):
+        settings(env={"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
+
+
+@pytest.mark.xfail(strict=True, reason="what is raised is not a SettingsError, or nothing is")
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_bytes(b"\xef\xbb\xbfmax_connections = 7")
+    assert settings(f"--config={file}").max_connections == 7
+
+
+@pytest.mark.xfail(run=False, reason="it is read until memory ends")
+def test_a_file_without_an_end_is_not_read_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "/dev/zero" in complaint(capsys, "serve", "--config=/dev/zero")
+    assert "/dev/zero" in complaint(capsys, "serve", "--trigger-token-file=/dev/zero")
