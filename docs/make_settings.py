@@ -22,8 +22,11 @@ Each setting can be given in three ways. The command line wins over the environm
 | environment | `TRIO_TEMPLAR_MAX_CONNECTIONS=500`; a switch is `true` or `false`; a list is split at blanks |
 | TOML file (`--config FILE`) | `max_connections = 500`; a switch is `true` or `false`; a list is `["…", "…"]` |
 
-An option or key nobody knows, or a value out of range, is one line that names it, and exit status 2. Environment
-variables nobody knows are ignored: a container platform may set some of its own with this prefix.
+A wrong option, key or value is one line that names it, and exit status 2. Unknown environment variables are ignored: a
+container platform may set some of its own with this prefix. So are empty ones (`${VAR:-}` in a compose file).
+Blanks and line ends around a value do not count. Hosts, schemes and origins are written as browsers send them: lower
+case, without a default port, names in their ASCII form. What could not work is refused: an origin with a path, an
+`--api-url` with a query or a password.
 Sizes are in bytes, times in seconds. A program that embeds the gateway gives the same names to
 `trio_templar.Settings`.
 """

@@ -26,9 +26,9 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
                  tls_stream: TLS with writes that do not wait
     drain        sending everybody away one by one
     hooks        what happens elsewhere when a client connects, pings or leaves
-    settings     core: all settings; options: core: what makes options of its fields; reload: core: new ones for a
-                 gateway that runs; forwarding: core: which headers go to the API; origins: core: which pages may
-                 talk to us
+    settings     core: all settings; options: core: what makes options of its fields; texts: core: what becomes of
+                 their texts; files: core: small files that are named there; reload: core: new ones for a gateway that
+                 runs; forwarding: core: which headers go to the API; origins: core: which pages may talk to us
     cli          `trio-templar`: argv and environment to one of the commands in commands/
     client       the other end, for commands and tests
     page         the dashboard: its files, which are in page_files/

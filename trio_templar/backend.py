@@ -22,6 +22,7 @@ import trio
 from trio_templar.answers import check_json, failure, read_as_python
 from trio_templar.counters import BOOTSTRAP_BOUNDS, Histogram
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, TemplarError, Unavailable, http_fault
+from trio_templar.files import read_small
 from trio_templar.forwarding import ClientRequest, Header
 from trio_templar.rooms import Room, RoomIndex
 from trio_templar.settings import Settings
@@ -319,6 +320,7 @@ def _tls(settings: Settings) -> ssl.SSLContext:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not settings.api_ca:
         return httpx.create_ssl_context(trust_env=False)
+    read_small(settings.api_ca, "api_ca")  # it may be no file at all, and OpenSSL reads whatever it is to its end
     try:
         return ssl.create_default_context(cafile=settings.api_ca)
     except OSError as error:

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Literal, get_args
 from urllib.parse import parse_qsl
 
+from trio_templar.texts import shown
+
 Header = tuple[bytes, bytes]
 _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 SourceKind = Literal["key", "param", "cookie", "fixed"]
@@ -71,16 +73,18 @@ class HeaderRule:
         name, equals, rest = text.partition("=")
         kind, colon, source = rest.partition(":")
         if not equals or not colon or not name.isascii() or not name.replace("-", "").isalnum():
-            raise ValueError(f"{text!r} is not NAME=key:…, param:…, cookie:… or fixed:…")
+            raise ValueError(f"{shown(text)} is not NAME=key:…, param:…, cookie:… or fixed:…")
         if kind not in get_args(SourceKind):
-            raise ValueError(f"{text!r}: the source is key, param, cookie or fixed, not {kind!r}")
+            raise ValueError(f"{shown(text)}: the source is key, param, cookie or fixed, not {shown(kind)}")
         if kind == "fixed":
+            if not source.strip():
+                raise ValueError(f"{shown(text)} has no value")
             return cls(name.encode(), "fixed", source)
         source, _, format_ = source.partition(":")
         if not source:
-            raise ValueError(f"{text!r} is not NAME={kind}:SOURCE")
+            raise ValueError(f"{shown(text)} is not NAME={kind}:SOURCE")
         if "{}" not in (format_ or "{}"):
-            raise ValueError(f"{text!r}: the format has no {{}}")
+            raise ValueError(f"{shown(text)}: the format has no {{}}")
         return cls(name.encode(), kind, source, format_ or "{}")  # type: ignore[arg-type]  # checked above
 
     def value(self, request: ClientRequest) -> bytes | None:

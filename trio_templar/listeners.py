@@ -14,7 +14,8 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from trio_templar.errors import SettingsError
-from trio_templar.settings import Settings, inherited_descriptor, is_local, split_address
+from trio_templar.settings import Settings, is_local
+from trio_templar.texts import inherited_descriptor, split_address
 
 BACKLOG: Final = 4096
 # How long another process may take that opens a socket in the same folder.

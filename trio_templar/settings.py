@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from msgspec import Meta
 
+from trio_templar import texts
 from trio_templar.errors import SettingsError
+from trio_templar.files import read_first_line
 from trio_templar.forwarding import Forwarding, HeaderRule
 from trio_templar.options import Option, options_of
 from trio_templar.policies import Policies, RoomPolicy
+from trio_templar.texts import inherited_descriptor, split_address
 
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1, le=2**31)]
@@ -28,46 +28,62 @@ Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 class Settings:
     """Everything one gateway can be told. Raises SettingsError: if a value is out of range or two contradict."""
 
-    api_url: Annotated[str, Meta(description="the API, as http(s)://HOST[:PORT]/PATH/; bootstrap/ is appended")] = ""
-    api_socket: Annotated[str, Meta(description="unix socket of the API, instead of its host and port")] = ""
+    api_url: Annotated[
+        str, Meta(description="the API, as http(s)://HOST[:PORT]/PATH/; bootstrap/ is appended"), texts.api_url
+    ] = ""
+    api_socket: Annotated[
+        str, Meta(description="unix socket of the API, instead of its host and port"), texts.socket_path
+    ] = ""
     api_ca: Annotated[str, Meta(description="file of certificates to trust for an https API")] = ""
     bind: Annotated[
-        tuple[str, ...], Meta(description="websockets: HOST:PORT, [V6]:PORT, unix:PATH or fd://N; port 0 picks one")
+        tuple[str, ...],
+        Meta(description="websockets: HOST:PORT, [V6]:PORT, unix:PATH or fd://N; port 0 picks one"),
+        texts.address,
     ] = ("127.0.0.1:8001",)
-    trigger_bind: Annotated[str, Meta(description="HTTP API for triggers; empty: none")] = "127.0.0.1:8002"
+    trigger_bind: Annotated[
+        str, Meta(description="HTTP API for triggers; none: nobody can publish over HTTP"), texts.trigger_address
+    ] = "127.0.0.1:8002"
     tls_cert: Annotated[
         str, Meta(description="file of a certificate and its chain: websockets are wss:// then, but for unix sockets")
     ] = ""
     tls_key: Annotated[str, Meta(description="file of its key; unset: in the file of the certificate")] = ""
     unix_socket_mode: Annotated[
-        str, Meta(description="permissions of unix sockets that are made, as in 0660; unset: what the umask leaves")
+        str,
+        Meta(description="permissions of unix sockets that are made, as in 0660; unset: what the umask leaves"),
+        texts.socket_mode,
     ] = ""
-    path: Annotated[str, Meta(description="path of the websocket, with or without its last slash")] = "/ws/"
+    path: Annotated[str, Meta(description="path of the websocket, with or without its last slash"), texts.path] = "/ws/"
     dialect: Annotated[Literal["2", "3"], Meta(description="High-templar wire format that clients speak")] = "2"
     allowed_origin: Annotated[
-        tuple[str, ...], Meta(description="an Origin besides the request's own host, as scheme://host[:port], or *")
+        tuple[str, ...],
+        Meta(description="an Origin besides the request's own host, as scheme://host[:port], or *"),
+        texts.origin,
     ] = ()
-    trigger_token: Annotated[str, Meta(description="token a trigger must carry; better by file or environment")] = (
-        field(default="", repr=False)
-    )
+    trigger_token: Annotated[
+        str, Meta(description="token a trigger must carry; better by file or environment"), texts.unicode
+    ] = field(default="", repr=False)
     trigger_token_file: Annotated[str, Meta(description="file whose first line is the trigger token")] = ""
     insecure_trigger: Annotated[bool, Meta(description="allow triggers from other machines without a token")] = False
     trusted_host: Annotated[
         tuple[str, ...],
         Meta(description="a name besides localhost by which the trigger address may be asked without a token"),
+        texts.host_name,
     ] = ()
     forward_ip_from: Annotated[
-        str, Meta(description="header (or `peer`) whose value goes to the API as X-Forwarded-For")
+        str, Meta(description="header (or `peer`) whose value goes to the API as X-Forwarded-For"), texts.header_or_peer
     ] = ""
     forward_host: Annotated[bool, Meta(description="send the client's Host to the API, not that of api_url")] = False
     connection_header: Annotated[
         tuple[str, ...],
         Meta(description="header for the API, NAME=key:|param:|cookie:|fixed:SOURCE[:FORMAT with {}]"),
+        texts.unicode,
     ] = ()
-    user_id_path: Annotated[str, Meta(description="where the bootstrap answer has the user's id")] = "user.id"
-    on_connect: Annotated[str, Meta(description="API path to POST to when a client was admitted")] = ""
-    on_ping: Annotated[str, Meta(description="API path to POST to when a client pings")] = ""
-    on_disconnect: Annotated[str, Meta(description="API path to POST to when an admitted client left")] = ""
+    user_id_path: Annotated[str, Meta(description="where the bootstrap answer has the user's id"), texts.dotted] = (
+        "user.id"
+    )
+    on_connect: Annotated[str, Meta(description="API path to POST to when a client was admitted"), texts.hook] = ""
+    on_ping: Annotated[str, Meta(description="API path to POST to when a client pings"), texts.hook] = ""
+    on_disconnect: Annotated[str, Meta(description="API path to POST to when an admitted client left"), texts.hook] = ""
     allow_status: Annotated[bool, Meta(description="dialect 3: show totals to a client that asks")] = False
     demo: Annotated[bool, Meta(description="have an API of its own, and two clients for it on the dashboard")] = False
     log_format: Annotated[Literal["text", "json"], Meta(description="how a log line looks")] = "text"
@@ -137,24 +153,10 @@ class Settings:
             if option.many and not isinstance(value, list | tuple):
                 raise SettingsError(f"{option.name}: {value!r} is not a list")
             object.__setattr__(self, option.name, option.convert(value, option.name))
-        if not self.path.startswith("/"):
-            raise SettingsError(f"path: {self.path!r} does not start with /")
-        if self.api_url and not _is_http_url(self.api_url):
-            raise SettingsError(f"api_url: {self.api_url!r} is not an http:// or https:// URL")
         if self.api_socket and not self.api_url.startswith("http://"):
             raise SettingsError("api_socket: needs an api_url with http://")
-        for origin in self.allowed_origin:
-            if origin not in ("*", "null") and "://" not in origin:
-                raise SettingsError(f"allowed_origin: {origin!r} is not scheme://host[:port], null or *")
-        for host in self.trusted_host:
-            if not host or set(host) & set(":/@ "):
-                raise SettingsError(f"trusted_host: {host!r} is not the name of a host alone")
-        for address in self.bind:
-            _check_address("bind", address)
         if self.tls_key and not self.tls_cert:
             raise SettingsError("tls_key: needs a tls_cert")
-        if self.unix_socket_mode and not re.fullmatch("0?[0-7]{3}", self.unix_socket_mode):
-            raise SettingsError(f"unix_socket_mode: {self.unix_socket_mode!r} is no mode in octal, like 0660")
         self._check_inherited()
         _ = self.policies
         self._check_triggers()
@@ -162,8 +164,6 @@ class Settings:
         _ = self.forwarding
 
     def _check_triggers(self) -> None:
-        if self.trigger_bind:
-            _check_address("trigger_bind", self.trigger_bind)
         if self.trigger_bind and not (self.token or self.insecure_trigger or is_local(self.trigger_bind)):
             raise SettingsError(
                 f"trigger_bind: {self.trigger_bind} can be reached from other machines and no trigger_token is set; "
@@ -186,13 +186,7 @@ class Settings:
         """The trigger token, from its setting or its file; empty: none."""
         if not self.trigger_token_file:
             return self.trigger_token
-        try:
-            token = Path(self.trigger_token_file).read_text().partition("\n")[0].strip()
-        except (OSError, UnicodeError) as error:
-            raise SettingsError(f"trigger_token_file: {error}") from error
-        if not token:
-            raise SettingsError(f"trigger_token_file: {self.trigger_token_file} has an empty first line")
-        return token
+        return read_first_line(self.trigger_token_file, "trigger_token_file")
 
     @property
     def policies(self) -> Policies:
@@ -250,36 +244,6 @@ def _first_said(sources: tuple[Mapping[str, tuple[Any, str]], ...]) -> Iterator[
     for source in sources:
         yield from ((name, said) for name, said in source.items() if name not in seen)
         seen.update(source)
-
-
-def _is_http_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # half an IPv6 address, or a port that is none
-        return False
-
-
-def _check_address(setting: str, address: str) -> None:
-    try:
-        _ = address.startswith("unix:") or inherited_descriptor(address) is not None or split_address(address)
-    except SettingsError as error:
-        raise SettingsError(f"{setting}: {error}") from None
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host (without the last dot of DNS) and port. Raises SettingsError: if not `HOST:PORT` or `[V6]:PORT`."""
-    host, colon, port = address.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or (":" in bare and bare == host) or not port.isdecimal() or int(port) > 65535:
-        raise SettingsError(f"{address!r} is not HOST:PORT, [V6]:PORT, unix:PATH or fd://N")
-    return bare.removesuffix("."), int(port)
-
-
-def inherited_descriptor(address: str) -> int | None:
-    """Return N of `fd://N`, a listening socket that we are started with; None if `address` is something else."""
-    number = address.removeprefix("fd://")
-    return int(number) if number != address and number.isdecimal() and int(number) < 2**31 else None
 
 
 def _has_port(address: str) -> bool:

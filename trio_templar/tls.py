@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import ssl
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, NoReturn
 
 import trio
 
 from trio_templar.errors import SettingsError
+from trio_templar.files import read_small
 from trio_templar.handshake import HandshakeError, PeerLeft
 from trio_templar.sockets import transport_of
 from trio_templar.tls_stream import TlsStream
@@ -26,7 +26,7 @@ class Certificate:
 
         Raises SettingsError: if that cannot be, naming the file.
         """
-        content = [_read("tls_cert", cert), _read("tls_key", key or cert)]
+        content = [read_small(cert, "tls_cert"), read_small(key or cert, "tls_key")]
         self.digest = hashlib.sha256(b"".join(content)).digest()
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.context.set_alpn_protocols(["http/1.1"])
@@ -41,13 +41,6 @@ class Certificate:
         changed = self.digest != other.digest
         self.digest, self.context = other.digest, other.context
         return changed
-
-
-def _read(name: str, path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{name}: {path}: {error.strerror or error}") from error
 
 
 def _no_password(key: str) -> NoReturn:

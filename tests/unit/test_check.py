@@ -98,6 +98,7 @@ async def test_a_unix_socket_is_looked_at_and_not_touched(tmp_path: Path) -> Non
     ("settings", "finding"),
     [
         (Settings(trigger_bind="", bind=()), ("warn", "trigger_bind")),
+        (Settings(trigger_bind="", bind=()), ("fail", "bind")),
         (Settings(trigger_bind="127.0.0.1:0", trigger_token="t"), ("ok", "trigger_token")),
         (Settings(trigger_bind="127.0.0.1:0"), ("ok", "trigger_token")),
         (Settings(trigger_bind="0.0.0.0:0", insecure_trigger=True), ("warn", "insecure_trigger")),
@@ -105,7 +106,7 @@ async def test_a_unix_socket_is_looked_at_and_not_touched(tmp_path: Path) -> Non
         (Settings(trigger_bind="127.0.0.1:0", memory_bytes=2**40), ("warn", "memory_bytes")),
         (Settings(trigger_bind="127.0.0.1:0", room_policy=({"policy": "drop_oldest"},)), ("ok", "room_policy")),  # type: ignore[arg-type]
     ],
-    ids=["no listener", "token", "no token", "open", "descriptors", "memory", "policy"],
+    ids=["no listener", "no bind", "token", "no token", "open", "descriptors", "memory", "policy"],
 )
 async def test_what_will_hurt_later_is_a_warning(settings: Settings, finding: tuple[str, str]) -> None:
     assert finding in [(found.level, found.about) for found in await check_all(settings)]

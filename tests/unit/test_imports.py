@@ -19,7 +19,7 @@ MODULES = {
 }
 CORE = [
     *["errors", "rooms", "policies", "frames", "dialects", "session", "hub", "triggers", "preferences"],
-    *["settings", "options", "forwarding", "reload", "counters"],
+    *["settings", "options", "texts", "files", "forwarding", "reload", "counters"],
 ]
 ASYNC = {"trio", "trio_websocket", "httpx", "hypercorn", "h11", "wsproto", "anyio", "asyncio", "socket", "logging"}
 

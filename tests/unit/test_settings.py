@@ -10,7 +10,8 @@ import pytest
 
 from trio_templar import Settings, SettingsError
 from trio_templar.options import PREFIX
-from trio_templar.settings import is_local, options, settings_from, split_address
+from trio_templar.settings import is_local, options, settings_from
+from trio_templar.texts import split_address
 
 
 def complaint(**changes: Any) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from trio_templar.backend import Gate, HttpBackend
+from trio_templar.commands.serve import NO_ADDRESS
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, Unavailable
 from trio_templar.forwarding import ClientRequest
 from trio_templar.listeners import open_listeners
 from trio_templar.machine import memory_bytes
-from trio_templar.settings import Settings, inherited_descriptor, is_local
+from trio_templar.settings import Settings, is_local
+from trio_templar.texts import inherited_descriptor
 from trio_templar.tls import Certificate
 
 # Descriptors that are no clients': listeners, the event loop, calls to the API, triggers.
@@ -31,6 +33,8 @@ class Finding(NamedTuple):
 async def check_all(settings: Settings) -> list[Finding]:
     """Return what is found, in the order in which a gateway would meet it."""
     findings = [*_triggers(settings), *_tls(settings), _descriptors(settings), _memory(settings)]
+    if not settings.bind:
+        findings.append(Finding("fail", "bind", NO_ADDRESS.removeprefix("bind: ")))
     addresses = [("bind", address) for address in settings.bind]
     if settings.trigger_bind:
         addresses.append(("trigger_bind", settings.trigger_bind))

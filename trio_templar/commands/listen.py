@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,6 +16,7 @@ from trio_templar.commands.places import Place, add_common_options, count, secon
 from trio_templar.commands.printer import Printer
 from trio_templar.commands.publish import read_rooms
 from trio_templar.commands.sources import read_settings
+from trio_templar.files import read_first_line
 
 # What a header may be called (RFC 9110, 5.6.2), and those that the upgrade itself consists of.
 NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -102,10 +102,7 @@ async def _until_killed(main: Callable[[], Awaitable[int]]) -> int:
 def _with_token(place: Place, arguments: Mapping[str, Any]) -> Place:
     token = arguments["token"]
     if arguments["token_file"] is not None:
-        try:
-            token = Path(arguments["token_file"]).read_text().partition("\n")[0].strip()
-        except (OSError, UnicodeError) as error:
-            raise CommandError(Status.USAGE, f"--token-file: {error}") from error
+        token = read_first_line(arguments["token_file"], "--token-file")
     if not token:
         return place
     return Place(f"{place.url}{'&' if '?' in place.url else '?'}token={quote(token, safe='')}", place.socket)

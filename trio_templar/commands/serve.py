@@ -28,6 +28,8 @@ logger = logging.getLogger("trio_templar.serve")
 
 # A file can be on a disk that does not answer; other signals wait meanwhile.
 REREAD_SECONDS: Final = 5.0
+# A program may serve listeners of its own; a command has none.
+NO_ADDRESS: Final = "bind: it is empty, so no client could come; give HOST:PORT or unix:PATH"
 # What SIGINT leaves anybody.
 INTERRUPT_SECONDS: Final = 1.0
 
@@ -48,6 +50,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     """Run the gateway."""
     settings = read_settings(arguments, environment)
+    if not settings.bind:
+        raise SettingsError(NO_ADDRESS)
     from trio_templar.clock import RunningClock  # --help need not wait for these
     from trio_templar.log import configure
 
@@ -113,6 +117,8 @@ async def _reload(gateway: Gateway, reread: Callable[[], Settings], notify_socke
         log(logger, logging.ERROR, "not reloaded", why=error)
     except trio.TooSlowError:
         log(logger, logging.ERROR, "not reloaded", why=f"the file could not be read within {REREAD_SECONDS:g} s")
+    except Exception as error:  # a fault of ours must not end a gateway that serves
+        logger.exception("not reloaded: %s", type(error).__name__)
     _notify(notify_socket, "READY=1")
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from trio_templar.errors import SettingsError
+from trio_templar.files import read_text
 from trio_templar.options import PREFIX
 from trio_templar.settings import Settings, options, settings_from
+from trio_templar.texts import number
 
 # Of sd_listen_fds(3).
 FIRST_DESCRIPTOR: Final = 3
+MAX_DESCRIPTORS: Final = 65_536
 
 Source = Mapping[str, tuple[Any, str]]
 
@@ -42,9 +45,10 @@ def _from_systemd(environment: Mapping[str, str]) -> Source:
     if environment.get("LISTEN_PID") != str(os.getpid()):
         return {}
     count = environment.get("LISTEN_FDS", "0")
-    if not count.isdecimal():
-        raise SettingsError(f"LISTEN_FDS: {count!r} is not a number of sockets")
-    numbers = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + int(count))
+    number_of = number(count, MAX_DESCRIPTORS)
+    if number_of is None:
+        raise SettingsError(f"LISTEN_FDS: {count[:20]!r} is not a number of sockets")
+    numbers = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + number_of)
     named = list(zip_longest(numbers, environment.get("LISTEN_FDNAMES", "").split(":")[: len(numbers)]))
     triggers = [f"fd://{number}" for number, name in named if name == "trigger"]
     sockets = [f"fd://{number}" for number, name in named if name != "trigger"]
@@ -59,18 +63,24 @@ def _from_systemd(environment: Mapping[str, str]) -> Source:
 
 
 def _from_environment(environment: Mapping[str, str]) -> Source:
-    """Return what is set; a list is split at blanks, or at line ends where an item has blanks of its own."""
+    """Return what is set; a list is split at blanks, or at line ends where an item has blanks of its own.
+
+    An empty variable is one that is not set, as a compose file has it of `${VAR:-}`.
+    """
     found: dict[str, tuple[Any, str]] = {}
     for option in options():
         text = environment.get(option.variable)
-        if text is not None:
+        if text is not None and text.strip():
             found[option.name] = (option.split(text) if option.many else text, option.variable)
     return found
 
 
 def _from_file(path: Path) -> Source:
+    said_as = "--config"
     try:
-        table = tomllib.loads(path.read_text())
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"--config {path}: {error}") from error
+        table = tomllib.loads(read_text(path, said_as))
+    except RecursionError:
+        raise SettingsError(f"{said_as} {path}: nested too deeply") from None
+    except ValueError as error:  # not only TOMLDecodeError: a number of 4301 digits
+        raise SettingsError(f"{said_as} {path}: {error}") from error
     return {key.replace("-", "_"): (value, f"{key} in {path}") for key, value in table.items()}
