@@ -85,7 +85,10 @@ def test_the_form_publishes_what_is_written_in_it(page: Page, demo: GatewayProce
         page.fill("#data", '[1.50, "ü"]')
         page.click("#send")
         assert receive(client) == '{"requestId": "a", "type": "publish", "data": [1.50, "ü"]}'.encode()
-        page.wait("document.querySelector('#result').textContent === '200 publish success'")
+        page.wait("document.querySelector('#result').textContent === '200 publish success, to 1 subscriber'")
+        page.fill("#room", '{"nobody": "here"}')
+        page.click("#send")
+        page.wait("document.querySelector('#result').textContent === '200 publish success, to 0 subscribers'")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_a_token_is_asked_for_and_a_wrong_one_is_said_to_be_wrong(page: Page) ->
         page.click("#token-form button")
         page.wait("document.querySelector('#state').textContent === 'live'")
         page.click("#send")
-        page.wait("document.querySelector('#result').textContent === '200 publish success'")
+        page.wait("document.querySelector('#result').textContent.startsWith('200 publish success, to ')")
         page.wait("!!document.querySelector('#ada .frame.publish')")
         assert page.evaluate("localStorage.length") == 0
         assert "s3cret" not in page.evaluate("document.cookie")

@@ -60,9 +60,11 @@ def test_what_is_published_arrives_from_argument_file_and_standard_input(
     file.write_text('{"from": "file"}\n')
     with subscriber(shared.websocket_url) as client:
         publish = ["publish", ROOM, at_http(shared)]
-        assert command(*publish, "--data=[1.50]") == (0, "publish success\n", "")
-        assert command(*publish, f"--file={file}") == (0, "publish success\n", "")
-        assert command(*publish, given='"piped"') == (0, "publish success\n", "")
+        assert command("publish", "{}", at_http(shared), "--data=1") == (0, "publish success, to 0 subscribers\n", "")
+        reached = (0, "publish success, to 1 subscriber\n", "")
+        assert command(*publish, "--data=[1.50]") == reached
+        assert command(*publish, f"--file={file}") == reached
+        assert command(*publish, given='"piped"') == reached
         status, output, _ = command(*publish, "--stream", "--json", given="1\n\n2\n3")
         assert (status, json.loads(output)["answer"]["written"]) == (0, 3)
         data = [json.loads(receive(client))["data"] for _ in range(6)]

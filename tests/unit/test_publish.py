@@ -18,11 +18,12 @@ from trio_templar import Settings
 from trio_templar.commands.command import CommandError, Status
 from trio_templar.commands.gateway_api import GatewayApi
 from trio_templar.commands.places import http_place
-from trio_templar.commands.publish import read_rooms
+from trio_templar.commands.publish import read_rooms, said
 from trio_templar.commands.publish_stream import _by_trigger, _Chunks, publish_stream
 from trio_templar.commands.trigger_lines import PATH, Lines, trigger_body
 from trio_templar.testing import FakeBackend, House, open_gateway
 
+REPORT = {"Accept": "application/json"}
 PORT = Settings(bind=(), trigger_bind="127.0.0.1:0", trigger_token="t")
 
 
@@ -117,6 +118,26 @@ async def test_a_trigger_arrives_and_is_answered() -> None:
         answer = await api.post(PATH, trigger_body([CAR], b"[1.50]"), {})
         assert answer.text == "publish success"
         assert await client.receive_text() == '{"requestId": 1, "type": "publish", "data": [1.50]}'
+
+
+async def test_the_command_says_to_how_many_even_to_nobody() -> None:
+    async with calling() as (house, api):
+
+        async def publish(**headers: str) -> str:
+            answer = await api.post(PATH, trigger_body([CAR, {"target": "x"}], b"1"), {**REPORT, **headers})
+            return said(answer.content)
+
+        assert await publish() == "publish success, to 0 subscribers"
+        await house.subscriber(1, CAR)
+        assert await publish() == "publish success, to 1 subscriber"
+        await house.subscriber(1, CAR)
+        assert await publish() == "publish success, to 2 subscribers"
+        streamed = await publish_stream(api, reads(b"1\n2\n"), Lines([CAR], 100), REPORT)
+        assert said(streamed.content) == "publish success: 2, 4 deliveries"
+
+
+def test_an_answer_that_is_no_report_is_said_as_it_is() -> None:
+    assert said("publish success") == "publish success"
 
 
 async def test_a_stream_arrives_in_order_and_is_counted() -> None:

@@ -64,7 +64,7 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
                 answer = await publish_stream(api, read, Lines(rooms, settings.max_trigger_bytes), headers)
             else:
                 answer = await api.post(PATH, body, headers | JSON_TYPE)
-        print(_report(answer) if arguments["json"] else answer.text)
+        print(_report(answer) if arguments["json"] else said(answer.content))
         return Status.DONE
 
     return run_on_trio(main)
@@ -72,7 +72,7 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
 
 def _headers(arguments: Mapping[str, Any]) -> dict[str, str]:
     headers = {
-        "Accept": "application/json" if arguments["json"] else "",
+        "Accept": "application/json",
         "Prefer": f"wait={arguments['wait']}" if arguments["wait"] else "",
         "Idempotency-Key": arguments["key"] or "",
     }
@@ -143,6 +143,20 @@ def read_some(source: int, where: str) -> bytes:
         return os.read(source, READ_BYTES)
     except OSError as error:
         raise CommandError(Status.USAGE, f"{where}: {error.strerror}") from error
+
+
+def said(content: Any) -> str:
+    """Return what became of a trigger, or of a stream of them, in words; to nobody is a success too."""
+    if not isinstance(content, dict):
+        return str(content)
+    if "published" in content:
+        return f"publish success: {content['published']}, {_count(content['subscriptions'], 'delivery', 'deliveries')}"
+    reached = sum(room["subscriptions"] for room in content["rooms"])
+    return f"publish success, to {_count(reached, 'subscriber', 'subscribers')}"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _report(answer: Answer) -> str:

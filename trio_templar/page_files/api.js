@@ -24,8 +24,8 @@ export const token = {
 };
 
 /** Return the text of the answer. Addresses are relative: the page may stand below a path of a proxy. */
-export async function askText(path, { method = "GET", body } = {}) {
-  const headers = { Authorization: `Bearer ${token.get()}` };
+export async function askText(path, { method = "GET", body, accept = "*/*" } = {}) {
+  const headers = { Authorization: `Bearer ${token.get()}`, Accept: accept };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response, text;
   try {

@@ -1,6 +1,6 @@
 // The form that publishes, as an API does it: POST /trigger/.
 
-import { Refused, TokenWanted, askText } from "./api.js";
+import { Refused, TokenWanted, ask } from "./api.js";
 import { element, json, setText, tell } from "./dom.js";
 
 /** Return what is wrong with a field, empty if nothing is. */
@@ -61,8 +61,9 @@ export class Publish {
   async publish(done, refused) {
     if (!check()) return element(element("room").ariaInvalid === "true" ? "room" : "data").focus();
     try {
-      const text = await askText("trigger/", { method: "POST", body: trigger() });
-      this.say(`200 ${text}`, "good");
+      const { rooms } = await ask("trigger/", { method: "POST", body: trigger(), accept: "application/json" });
+      const reached = rooms.reduce((sum, { subscriptions }) => sum + subscriptions, 0);
+      this.say(`200 publish success, to ${reached} ${reached === 1 ? "subscriber" : "subscribers"}`, "good");
       done();
     } catch (error) {
       this.say(error instanceof Refused || error instanceof TokenWanted ? error.message : `Not published: ${error.message}.`, "bad");

@@ -1,0 +1,24 @@
+"""Cars, and a publication whenever one is saved."""
+
+from typing import Any
+
+from django.db import models, transaction
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+
+from .live import publish
+
+
+class Car(models.Model):  # type: ignore[misc]  # Django has no types
+    """A car in the garage."""
+
+    name = models.CharField(max_length=100)
+    owner = models.CharField(max_length=100)
+
+
+@receiver(post_save, sender=Car)  # type: ignore[untyped-decorator]
+def tell_everybody(instance: Car, **_: Any) -> None:
+    """Publish what was saved once it is certain: of a save that is rolled back nobody is told."""
+    room = {"target": "car", "car": instance.pk}
+    data = {"id": instance.pk, "name": instance.name}
+    transaction.on_commit(lambda: publish([room], data))
