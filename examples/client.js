@@ -1,6 +1,6 @@
 // A browser client: subscribes to rooms, comes back after a loss, and needs no library.
 //
-//   const client = connect(`wss://${location.host}/ws/`);
+//   const client = connect(`${location.protocol.replace("http", "ws")}//${location.host}/ws/`);
 //   client.subscribe({ target: "car", car: 1 }, (data) => console.log(data));
 
 export function connect(url) {

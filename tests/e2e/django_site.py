@@ -46,10 +46,10 @@ class Visitor:
         with self._opener.open(self._site.url + "login/", body, timeout=PATIENCE_SECONDS) as response:
             assert f"You are {name}." in response.read().decode()
 
-    def save_car(self, name: str, car: int = 1) -> None:
-        """Change a car through django-binder, which saves it, which triggers."""
+    def save_car(self, name: str, car: int = 1, query: str = "") -> None:
+        """Change a car through the API of the site, which saves it, which triggers."""
         request = urllib.request.Request(
-            f"{self._site.api_url}car/{car}/",
+            f"{self._site.api_url}car/{car}/{query}",
             json.dumps({"name": name}).encode(),
             {"Content-Type": "application/json", "X-CSRFToken": self.cookie("csrftoken")},
             method="PUT",
@@ -67,9 +67,9 @@ class Garage:
 
 
 @contextmanager
-def run_garage(folder: Path, *arguments: str, credentials: str = "") -> Iterator[Garage]:
+def run_garage(folder: Path, *arguments: str, credentials: str = "", urls: str = "garage.urls") -> Iterator[Garage]:
     """Run both; `credentials` go into HIGH_TEMPLAR_URL, which is all that the site knows of the gateway."""
-    site = Site()
+    site = Site(urls)
     try:
         with gateway(f"--api-url={site.api_url}", *arguments) as process:
             url = process.http_url.replace("http://", f"http://{credentials}@" if credentials else "http://")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.e2e.clients import CAR, connect, receive, request, subscribe
 from tests.e2e.django_site import Garage, Visitor, run_garage
+from tests.e2e.processes import Site
 
 EVERY_CAR = {"target": "car", "car": "*"}
 
@@ -98,3 +101,51 @@ def test_dialect_3_speaks_as_high_templar_3_did(tmp_path: Path) -> None:
             assert receive(client) == b'{"type": "publish", "data": {"id": 1, "name": "Dyane"}, "requestId": "cars"}'
         with connect(garage.gateway.websocket_url) as client:
             assert receive(client) == b'{"is_authorized": false}'
+
+
+# In plain Django, as README has it
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Garage]:
+    with run_garage(tmp_path_factory.mktemp("plain"), urls="plain.site") as garage:
+        yield garage
+
+
+def test_the_code_of_the_readme_lets_in_and_publishes(plain: Garage) -> None:
+    bob = Visitor(plain.site)
+    bob.login("bob")
+    with connect(plain.gateway.websocket_url, bob.cookies) as client:
+        assert receive(client) == b'{"allowed_rooms": [{"target": "car", "car": 1}]}'
+        assert subscribe(client, "mine") == b'{"requestId": "mine", "code": "success"}'
+        bob.save_car("Dyane")
+        assert receive(client) == b'{"requestId": "mine", "type": "publish", "data": {"id": 1, "name": "Dyane"}}'
+    with pytest.raises(InvalidStatus) as refused, connect(plain.gateway.websocket_url):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_of_a_save_that_is_rolled_back_nobody_is_told(plain: Garage) -> None:
+    bob = Visitor(plain.site)
+    bob.login("bob")
+    with connect(plain.gateway.websocket_url, bob.cookies) as client:
+        receive(client)
+        subscribe(client, "mine")
+        bob.save_car("Never", query="?rollback")
+        bob.save_car("Ami")
+        assert receive(client) == b'{"requestId": "mine", "type": "publish", "data": {"id": 1, "name": "Ami"}}'
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["down", "hangs"])
+def test_a_save_outlives_a_gateway_that_is_down_or_hangs(listens: bool, tmp_path: Path) -> None:
+    site = Site("plain.site")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        if not listens:
+            server.close()
+        with site.run(tmp_path, f"http://{host}:{port}") as process:
+            bob = Visitor(site)
+            bob.login("bob")
+            bob.save_car("Saved")
+            assert process.log.wait("not published to .*'car': 1")
+    site.close()

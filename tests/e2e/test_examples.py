@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,3 +69,15 @@ def test_the_browser_client_listens_and_stops_listening(demo: GatewayProcess, tm
         assert heard_by() == ["one", "two"]
         page.evaluate("leave()")
         eventually(lambda: heard_by() == ["two"])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here; on Debian: apt install chromium")
+def test_the_address_in_the_readme_is_that_of_the_page(demo: GatewayProcess, tmp_path: Path) -> None:
+    (expression,) = re.findall(r"connect\((`.*?`)\);", (ROOT / "README.md").read_text())
+    assert f"connect({expression});" in (EXAMPLES / "client.js").read_text()
+    with run_browser(tmp_path) as browser, browser.page() as page:
+        page.go(f"{demo.http_url}/")
+        host = demo.http_url.removeprefix("http://")
+        assert page.evaluate(expression) == f"ws://{host}/ws/"
+        on_https = expression.replace("location.", "new URL('https://app.example:8443/x').")
+        assert page.evaluate(on_https) == "wss://app.example:8443/ws/"

@@ -4,7 +4,7 @@ from typing import Any
 
 from binder.models import BinderModel
 from binder.websocket import trigger
-from django.db import models
+from django.db import models, transaction
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
@@ -18,8 +18,7 @@ class Car(BinderModel):  # type: ignore[misc]  # django-binder has no types
 
 @receiver(post_save, sender=Car)  # type: ignore[untyped-decorator]
 def tell_everybody(instance: Car, **_: Any) -> None:
-    """Trigger as django-binder's documentation has it: the car's own room, and the literal `*` of all cars."""
-    trigger(
-        {"id": instance.pk, "name": instance.name},
-        [{"target": "car", "car": instance.pk}, {"target": "car", "car": "*"}],
-    )
+    """Trigger once the save is certain: the car's own room, and the literal `*` of all cars."""
+    data = {"id": instance.pk, "name": instance.name}
+    rooms = [{"target": "car", "car": instance.pk}, {"target": "car", "car": "*"}]
+    transaction.on_commit(lambda: trigger(data, rooms))

@@ -1,11 +1,14 @@
-"""A Django site as one finds it: sessions, CSRF, SQLite, django-binder, and triggers that go to HIGH_TEMPLAR_URL."""
+"""A Django site as one finds it: sessions, CSRF, SQLite, django-binder, and triggers that go to HIGH_TEMPLAR_URL.
+
+With SITE_URLS=plain.site it is one in plain Django, whose triggers go to GATEWAY_URL.
+"""
 
 import os
 
 SECRET_KEY = "for tests only"
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
-ROOT_URLCONF = "garage.urls"
+ROOT_URLCONF = os.environ.get("SITE_URLS", "garage.urls")
 USE_TZ = True
 LOGIN_REDIRECT_URL = "/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -18,6 +21,7 @@ INSTALLED_APPS = [
     "binder",
     "binder.plugins.token_auth",
     "garage",
+    "plain",
 ]
 
 MIDDLEWARE = [
@@ -39,4 +43,4 @@ TEMPLATES = [
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["GARAGE_DATABASE"]}}
 
 # The site's whole knowledge of the gateway: where triggers go.
-HIGH_TEMPLAR_URL = os.environ.get("HIGH_TEMPLAR_URL")
+HIGH_TEMPLAR_URL = GATEWAY_URL = os.environ.get("HIGH_TEMPLAR_URL")
