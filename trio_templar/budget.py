@@ -21,6 +21,7 @@ class Budget:
         self.hard_bytes = hard_bytes
         self.soft_bytes = int(hard_bytes * SOFT_SHARE)
         self.used_bytes = 0
+        self.arriving_bytes = 0  # of requests that are being read, or wait to be published
         self.publishers = trio.lowlevel.ParkingLot()
         self.alarm = trio.lowlevel.ParkingLot()
         self._holders: dict[int, int] = {}
@@ -33,6 +34,10 @@ class Budget:
     def fits(self, size: int) -> bool:
         """Whether publications of `size` bytes may come in; into an empty gateway they always may."""
         return self.used_bytes == 0 or self.used_bytes + size <= self.soft_bytes
+
+    def fits_arriving(self, size: int, held: int) -> bool:
+        """Whether a request that holds `held` bytes may hold `size` more; the only one always may."""
+        return self.arriving_bytes == held or self.used_bytes + self.arriving_bytes + size <= self.hard_bytes
 
     def take(self, size: int) -> None:
         """Count `size` bytes more."""

@@ -27,7 +27,7 @@ from trio_templar.hub import Hub
 from trio_templar.lag import Lag
 from trio_templar.listeners import Listening, is_reachable, is_unix, url_of
 from trio_templar.log import log
-from trio_templar.machine import memory_bytes
+from trio_templar.machine import descriptor_limit, memory_bytes
 from trio_templar.nursery_tree import NamedTask
 from trio_templar.outbox import Waiting
 from trio_templar.rates import Rates
@@ -115,6 +115,8 @@ class Gateway:
         # A room that somebody has entered stays one to publish to.
         self.reader.max_room_bytes = max(self.reader.max_room_bytes, reloaded.settings.max_room_bytes)
         self.hub.apply(policies)
+        if "max_connections" in reloaded.changed:
+            self.warn_of_descriptors()
         level = logging.WARNING if reloaded.restart else logging.INFO
         log(logger, level, "reloaded", changed=" ".join(reloaded.changed), restart=" ".join(reloaded.restart))
         return reloaded.restart
@@ -250,6 +252,12 @@ class Gateway:
     def _check_api(self, settings: Settings) -> None:
         if self._api_is_reachable and not (settings.token or settings.insecure_trigger):
             raise SettingsError(f"trigger_bind: {settings.trigger_bind} is open to other machines; set a trigger_token")
+
+    def warn_of_descriptors(self) -> None:
+        """Say so in the log if there are fewer descriptors than the clients and callers that are let in can take."""
+        limit, wanted = descriptor_limit(), self.settings.descriptors
+        if limit < wanted:
+            log(logger, logging.WARNING, "few descriptors", limit=limit, wanted=wanted, hint="ulimit -n, LimitNOFILE")
 
     def drain(self) -> None:
         """Let nobody in, close everyone with 1012 one after another, run the hooks, and end.

@@ -9,15 +9,14 @@ import base64
 import binascii
 from collections.abc import Collection
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Final
 
-import h11
 import trio
 from wsproto.utilities import generate_accept_token
 
-from trio_templar.errors import TemplarError, http_fault
+from trio_templar.errors import TemplarError
 from trio_templar.forwarding import ClientRequest
+from trio_templar.http_head import Head, HeadError, HeadParser, plain_response
 from trio_templar.origins import is_origin, origin_allowed, same_machine
 
 READ_BYTES: Final = 4096
@@ -30,6 +29,7 @@ CAUSES: Final = {
     405: "no websocket",
     408: "slow",
     426: "no websocket",
+    414: "long",
     431: "long",
     502: "API answer",
 }
@@ -48,19 +48,12 @@ class HandshakeError(TemplarError):
         self.text = text
         self.headers = headers
         self.hint = hint
+        self.has_content = True  # what answers HEAD has none
         self.cause = cause or CAUSES.get(status, "malformed")
 
     def response(self) -> bytes:
         """Return the whole HTTP response, in plain text."""
-        body = f"{self.text}\n".encode()
-        lines = [
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
-            "Content-Type: text/plain; charset=utf-8",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
-            *(f"{name}: {value}" for name, value in self.headers),
-        ]
-        return "\r\n".join([*lines, "", ""]).encode() + body
+        return plain_response(self.status, self.text, *self.headers, content=self.has_content)
 
 
 def busy(text: str, retry_after: int = 1, *, cause: str, hint: str = "") -> HandshakeError:
@@ -88,22 +81,20 @@ async def read_upgrade(stream: trio.abc.ReceiveStream, path: str, peer: str, max
     Raises PeerLeft: if the client goes away first.
     The caller sets the deadline.
     """
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes)
+    parser = HeadParser(max_bytes)
     data = await receive(stream)
     if data[0] == TLS_START:
         raise HandshakeError(400, "TLS, which this address does not speak: ws://, not wss://")
-    parser.receive_data(data)
-    while True:
-        try:
-            event = parser.next_event()
-        except h11.RemoteProtocolError as error:
-            raise HandshakeError(error.error_status_hint, f"not an HTTP request: {http_fault(error)}") from error
-        if event is not h11.NEED_DATA:
-            break
-        parser.receive_data(await receive(stream))
-    if not isinstance(event, h11.Request):
-        raise PeerLeft
-    return check_upgrade(event, path, peer, parser.trailing_data[0])
+    try:
+        while (head := parser.feed(data)) is None:
+            data = await receive(stream)
+    except HeadError as error:
+        raise HandshakeError(error.status, str(error)) from error
+    try:
+        return check_upgrade(head, path, peer, parser.connection.trailing_data[0])
+    except HandshakeError as error:
+        error.has_content = head.method != b"HEAD"
+        raise
 
 
 async def receive(stream: trio.abc.ReceiveStream) -> bytes:
@@ -117,20 +108,24 @@ async def receive(stream: trio.abc.ReceiveStream) -> bytes:
     return bytes(data)
 
 
-def check_upgrade(head: h11.Request, path: str, peer: str, early: bytes) -> Upgrade:
+def check_upgrade(head: Head, path: str, peer: str, early: bytes) -> Upgrade:
     """Return what `head` asks for. Raises HandshakeError: if that is no websocket at `path`."""
-    request = ClientRequest(head.target.decode("latin-1"), list(head.headers), peer)
+    request = ClientRequest(head.target.decode("latin-1"), head.headers, peer)
     if request.path.removesuffix("/") != path.removesuffix("/"):
         raise HandshakeError(404, "nothing here")
-    if head.method != b"GET":
+    if head.method not in (b"GET", b"HEAD"):
         raise HandshakeError(405, "only GET", ("Allow", "GET"))
     tokens = _tokens(request.header(b"connection"))
-    if b"upgrade" not in tokens or b"websocket" not in _tokens(request.header(b"upgrade")):
+    if head.method == b"HEAD" or b"upgrade" not in tokens or b"websocket" not in _tokens(request.header(b"upgrade")):
         raise HandshakeError(426, "websockets only", ("Upgrade", "websocket"), ("Connection", "Upgrade"))
     if request.header(b"sec-websocket-version") != b"13":
-        raise HandshakeError(426, "websocket version 13 only", ("Sec-WebSocket-Version", "13"))
-    if head.http_version != b"1.1":
+        raise HandshakeError(
+            426, "websocket version 13 only", ("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")
+        )
+    if head.version < b"1.1":
         raise HandshakeError(400, "HTTP/1.1 only")
+    if head.has_body:  # it would be taken for frames
+        raise HandshakeError(400, "a websocket request has no content")
     key = request.header(b"sec-websocket-key") or b""
     if not _is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key is not 16 bytes in base64")

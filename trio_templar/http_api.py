@@ -1,4 +1,4 @@
-"""The HTTP API: an ASGI app, served by hypercorn on its own listener. What an answer looks like.
+"""The HTTP API: an ASGI app, served on its own listener. What an answer looks like.
 
 One table says which handler a method and path have (others fill it), one which status an exception gives. Who may
 call is decided by `http_guard`.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import trio
 
+from trio_templar.budget import Budget
 from trio_templar.errors import Busy, NotFound, RequestError, TemplarError, TooLarge, TriggerError
 from trio_templar.http_guard import ForeignPage, Guard, Unauthorized
 from trio_templar.idempotency import KeyReused
@@ -30,6 +31,10 @@ LINGER_SECONDS: Final = 1.0
 
 class UnsupportedType(TemplarError):
     """A form is no trigger."""
+
+
+class CodedBody(UnsupportedType):
+    """The body has a content coding."""
 
 
 class TooSlow(TemplarError):
@@ -114,8 +119,9 @@ def route_of(method: str, path: str, handler: Handler, *, public: bool = False) 
 class HttpApi:
     """The ASGI app. `routes` are filled before it is served."""
 
-    def __init__(self, guard: Guard, *, max_bytes: int, body_seconds: float) -> None:
+    def __init__(self, guard: Guard, *, max_bytes: int, body_seconds: float, budget: Budget) -> None:
         self._guard = guard
+        self._budget = budget
         self._max_bytes = max_bytes
         self._body_seconds = body_seconds
         self.routes: Routes = {}
@@ -125,12 +131,14 @@ class HttpApi:
         """Serve one ASGI scope."""
         match scope["type"]:
             case "http":
-                headers = dict(scope["headers"])
-                body = Body(receive, headers, self._max_bytes, self._body_seconds)
+                headers = joined(scope["headers"])
+                body = Body(receive, headers, self._max_bytes, self._body_seconds, self._budget)
                 peer = (scope.get("client") or [""])[0]
                 request = Request(scope["method"], scope["path"], headers, body, scope["query_string"], peer)
-                await self._answer(request, send)
-                await body.discard(self._body_seconds)
+                try:
+                    await self._answer(request, send)
+                finally:
+                    body.release()
             case "lifespan":
                 await _live(receive, send)
             case _:
@@ -165,15 +173,28 @@ class HttpApi:
         return (request.path.rstrip("/") or "/") if known else "other"
 
     async def _route(self, request: Request) -> Response:
-        route = self.routes.get((request.method, request.path))
+        method = "GET" if request.method == "HEAD" else request.method  # RFC 9110, 9.3.2; the server omits the content
+        route = self.routes.get((method, request.path))
         if route is not None:
             if not route.public:
                 await self._guard.check(request.headers, request.peer)
+            if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+                raise CodedBody("no Content-Encoding but identity")
             return await route.handler(request)
-        allowed = sorted(method for method, path in self.routes if path == request.path)
+        allowed = sorted({method for method, path in self.routes if path == request.path})
+        if "GET" in allowed:
+            allowed.insert(allowed.index("GET") + 1, "HEAD")
         if allowed:
             return text(405, "method not allowed", (b"allow", ", ".join(allowed).encode()))
         return text(404, "nothing here")
+
+
+def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return `headers` by name, values of repeated ones as one list (RFC 9110, 5.3)."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        found[name] = found[name] + b", " + value if name in found else value
+    return found
 
 
 def _failure(error: TemplarError) -> Response:
@@ -184,6 +205,8 @@ def _failure(error: TemplarError) -> Response:
     match error:
         case Unauthorized(challenge=challenge):
             return text(status, str(error), (b"www-authenticate", challenge))
+        case CodedBody():  # RFC 9110, 12.5.3
+            return text(status, str(error), (b"accept-encoding", b"identity"))
         case Busy(retry_after=seconds):
             return text(status, str(error), (b"retry-after", str(seconds).encode()))
         case _:
@@ -191,10 +214,19 @@ def _failure(error: TemplarError) -> Response:
 
 
 class Body:
-    """The body of one request, read once, bounded in bytes and in seconds: as a whole, or for each of its lines."""
+    """The body of one request, read once, bounded in bytes and in seconds: as a whole, or for each of its lines.
 
-    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes], max_bytes: int, seconds: float) -> None:
+    What is held of it counts in the budget until `release`: it may wait there as a trigger.
+    """
+
+    def __init__(
+        self, receive: Receive, headers: Mapping[bytes, bytes], max_bytes: int, seconds: float, budget: Budget
+    ) -> None:
         self._receive = receive
+        self._budget = budget
+        self._held = 0
+        # Whether the caller sends nothing before it is asked to: who is refused anyway is not asked (RFC 9110, 10.1.1).
+        self._waits_for_us = headers.get(b"expect", b"").lower() == b"100-continue"
         announced = headers.get(b"content-length", b"")
         self._announced = int(announced) if announced.isdigit() else 0
         self._max_bytes = max_bytes
@@ -208,32 +240,40 @@ class Body:
 
         Raises TooLarge: if it is, but not before it is read unless its length was announced.
         Raises TooSlow: if it does not come in time. Raises Gone: if the caller leaves.
+        Raises Busy: if too many bytes of such are held already.
         """
         if self._announced > self._max_bytes:
             self.hopeless = True
             raise self._too_large()
-        chunks: list[bytes] = []
+        body: bytes | bytearray = b""
         size = 0
         with trio.move_on_after(self._seconds) as scope:
             while self._more and not 0 < self._announced <= size:
                 chunk = await self._next()
                 size += len(chunk)
-                if size <= self._max_bytes:  # else read on, for the answer to arrive
-                    chunks.append(chunk)
+                if size > self._max_bytes:
+                    continue  # read on, for the answer to arrive
+                self._hold(size)
+                if not body:
+                    body = chunk  # mostly it is all
+                elif chunk:
+                    body = bytearray(body) if isinstance(body, bytes) else body
+                    body += chunk
         if scope.cancelled_caught:
             raise self._too_slow("the body")
         if size > self._max_bytes:
             raise self._too_large()
-        return b"".join(chunks)
+        return bytes(body)
 
     async def lines(self) -> list[bytes]:
         """Return the next lines that are there, at least one; none at the end.
 
-        Raises TooLarge, TooSlow or Gone: as `whole`, for one line.
+        Raises TooLarge, TooSlow, Busy or Gone: as `whole`, for one line.
         """
         with trio.move_on_after(self._seconds) as scope:
             while self._more:
                 chunk = await self._next()
+                self._hold(len(self._line) + len(chunk))
                 self._line += chunk
                 if b"\n" in chunk:
                     *lines, self._line = self._line.split(b"\n")
@@ -252,12 +292,25 @@ class Body:
 
     async def discard(self, seconds: float) -> None:
         """Read what is left for so long: an answer before the end of a body can be lost to a reset."""
-        if self._more:
+        if self._more and not self._waits_for_us:
             with trio.move_on_after(seconds), contextlib.suppress(Gone):
                 while self._more:
                     await self._next()
 
+    def release(self) -> None:
+        """Hold nothing more."""
+        self._hold(0)
+
+    def _hold(self, size: int) -> None:
+        """Count `size` bytes as held now. Raises Busy: if there is no room for them."""
+        if size > self._held and not self._budget.fits_arriving(size - self._held, self._held):
+            self.hopeless = True
+            raise Busy("the gateway is full (memory_bytes)")
+        self._budget.arriving_bytes += size - self._held
+        self._held = size
+
     async def _next(self) -> bytes:
+        self._waits_for_us = False
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._more = False

@@ -24,7 +24,12 @@ def http_app(gateway: Gateway) -> HttpApi:
     from trio_templar.exposition import metrics_routes  # prometheus_client takes its time to import
 
     settings = gateway.settings
-    app = HttpApi(gateway.guard, max_bytes=settings.max_trigger_bytes, body_seconds=settings.http_body_seconds)
+    app = HttpApi(
+        gateway.guard,
+        max_bytes=settings.max_trigger_bytes,
+        body_seconds=settings.http_body_seconds,
+        budget=gateway.budget,
+    )
     app.routes |= _trigger_api(gateway).routes()
     app.routes |= drain_routes(gateway.drain)
     app.routes |= gateway.health.routes()
@@ -56,11 +61,11 @@ def _sources(gateway: Gateway, app: HttpApi) -> Sources:
 
 def start_http(gateway: Gateway, listeners: Sequence[Listening], nursery: trio.Nursery) -> None:
     """Serve the HTTP API of `gateway` on `listeners` in `nursery`; its URLs are known then."""
-    from trio_templar.http_server import serve_http  # hypercorn is only imported by who listens for triggers
+    from trio_templar.http_server import serve_http  # only who listens for triggers needs it
 
     settings = gateway.settings
     grace = min(3.0, settings.drain_seconds / 2)
-    nursery.start_soon(serve_http, http_app(gateway), listeners, gateway.stopped.wait, grace)
+    nursery.start_soon(serve_http, http_app(gateway), listeners, gateway.stopped.wait, grace, settings.max_callers)
     gateway.trigger_url = url_of(listeners[0], "http", "/trigger/")
     page_url = url_of(listeners[0], "http", "/")
     gateway.page_url = page_url if page_url.startswith("http") else None

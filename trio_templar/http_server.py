@@ -1,149 +1,250 @@
-"""hypercorn, told what we need of it. The only module that knows it.
+"""HTTP/1.1 for an ASGI app: callers of one gateway, one task each, every wait with a deadline.
 
-We accept for it: `hypercorn.trio.serve` logs a traceback ten times a second when descriptors run out.
+h11 has the grammar (see `http_head`). There is no HTTP/2 and no upgrade: an `Upgrade` header is ignored.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
 from typing import Any, Final
+from urllib.parse import unquote
 
+import h11
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.events import Event, RawData
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState, LifespanState
 
-from trio_templar.listeners import Listening
-from trio_templar.sockets import accept_loop, reset_on_close
+from trio_templar.http_head import Head, HeadError, HeadParser, date, plain_response
+from trio_templar.machine import descriptor_limit
+from trio_templar.sockets import accept_loop, hang_up, peer_of, reset_on_close
 from trio_templar.wire import wire_for
 
 logger = logging.getLogger("trio_templar.http_server")
 
-KEEP_ALIVE_SECONDS: Final = 60.0
-# hypercorn writes without a deadline: the kernel drops a caller that takes nothing for so long.
-USER_TIMEOUT_MILLISECONDS: Final = 30_000
+# How long a caller may be connected without a whole request head: at first, and after each answer.
+IDLE_SECONDS: Final = 60.0
+# How long a caller may take to take an answer.
+ANSWER_SECONDS: Final = 30.0
+# How long a caller that got its last answer may take to end: closing at once could take the answer from it
+# (RFC 9112, 9.6).
+LINGER_SECONDS: Final = 1.0
+MAX_HEAD_BYTES: Final = 16_384
+READ_BYTES: Final = 65_536
+# Callers take at most one in so many descriptors; more than may be there are told so, up to so many.
+DESCRIPTORS_SHARE: Final = 4
+TOLD_CALLERS: Final = 16
+
+App = Callable[..., Awaitable[None]]
+Message = MutableMapping[str, Any]
 
 
 async def serve_http(
-    app: Any,
-    listeners: Iterable[Listening],
+    app: App,
+    listeners: Iterable[trio.abc.Listener[trio.abc.Stream]],
     stopped: Callable[[], Awaitable[None]],
     grace_seconds: float,
+    max_callers: int = 1000,
 ) -> None:
     """Serve an ASGI app on `listeners` until `stopped` returns, then let requests finish."""
-    context = WorkerContext(None)
-    serve_one = partial(_serve_caller, app, _config(), context)
-    async with trio.open_nursery() as callers:
+    callers = Callers(app, max_callers)
+    async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as accepting:
             for listener in listeners:
-                if listener.socket.family != socket.AF_UNIX:  # accepted sockets inherit it
-                    listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
-                accepting.start_soon(accept_loop, listener, serve_one, callers)
+                accepting.start_soon(partial(accept_loop, listener, callers.serve, nursery, relieve=callers.make_room))
             await stopped()
             accepting.cancel_scope.cancel()
-        await context.terminated.set()  # ends whoever is idle
-        callers.cancel_scope.deadline = trio.current_time() + grace_seconds
+        callers.stop()
+        nursery.cancel_scope.deadline = trio.current_time() + grace_seconds
 
 
-async def _serve_caller(app: Any, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
-    state = ConnectionState(LifespanState())
-    server = _Server(ASGIWrapper(app), config, context, state, stream)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_close_when_cancelled, stream)
-            nursery.start_soon(server.close_when_idle)
-            await server.run()
-            nursery.cancel_scope.cancel()
-    except* Exception:
-        logger.exception("an HTTP connection crashed")
+class Callers:
+    """All callers of one server. One more than may be there takes the place of the one that is idle longest."""
 
+    def __init__(self, app: App, max_callers: int) -> None:
+        self.app = app
+        self._max_callers = max_callers
+        self._count = 0
+        self._idle: dict[trio.CancelScope, None] = {}  # those that wait for a request, the longest first
+        self.stopping = False
 
-async def _close_when_cancelled(stream: trio.SocketStream) -> None:
-    """End what hypercorn shields: without its socket, writing to a caller that does not read is over."""
-    try:
-        await trio.sleep_forever()
-    finally:
-        reset_on_close(stream)
-        stream.socket.close()
+    @property
+    def _bound(self) -> int:
+        return max(4, min(self._max_callers, descriptor_limit() // DESCRIPTORS_SHARE))
 
+    def stop(self) -> None:
+        """End those that are idle; the request under way of any other is its last."""
+        self.stopping = True
+        for scope in list(self._idle):
+            scope.cancel()
 
-class _IdleClock:
-    """Since when a caller has been idle, or None. Stands for hypercorn's idle task: one more task in each request."""
+    def make_room(self) -> bool:
+        """End the caller that is idle longest; return whether there was one."""
+        scope = next(iter(self._idle), None)
+        if scope is not None:
+            del self._idle[scope]
+            scope.cancel()
+        return scope is not None
 
-    def __init__(self) -> None:
-        self.since: float | None = None
-
-    async def restart(self, *_: object) -> None:
-        self.since = trio.current_time()
-
-    async def stop(self) -> None:
-        self.since = None
-
-
-class _Server(TCPServer):
-    """One caller."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._clock = self.idle_task = _IdleClock()  # type: ignore[assignment]  # it has the same methods
-        self._head = b""
-        self._wire = wire_for(self.stream)
-
-    async def close_when_idle(self) -> None:
-        """Close a connection that has been idle for too long (twice that at most), or is when we stop."""
-        terminated = self.context.terminated
-        while True:
-            with trio.move_on_after(KEEP_ALIVE_SECONDS):
-                await terminated.wait()
-            since = self._clock.since
-            if since is not None and (terminated.is_set() or trio.current_time() - since >= KEEP_ALIVE_SECONDS):
-                await self._initiate_server_close()
-                return
-            if terminated.is_set():  # the request under way is the last
-                return
-
-    async def protocol_send(self, event: Event) -> None:
-        """Write what hypercorn has to say; a response in one piece, where it would write head, body and nothing."""
-        if isinstance(event, RawData):
-            if event.data.startswith(b"HTTP/1.1 ") and not event.data.startswith(b"HTTP/1.1 1"):
-                self._head = event.data
-                return
-            data, self._head = self._head + event.data, b""
-            event = RawData(data[self._write_nowait(data) :])
-            if not event.data:
-                return
-        with suppress(trio.BusyResourceError):  # the reading side is closing the socket at this moment
-            await super().protocol_send(event)
-
-    def _write_nowait(self, data: bytes) -> int:
-        """Write what the socket takes unless something waits already; errors are left to who writes the rest."""
-        if self.send_lock.locked():
-            return 0
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Answer the requests of one caller, until it ends or is ended."""
+        self._count += 1
         try:
-            return self._wire.write_nowait(data)
-        except OSError:
-            return 0
+            async with stream:
+                try:
+                    await self._serve(stream)
+                except trio.Cancelled:
+                    reset_on_close(stream)  # what it does not read would stay in the kernel
+                    raise
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it left
+        except Exception:
+            logger.exception("an HTTP connection crashed")
+        finally:
+            self._count -= 1
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        if self._count > self._bound and not self.make_room():
+            if self._count > self._bound + TOLD_CALLERS:
+                return
+            await _send(stream, plain_response(503, "too many callers (max_callers)", ("Retry-After", "1")))
+        else:
+            left: bytes | None = b""
+            while left is not None and not self.stopping:
+                left = await self._serve_request(stream, left)
+        await hang_up(stream, LINGER_SECONDS)
+
+    async def _serve_request(self, stream: trio.abc.Stream, early: bytes) -> bytes | None:
+        """Answer one request, `early` of which is there already; return what came behind it, None if it is the last."""
+        parser = HeadParser(MAX_HEAD_BYTES)
+        try:
+            head = await self._read_head(stream, parser, early)
+        except HeadError as error:
+            await _send(stream, plain_response(error.status, str(error)))
+            return None
+        if head is None:
+            return None
+        exchange = Exchange(stream, head, parser.connection, lambda: self.stopping)
+        await exchange.run(self.app)
+        return exchange.left
+
+    async def _read_head(self, stream: trio.abc.Stream, parser: HeadParser, early: bytes) -> Head | None:
+        """Return the next head, None if there is none. Raises HeadError: if it is none, or does not come in time."""
+        head = parser.feed(early)
+        with trio.move_on_after(IDLE_SECONDS) as scope:
+            self._idle[scope] = None
+            try:
+                while head is None:
+                    data = await stream.receive_some(READ_BYTES)
+                    if not data:
+                        return None
+                    head = parser.feed(bytes(data))
+            finally:
+                self._idle.pop(scope, None)
+        if head is None and parser.begun and not self.stopping:
+            raise HeadError(408, f"no whole request head within {IDLE_SECONDS:g} s")
+        return head
 
 
-def _config() -> Config:
-    config = Config()
-    config.errorlog = _quiet_logger()
-    config.accesslog = None
-    config.include_server_header = False
-    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
-    config.keep_alive_max_requests = 2**62
-    return config
+class Exchange:
+    """One request and its answer, between an ASGI app and h11."""
+
+    def __init__(
+        self, stream: trio.abc.Stream, head: Head, connection: h11.Connection, is_last: Callable[[], bool]
+    ) -> None:
+        self._stream = stream
+        self._head = head
+        self._connection = connection
+        self._is_last = is_last
+        self._answer: list[h11.Event] = []
+        self._answered = False
+        self._malformed = False
+
+    @property
+    def left(self) -> bytes | None:
+        """What came behind the request; None if the connection ends with it."""
+        if self._connection.our_state is not h11.DONE or self._connection.their_state is not h11.DONE:
+            return None
+        return self._connection.trailing_data[0]
+
+    async def run(self, app: App) -> None:
+        """Let `app` answer the request. A crash is a 500."""
+        path, _, query = self._head.target.partition(b"?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.1"},
+            "http_version": self._head.version.decode(),
+            "method": self._head.method.decode(),
+            "scheme": "http",
+            "path": unquote(path.decode("latin-1")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self._head.headers,
+            "client": (peer_of(self._stream)[0], 0),
+        }
+        try:
+            await app(scope, self.receive, self.send)
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except Exception:
+            logger.exception("an HTTP connection crashed")
+            if not self._answered:
+                await _send(self._stream, plain_response(500, "internal error"))
+        else:
+            if self._malformed and not self._answered:
+                await _send(self._stream, plain_response(400, "a malformed body"))
+
+    async def receive(self) -> Message:
+        """Return the next ASGI message: some of the body, or that the caller has left, or sends no HTTP."""
+        if self._connection.they_are_waiting_for_100_continue:
+            await _send(self._stream, self._connection.send(h11.InformationalResponse(status_code=100, headers=[])))
+        try:
+            event = self._connection.next_event()
+            while event is h11.NEED_DATA:
+                self._connection.receive_data(bytes(await self._stream.receive_some(READ_BYTES)))
+                event = self._connection.next_event()
+        except h11.RemoteProtocolError:
+            # A body that ends too early may be that of a caller that still listens: either way it is no request.
+            self._malformed = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        else:
+            match event:
+                case h11.Data():
+                    return {"type": "http.request", "body": bytes(event.data), "more_body": True}
+                case h11.EndOfMessage():
+                    return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Take an ASGI message of the response; it goes out whole, in one write."""
+        if message["type"] == "http.response.start":
+            headers = [(b"date", date()), *message["headers"]]
+            if self._is_last() or not self._is_read():
+                headers.append((b"connection", b"close"))
+            self._answer = [h11.Response(status_code=message["status"], headers=headers)]
+            return
+        if self._head.method != b"HEAD":
+            self._answer.append(h11.Data(data=message["body"]))
+        self._answered = True
+        await _send(
+            self._stream, b"".join(self._connection.send(event) or b"" for event in (*self._answer, h11.EndOfMessage()))
+        )
+
+    def _is_read(self) -> bool:
+        """Whether the request was read to its end, so that the next one can be found."""
+        if self._connection.their_state is h11.SEND_BODY and not self._head.has_body:
+            self._connection.next_event()  # the end of a message without a body
+        return self._connection.their_state is not h11.SEND_BODY
 
 
-def _quiet_logger() -> logging.Logger:
-    """Return a logger for warnings and worse that is not registered anywhere: hypercorn would tell its start too."""
-    logger = logging.Logger("trio_templar.hypercorn", logging.WARNING)
-    logger.parent = logging.getLogger("trio_templar")
-    return logger
+async def _send(stream: trio.abc.Stream, data: bytes) -> None:
+    """Send `data`. Raises BrokenResourceError: if it is not taken in time. Most answers go out in one call."""
+    sent = wire_for(stream).write_nowait(data)
+    if sent == len(data):
+        return
+    with trio.move_on_after(ANSWER_SECONDS):
+        await stream.send_all(data[sent:])
+        return
+    reset_on_close(stream)
+    raise trio.BrokenResourceError

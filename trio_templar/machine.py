@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import os
+import resource
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 # What the kernel says where a cgroup has no limit (v1).
 NO_LIMIT: Final = 2**60
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have open (`ulimit -n`)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if limit == resource.RLIM_INFINITY else limit
+
+
+def raise_descriptor_limit(wanted: int) -> None:
+    """Let this process have `wanted` descriptors open, or as many as it may allow itself."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        with suppress(OSError, ValueError):  # a sandbox may forbid it; a warning follows
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, allowed), most))
 
 
 def memory_bytes(root: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:

@@ -27,7 +27,7 @@ _PLAIN: Final = {
     "<TrioToken.run_sync_soon task>": "calls from threads",
     "trio_websocket._impl.WebSocketConnection._reader_task": "trio-websocket's reader",
 }
-_OURS: Final = re.compile(r"^(?:trio_templar|hypercorn)\.(?:[\w<>]+\.)*_*(\w+?)_*$")
+_OURS: Final = re.compile(r"^trio_templar\.(?:[\w<>]+\.)*_*(\w+?)_*$")
 
 
 @dataclass(frozen=True, slots=True)

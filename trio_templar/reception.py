@@ -128,7 +128,10 @@ class Reception:
             raise busy(str(error), error.retry_after, cause="API busy") from error
         except Refused as error:
             status = error.status if error.status in (401, 403) else 403
-            refusal = HandshakeError(status, f"not authorized: {error}", hint=error.hint, cause="not authorized")
+            # RFC 9110, 11.6.1: a 401 has one. Which of them the API meant is not known here.
+            challenge = [("WWW-Authenticate", "Bearer")] if status == 401 else []
+            text = f"not authorized: {error}"
+            refusal = HandshakeError(status, text, *challenge, hint=error.hint, cause="not authorized")
             if not self._refuses_by_message:
                 raise refusal from error
             if refusal.hint:

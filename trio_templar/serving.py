@@ -24,7 +24,7 @@ from trio_templar.listeners import Listening, open_listeners
 from trio_templar.reception import Reception
 from trio_templar.reload import Derived
 from trio_templar.session import Rules
-from trio_templar.settings import Settings
+from trio_templar.settings import OTHER_DESCRIPTORS, Settings
 from trio_templar.sockets import accept_loop
 from trio_templar.supervisor import Patience, Supervisor
 
@@ -56,6 +56,7 @@ async def serve(
             doors += map(gateway.door, await _listen(address, settings, stack))
         triggers = await _listen(settings.trigger_bind, settings, stack) if settings.trigger_bind else []
         gateway.open_api(triggers)
+        gateway.warn_of_descriptors()
         with gateway.scope, closing(HookQueue(settings.max_bootstraps)) as hook_queue:
             await _run(gateway, api, hook_queue, doors, triggers, task_status)
 
@@ -161,7 +162,7 @@ async def _accept(
     """Accept clients while there is somebody to tell them that we are leaving, or until others accept them."""
     async with trio.open_nursery() as nursery:
         for door in doors:
-            nursery.start_soon(accept_loop, door, serve_one, clients)
+            nursery.start_soon(partial(accept_loop, door, serve_one, clients, leave=OTHER_DESCRIPTORS))
         await (gateway.leaving if gateway.settings.has_heirs else gateway.stopped).wait()
         nursery.cancel_scope.cancel()
 

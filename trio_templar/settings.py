@@ -6,7 +6,7 @@ import functools
 import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
@@ -17,6 +17,9 @@ from trio_templar.forwarding import Forwarding, HeaderRule
 from trio_templar.options import Option, options_of
 from trio_templar.policies import Policies, RoomPolicy
 from trio_templar.texts import inherited_descriptor, split_address
+
+# Descriptors that are no client's and no caller's: listeners, the event loop, files.
+OTHER_DESCRIPTORS: Final = 100
 
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1, le=2**31)]
@@ -104,6 +107,9 @@ class Settings:
         8_388_608
     )
     max_triggers_waiting: Annotated[Count, Meta(description="triggers waiting for a full room; else 503")] = 1000
+    max_callers: Annotated[
+        Count, Meta(description="callers of the HTTP API at once; one more replaces the longest idle, or gets 503")
+    ] = 1000
     room_publications: Annotated[Count, Meta(description="publications one room channel holds")] = 1000
     room_bytes: Annotated[Bytes, Meta(description="bytes of the publications one room channel holds")] = 16_777_216
     outbox_bytes: Annotated[Bytes, Meta(description="what may wait for one client; over it: close 1013")] = 1_048_576
@@ -212,6 +218,11 @@ class Settings:
             raise SettingsError(f"connection_header: {error}") from error
         ip_from = self.forward_ip_from.lower().encode()
         return Forwarding(ip_from, self.forward_host, self.dialect == "3", rules)
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors it may need: clients, callers, calls to the API, and some for all else."""
+        return self.max_connections + self.max_callers + self.max_bootstraps + OTHER_DESCRIPTORS
 
     @property
     def max_publication_bytes(self) -> int:

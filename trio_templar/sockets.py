@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from trio_templar.machine import descriptor_limit
 from trio_templar.tls_stream import TlsStream
 
 logger = logging.getLogger("trio_templar.sockets")
@@ -27,12 +29,20 @@ async def accept_loop(
     listener: trio.abc.Listener[trio.abc.Stream],
     serve_one: Callable[[trio.abc.Stream], Awaitable[None]],
     clients: trio.Nursery,
+    *,
+    leave: int = 0,
+    relieve: Callable[[], object] = lambda: None,
 ) -> NoReturn:
-    """Accept until cancelled, and listen no longer; pause while the machine is short of descriptors or memory."""
+    """Accept until cancelled, and listen no longer; pause while the machine is short of descriptors or memory.
+
+    `relieve` is called then. The last `leave` descriptors are not taken (a quarter of them all, if that is less).
+    """
     short = False
     async with listener:
         while True:
             try:
+                if leave:
+                    _leave_descriptors(leave)
                 stream = await listener.accept()
             except OSError as error:
                 if error.errno not in SHORTAGES:
@@ -40,10 +50,20 @@ async def accept_loop(
                 if not short:
                     logger.warning("cannot accept clients for now: %s", error.strerror)
                 short = True
+                relieve()
                 await trio.sleep(SHORTAGE_PAUSE_SECONDS)
             else:
                 short = False
                 clients.start_soon(serve_one, stream)
+
+
+def _leave_descriptors(count: int) -> None:
+    """Raise OSError: if all descriptors but the last `count` are taken; the lowest free one is always given out."""
+    limit = descriptor_limit()
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    os.close(descriptor)
+    if descriptor >= limit - min(count, limit // 4):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def transport_of(stream: trio.abc.Stream) -> trio.abc.Stream:

@@ -283,16 +283,47 @@ def test_out_of_descriptors_it_pauses_says_so_once_and_goes_on(api: Api, running
     assert len(running.log.matching("cannot accept")) == 1
 
 
-def test_out_of_descriptors_triggers_are_answered_when_there_are_some_again(api: Api, running: GatewayProcess) -> None:
+def test_out_of_descriptors_triggers_and_probes_are_answered_all_the_while(api: Api, running: GatewayProcess) -> None:
+    live = running.trigger_url.replace("/trigger/", "/health/live")
     with ExitStack() as waiting:
-        trigger(running, 1)
-        limit = running.descriptors() + 10
+        limit = running.descriptors() + 40
         resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (limit, limit))
-        for _ in range(20):
+        for number in range(60):
+            waiting.enter_context(dial(running.address))
             waiting.enter_context(dial_http(running))
-        eventually(lambda: running.descriptors() >= limit - 1)
-        waiting.close()
-        trigger(running, 2)
+            if not number % 10:
+                trigger(running, number)
+                assert request(live)[0] == 200
+        running.log.wait("WARNING cannot accept clients for now: Too many open files")
+        for number in range(5):
+            trigger(running, number)
+            assert request(live)[0] == 200
+
+
+def test_callers_of_the_http_port_leave_descriptors_to_clients(api: Api, running: GatewayProcess) -> None:
+    with ExitStack() as waiting:
+        limit = running.descriptors() + 40
+        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        for _ in range(100):
+            waiting.enter_context(dial_http(running))
+        with connect(running.websocket_url) as client:
+            assert receive(client).startswith(b'{"allowed_rooms"')
+    assert running.log.matching("cannot accept") == []
+
+
+@pytest.mark.parametrize(("hard", "few"), [(300, ["limit=300 wanted=1532"]), (2000, [])])
+def test_it_takes_the_descriptors_it_may_and_says_at_start_if_they_are_few(hard: int, few: list[str]) -> None:
+    limited = ["sh", "-c", f'ulimit -Sn 256 && ulimit -Hn {hard} && exec "$@"', "sh"]
+    process = Process(
+        [*limited, sys.executable, "-m", "trio_templar", "serve", API, "--max-connections=400", *FREE_PORTS]
+    )
+    try:
+        process.log.wait("ready on ")
+        found = [re.search("limit=.* wanted=[0-9]+", line) for line in process.log.matching("WARNING few descriptors ")]
+        assert [match and match[0] for match in found] == few
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[0] == min(hard, 1532)
+    finally:
+        process.end()
 
 
 def test_one_more_than_max_connections_gets_503(api: Api) -> None:

@@ -15,6 +15,7 @@ from trio.testing import MockClock, lockstep_stream_pair
 
 from tests.unit.conftest import CAR, frames, quiet, settled
 from trio_templar import Client, Hooks
+from trio_templar.budget import Budget
 from trio_templar.connection import Connection
 from trio_templar.drain import PASS_LOOK_SECONDS, shuffle
 from trio_templar.fanout import DELIVERY_SECONDS, EXPENSIVE_SECONDS
@@ -270,7 +271,7 @@ async def test_each_client_gets_one_close_frame(autojump_clock: MockClock) -> No
 
 @asynccontextmanager
 async def drain_api(drained: list[str], token: str = "") -> AsyncIterator[httpx.AsyncClient]:
-    app = HttpApi(Guard(Access(token.encode())), max_bytes=1000, body_seconds=10)
+    app = HttpApi(Guard(Access(token.encode())), max_bytes=1000, body_seconds=10, budget=Budget(10**7))
     app.routes |= drain_routes(lambda: drained.append("drained"))
     transport: Any = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as caller:

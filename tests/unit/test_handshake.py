@@ -157,10 +157,10 @@ async def test_http_1_0_is_refused() -> None:
     ids=repr,
 )
 async def test_garbage_is_answered(data: bytes) -> None:
-    assert 400 <= (await refusal(data)).status < 500
+    assert (await refusal(data)).status in (400, 505)
 
 
-@pytest.mark.parametrize("name", ["Host", "Sec-WebSocket-Protocol", "X", "Cookie", "Origin"])
+@pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "X", "Cookie", "Origin"])
 async def test_headers_that_are_not_ascii_harm_nobody(name: str) -> None:
     upgrade = await read(head(**{name: "\xff"}))
     assert upgrade.request.header(name.lower().encode()) == b"\xff"

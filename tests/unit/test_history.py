@@ -11,6 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_templar.budget import Budget
 from trio_templar.history import SAMPLE_SECONDS, SAMPLES, Counts, History, quantile
 from trio_templar.http_api import HttpApi
 from trio_templar.http_guard import Access, Guard
@@ -87,7 +88,7 @@ async def test_the_answer_is_json_and_wants_a_number(autojump_clock: trio.testin
     history = History(lambda: NOTHING)
     await trio.sleep(2)
     history.take()
-    app = HttpApi(Guard(Access()), max_bytes=1000, body_seconds=1)
+    app = HttpApi(Guard(Access()), max_bytes=1000, body_seconds=1, budget=Budget(10**7))
     app.routes |= history.routes()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.test") as http:
         assert (await http.get("/history?after=0")).json() == history.view(0)

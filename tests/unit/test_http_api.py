@@ -65,7 +65,7 @@ def make_app(nursery: trio.Nursery, **bounds: Any) -> tuple[HttpApi, Hub, Fanout
     fanout = Fanout(hub, nursery, Budget(10**7), bounds_)
     reader = TriggerReader(DIALECTS["2"], 5000)
     access = Access(bounds.pop("token", "").encode(), bounds.pop("hosts", None))
-    app = HttpApi(Guard(access), **{"max_bytes": 10_000, "body_seconds": 10, **bounds})
+    app = HttpApi(Guard(access), **{"max_bytes": 10_000, "body_seconds": 10, "budget": Budget(10**7), **bounds})
     app.routes |= TriggerApi(fanout, reader, make_memory()).routes()
     return app, hub, fanout
 

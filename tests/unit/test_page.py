@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from trio_templar import page
+from trio_templar.budget import Budget
 from trio_templar.http_api import HttpApi
 from trio_templar.http_guard import Access, Guard
 
@@ -21,7 +22,7 @@ SCRIPTS = [path for path in PATHS if path.endswith(".js") and "uplot" not in pat
 def client(*, token: str = "", demo_url: str | None = None) -> httpx.AsyncClient:
     """A client of an HTTP API that has the page and nothing else."""
     guard = Guard(Access(token.encode()))
-    app = HttpApi(guard, max_bytes=1000, body_seconds=1)
+    app = HttpApi(guard, max_bytes=1000, body_seconds=1, budget=Budget(10**7))
     app.routes |= page.routes(needs_token=lambda: bool(guard.access.token), demo_url=demo_url)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.test:80")
 
@@ -70,7 +71,7 @@ async def test_the_page_is_told_whether_a_token_is_needed(token: str, needed: bo
 
 async def test_a_token_that_comes_or_goes_while_it_runs_is_noticed() -> None:
     needed = [True]
-    app = HttpApi(Guard(Access()), max_bytes=1000, body_seconds=1)
+    app = HttpApi(Guard(Access()), max_bytes=1000, body_seconds=1, budget=Budget(10**7))
     app.routes |= page.routes(needs_token=needed.pop)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.test") as http:
         assert (await http.get("/page.json")).json()["needs_token"] is True
@@ -93,7 +94,7 @@ async def test_with_the_demo_over_tls_the_page_may_connect_over_tls() -> None:
 async def test_the_page_is_only_read() -> None:
     async with client() as http:
         response = await http.post("/")
-    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
 
 
 async def test_the_page_needs_nothing_from_elsewhere_and_nothing_inline() -> None:

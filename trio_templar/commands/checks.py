@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from trio_templar.backend import Gate, HttpBackend
 from trio_templar.commands.serve import NO_ADDRESS
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, Unavailable
 from trio_templar.forwarding import ClientRequest
 from trio_templar.listeners import open_listeners
-from trio_templar.machine import memory_bytes
+from trio_templar.machine import descriptor_limit, memory_bytes
 from trio_templar.settings import Settings, is_local
 from trio_templar.texts import inherited_descriptor
 from trio_templar.tls import Certificate
-
-# Descriptors that are no clients': listeners, the event loop, calls to the API, triggers.
-OTHER_DESCRIPTORS: Final = 100
 
 
 class Finding(NamedTuple):
@@ -69,9 +65,8 @@ def _tls(settings: Settings) -> Iterator[Finding]:
 
 
 def _descriptors(settings: Settings) -> Finding:
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.max_connections + settings.max_bootstraps + OTHER_DESCRIPTORS
-    if limit != resource.RLIM_INFINITY and limit < needed:
+    limit, needed = descriptor_limit(), settings.descriptors
+    if limit < needed:
         text = f"{limit}, but max_connections {settings.max_connections} wants {needed} (ulimit -n, LimitNOFILE)"
         return Finding("warn", "file descriptors", text)
     return Finding("ok", "file descriptors", f"enough for max_connections {settings.max_connections}")

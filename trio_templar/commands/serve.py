@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trio_templar.commands.command import Command, run_on_trio
 from trio_templar.commands.sources import read_settings
 from trio_templar.errors import SettingsError
+from trio_templar.machine import raise_descriptor_limit
 from trio_templar.options import PREFIX
 from trio_templar.settings import Settings, options
 
@@ -56,6 +57,7 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     from trio_templar.log import configure
 
     configure(settings.log_format, settings.log_level)
+    raise_descriptor_limit(settings.descriptors)
     reread = partial(read_settings, arguments, environment)
     return run_on_trio(
         partial(_until_signal, settings, reread, environment.get("NOTIFY_SOCKET", "")), clock=RunningClock()
