@@ -18,7 +18,7 @@ HEAD: Final = """\
 
 <!-- Made by make_metrics.py from trio_templar/metrics.py: change it there. -->
 
-`GET /metrics` on the [HTTP address](http.md) has them in the text format of Prometheus. It needs the token:
+`GET /metrics` on the [HTTP address](http.md) answers in the text format of Prometheus. It needs the token:
 
 ```yaml
 scrape_configs:
@@ -27,21 +27,20 @@ scrape_configs:
     static_configs: [{targets: ["127.0.0.1:8002"]}]
 ```
 
-Counters begin at 0 with the process. The numbers are plain counts that are read when Prometheus asks; nothing is
-measured for each delivery. [deploy/grafana-dashboard.json](../deploy/grafana-dashboard.json) shows all of them: import
-it in Grafana.
+Counters start at 0 with the process. The gateway keeps plain counts and reads them when Prometheus asks; it measures
+nothing for a single delivery. [deploy/grafana-dashboard.json](../deploy/grafana-dashboard.json) shows all metrics:
+import it in Grafana.
 
-What to look at first: `trio_templar_lag_seconds` (over 0.1 s the process is at its limit),
-`trio_templar_memory_bytes` (above `soft` publishers wait), `trio_templar_slow_closed_total`, and
-`trio_templar_bootstraps_total` by status.
+Look at these first: `trio_templar_lag_seconds` (above 0.1 s the process is at its limit), `trio_templar_memory_bytes`
+(above `soft` publishers wait), `trio_templar_slow_closed_total`, and `trio_templar_bootstraps_total` by status.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
 """
 
 TAIL: Final = """
-Beside these are `python_gc_objects_collected_total`, `python_gc_objects_uncollectable_total` and
-`python_gc_collections_total`, by `generation`: what the garbage collector of Python does.
+The answer also has `python_gc_objects_collected_total`, `python_gc_objects_uncollectable_total` and
+`python_gc_collections_total`, by `generation`. They show what Python's garbage collector does.
 """
 
 

@@ -1,4 +1,4 @@
-// A browser client: subscribes to rooms, comes back after a loss, and needs no library.
+// A browser client without a library. It subscribes to rooms, and reconnects when it loses the connection.
 //
 //   const client = connect(`${location.protocol.replace("http", "ws")}//${location.host}/ws/`);
 //   client.subscribe({ target: "car", car: 1 }, (data) => console.log(data));
@@ -19,7 +19,7 @@ export function connect(url) {
       if (message.type === "publish") subscriptions.get(message.requestId)?.[1](message.data);
       if (message.code === "error") console.warn("gateway:", data);
     };
-    // Some seconds, and not the same for everybody: after a restart all clients come back.
+    // Each client waits for a random time, because after a restart all of them come back.
     socket.onclose = () => setTimeout(open, 1000 + Math.random() * 4000);
   }
 

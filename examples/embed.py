@@ -1,4 +1,4 @@
-"""A Trio program with a gateway inside: it says who may enter, and publishes the time once a second.
+"""A Trio program with a gateway inside. It decides who may enter, and publishes the time once a second.
 
 Run it with `python examples/embed.py`; a client opens `ws://127.0.0.1:8001/ws/?token=tick` and subscribes to the room
 `{"target": "clock"}`.
@@ -17,21 +17,21 @@ CLOCK = {"target": "clock"}
 
 
 async def bootstrap(request: trio_templar.ClientRequest) -> Mapping[str, Any]:
-    """Say which rooms this client may enter, in place of an API."""
-    await trio.lowlevel.checkpoint()  # look into a database here
+    """Return the rooms that this client may enter, in place of an API."""
+    await trio.lowlevel.checkpoint()  # look into your database here
     if request.param("token") != b"tick":
         raise trio_templar.Refused(401)
     return {"user": {"id": 1}, "allowed_rooms": [CLOCK]}
 
 
 async def connected(client: trio_templar.Client) -> None:
-    """Be told of a client that was let in."""
+    """Print that a client was admitted."""
     await trio.lowlevel.checkpoint()
     print("connected:", client.user_id)
 
 
 async def disconnected(client: trio_templar.Client) -> None:
-    """Be told of a client that has gone, and why."""
+    """Print that a client has gone, and why."""
     await trio.lowlevel.checkpoint()
     print("disconnected:", client.user_id, client.close)
 
@@ -54,4 +54,4 @@ async def main(settings: trio_templar.Settings) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, trio_templar.Settings(trigger_bind=""))  # no HTTP: what is published comes from `tick`
+    trio.run(main, trio_templar.Settings(trigger_bind=""))  # no HTTP address: only `tick` publishes

@@ -1,7 +1,7 @@
-"""How a program publishes: one trigger, an array of them, a stream of lines. Python's own HTTP client is enough.
+"""A program that publishes one trigger, an array of triggers, and a stream of lines, with Python's own HTTP client.
 
-Run it with `python examples/publish.py http://127.0.0.1:8002/trigger/` (and the token in
-TRIO_TEMPLAR_TRIGGER_TOKEN, if the gateway has one).
+Run it with `python examples/publish.py http://127.0.0.1:8002/trigger/`. If the gateway has a token, put it into
+TRIO_TEMPLAR_TRIGGER_TOKEN.
 """
 
 import json
@@ -16,7 +16,7 @@ SECONDS = 10.0
 
 
 def post(url: str, body: bytes, content_type: str = "application/json") -> str:
-    """POST `body` and return the answer. Raises urllib.error.HTTPError: if it is no 200."""
+    """POST `body` and return the answer. Raises urllib.error.HTTPError: if the status is an error."""
     request = Request(url, body, {"Content-Type": content_type})
     if token := os.environ.get("TRIO_TEMPLAR_TRIGGER_TOKEN"):
         request.add_header("Authorization", f"Bearer {token}")
@@ -25,17 +25,17 @@ def post(url: str, body: bytes, content_type: str = "application/json") -> str:
 
 
 def publish(url: str, rooms: list[dict[str, Any]], data: Any) -> str:
-    """Publish once."""
+    """Publish one trigger."""
     return post(url, json.dumps({"rooms": rooms, "data": data}).encode())
 
 
 def publish_all(url: str, triggers: list[dict[str, Any]]) -> str:
-    """Publish all of them, or none if one is bad."""
+    """Publish all triggers, or none if one of them is bad."""
     return post(url, json.dumps(triggers).encode())
 
 
 def publish_lines(url: str, triggers: Iterable[dict[str, Any]]) -> str:
-    """Publish line by line, up to the first bad one."""
+    """Publish line by line, up to the first bad line."""
     lines = "".join(json.dumps(trigger) + "\n" for trigger in triggers)
     return post(url, lines.encode(), "application/x-ndjson")
 

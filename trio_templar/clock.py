@@ -33,7 +33,7 @@ class Clock:
         return trio.current_time() - self._forgiven
 
     def forgive(self, seconds: float) -> None:
-        """Let `seconds` that are over not have been."""
+        """Take `seconds` that have passed out of this clock's time, as if they had never been."""
         self._forgiven += seconds
 
 

@@ -116,19 +116,19 @@ def _memory(sources: Sources) -> Mapping[str, int]:
 
 
 FAMILIES: Final = (
-    Family("info", "gauge", "1, with the version.", _by(lambda _: {__version__: 1}), ("version",)),
+    Family("info", "gauge", "Always 1; the label has the version.", _by(lambda _: {__version__: 1}), ("version",)),
     Family("connections", "gauge", "Clients connected now.", _one(lambda s: len(s.connections)), title="Connections"),
     Family(
         "connections_opened",
         "counter",
-        "Clients that got a websocket.",
+        "Clients that were admitted and got a websocket.",
         _one(lambda s: s.counts.opened),
         title="Opened",
     ),
     Family(
         "connections_closed",
         "counter",
-        "Connections that ended, by close code; 3000 to 3999 are 3xxx, 4000 to 4999 are 4xxx.",
+        "Connections that ended, by close code; codes 3000 to 3999 are 3xxx, and 4000 to 4999 are 4xxx.",
         _by(lambda s: s.counts.closed),
         ("code",),
         title="Closed",
@@ -136,7 +136,7 @@ FAMILIES: Final = (
     Family(
         "slow_closed",
         "counter",
-        "Clients that were closed for being slow, by cause.",
+        "Clients that were closed because they were too slow, by cause.",
         _by(_slow),
         ("cause",),
         title="Closed for being slow",
@@ -144,7 +144,7 @@ FAMILIES: Final = (
     Family(
         "handshakes_refused",
         "counter",
-        "Clients that got no websocket, by cause.",
+        "Clients that were refused a websocket, by cause.",
         _by(lambda s: s.reception.refused),
         ("cause",),
         title="Refused",
@@ -152,7 +152,7 @@ FAMILIES: Final = (
     Family(
         "client_errors",
         "counter",
-        "Messages of clients that were answered with an error, by its text; room-not-found: a refused subscription.",
+        "Error replies to clients, by message; room-not-found is a refused subscription.",
         _by(lambda s: s.counts.errors),
         ("error",),
         title="Errors to clients",
@@ -160,7 +160,7 @@ FAMILIES: Final = (
     Family(
         "bootstraps",
         "counter",
-        "Calls of the API about a client: admitted, refused, busy, unavailable, nonsense, or left (the client did).",
+        "Bootstrap calls, by outcome: admitted, refused, busy, unavailable, nonsense, or left (the client left).",
         _by(lambda s: s.gate.answers),
         ("status",),
         title="Bootstraps",
@@ -168,17 +168,17 @@ FAMILIES: Final = (
     Family(
         "bootstrap_seconds",
         "histogram",
-        "How long the API took to answer about a client.",
+        "Time that the API took to answer a bootstrap call.",
         lambda s: s.gate.seconds,
         title="Bootstrap",
         unit="s",
     ),
-    Family("rooms", "gauge", "Rooms that somebody is in.", _one(lambda s: len(s.hub.rooms)), title="Rooms"),
+    Family("rooms", "gauge", "Rooms that have a subscriber now.", _one(lambda s: len(s.hub.rooms)), title="Rooms"),
     Family("subscriptions", "gauge", "Subscriptions now.", _one(lambda s: s.hub.subscriptions), title="Subscriptions"),
     Family(
         "triggers",
         "counter",
-        "Triggers that were published, each of an array or stream too.",
+        "Triggers that were published; each item of an array and each line of a stream counts.",
         _one(lambda s: s.fanout.triggers),
         title="Triggers",
     ),
@@ -193,7 +193,7 @@ FAMILIES: Final = (
     Family(
         "http_requests",
         "counter",
-        "Requests to the HTTP API, by path and status; `other` is what is no path of ours.",
+        "Requests to the HTTP API, by path and status; `other` stands for all unknown paths.",
         _by(_requests),
         ("path", "status"),
         title="HTTP requests",
@@ -201,14 +201,14 @@ FAMILIES: Final = (
     Family(
         "publications",
         "counter",
-        "Publications: each trigger, for each of its rooms that somebody is in.",
+        "Publications: a trigger counts once for each of its rooms that has a subscriber.",
         _one(lambda s: s.fanout.publications),
         title="Publications",
     ),
     Family(
         "deliveries",
         "counter",
-        "Publications for each subscription: written at once, or queued for a client whose socket was full.",
+        "Deliveries, one for each publication and subscription: written at once, or queued because a socket was full.",
         _by(_deliveries),
         ("how",),
         title="Deliveries",
@@ -216,7 +216,7 @@ FAMILIES: Final = (
     Family(
         "conflated",
         "counter",
-        "Queued deliveries of which a newer one took the place.",
+        "Queued deliveries that a newer one replaced.",
         _one(lambda s: s.waiting.losses.conflated),
         title="Conflated",
     ),
@@ -231,7 +231,7 @@ FAMILIES: Final = (
     Family(
         "publication_seconds",
         "histogram",
-        "From the moment a trigger is accepted to the last write to a client whose socket was free.",
+        "Time from an accepted trigger to the last write to a client whose socket was free.",
         lambda s: s.fanout.seconds,
         title="From trigger to the last write",
         unit="s",
@@ -240,7 +240,7 @@ FAMILIES: Final = (
     Family(
         "outbox_bytes",
         "gauge",
-        "Bytes that wait for clients; shared ones count for each.",
+        "Bytes in all backlogs; shared bytes count for each client.",
         _one(lambda s: s.waiting.bytes),
         title="Waiting for clients",
         unit="bytes",
@@ -248,7 +248,7 @@ FAMILIES: Final = (
     Family(
         "outbox_peak_bytes",
         "gauge",
-        "The most that ever waited for one client.",
+        "Largest backlog that one client ever had.",
         _one(_peak_bytes),
         title="Most for one client",
         unit="bytes",
@@ -256,7 +256,7 @@ FAMILIES: Final = (
     Family(
         "slow_connections",
         "gauge",
-        "Clients for which something waits now.",
+        "Clients that have a backlog now.",
         _one(lambda s: len(s.waiting.outboxes)),
         title="Clients that are behind",
     ),
@@ -271,7 +271,7 @@ FAMILIES: Final = (
     Family(
         "memory_bytes",
         "gauge",
-        "What waits in all, shared bytes once: used now, and the two marks of --memory-bytes.",
+        "The budget: bytes used now, where shared bytes count once, and the two marks of --memory-bytes.",
         _by(_memory),
         ("mark",),
         title="Memory that waits",
@@ -280,7 +280,7 @@ FAMILIES: Final = (
     Family(
         "resident_bytes",
         "gauge",
-        "Memory of the process, as the kernel counts it.",
+        "Memory of the process as the kernel counts it.",
         _one(lambda _: resident_bytes()),
         title="Memory of the process",
         unit="bytes",
@@ -288,7 +288,7 @@ FAMILIES: Final = (
     Family(
         "lag_seconds",
         "histogram",
-        "How late a timer fires: what everybody waits for while the event loop is busy.",
+        "How late a timer fires; everything waits this long while the event loop is busy.",
         lambda s: s.lag.histogram,
         title="Event loop lag",
         unit="s",
@@ -296,7 +296,7 @@ FAMILIES: Final = (
     Family(
         "draining",
         "gauge",
-        "1 while it lets nobody in any more.",
+        "1 while the gateway drains and admits no client.",
         _one(lambda s: int(s.draining())),
         title="Draining",
     ),
