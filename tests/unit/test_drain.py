@@ -18,10 +18,12 @@ from trio_templar import Client, Hooks
 from trio_templar.budget import Budget
 from trio_templar.connection import Connection
 from trio_templar.drain import PASS_LOOK_SECONDS, shuffle
-from trio_templar.fanout import DELIVERY_SECONDS, EXPENSIVE_SECONDS
+from trio_templar.fanout import DELIVERY_SECONDS, EXPENSIVE_SECONDS, RoomChannel
+from trio_templar.frames import Batch, Publication
 from trio_templar.http_api import HttpApi
 from trio_templar.http_drain import drain_routes
 from trio_templar.http_guard import Access, Guard
+from trio_templar.rooms import room_key
 from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
 
 
@@ -117,6 +119,17 @@ async def test_what_was_accepted_before_a_close_is_heard_before_it(autojump_cloc
     assert clients.heard == [[0, 1, 2]] * size
     first = min(seconds for seconds, _ in clients.ended.values())
     assert 0 < first <= PASS_LOOK_SECONDS
+
+
+@pytest.mark.xfail(strict=True, reason="waits as long as in a long drain")
+async def test_a_room_that_is_always_full_takes_no_close_frame_from_a_short_drain(autojump_clock: MockClock) -> None:
+    backend = FakeBackend([CAR])
+    async with open_gateway(quiet(drain_seconds=0.8), backend=backend) as house, crowd(house, 2) as clients:
+        channel = house.gateway.hub.rooms[room_key(CAR)].channel = RoomChannel(1)
+        channel.put(Batch([Publication(b"", b"")]), 0)  # and nothing takes it
+        house.gateway.drain()
+        await house.served.wait()
+    assert clients.ended == {0: (pytest.approx(0.4), 1012), 1: (pytest.approx(0.1), 1012)}
 
 
 async def test_who_comes_during_a_drain_gets_503_once_it_has_asked(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import ChainMap
+from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
-from tests.unit.conftest import CAR, quiet, settled
+from tests.unit.conftest import CAR, operator, quiet, settled
 from tests.unit.test_backend import api, response
 from tests.unit.test_handshake import head
 from trio_templar import BackendError, ClientRequest, Close, Refused, Unavailable
@@ -498,3 +501,86 @@ async def test_a_close_never_comes_before_the_101(autojump_clock: MockClock) -> 
 
 def test_a_closed_says_how() -> None:
     assert str(Closed(Close(1012, "bye"))) == "1012 bye"
+
+
+# What a program answers in place of the API
+
+
+@pytest.mark.parametrize("dialect", ["2", "3"])
+@pytest.mark.xfail(strict=True, reason="a program's answer and errors are taken as they are")
+async def test_allowed_rooms_may_be_any_mappings(dialect: str, autojump_clock: MockClock) -> None:
+    inner = MappingProxyType({"a": 1})
+    async with open_gateway(quiet(dialect=dialect)) as house:
+        house.backend.allowed_rooms = [MappingProxyType({"target": "car", "of": inner}), ChainMap({"x": "*"})]
+        client = await house.connect()
+        assert (await client.receive())["allowed_rooms"] == [{"target": "car", "of": {"a": 1}}, {"x": "*"}]
+        rooms: list[dict[str, Any]] = [{"target": "car", "of": {"a": 1}}, {"x": 5}]
+        for number, room in enumerate(rooms):
+            assert (await client.subscribe(number, room))["code"] == "success"
+
+
+@pytest.mark.xfail(strict=True, reason="a program's answer and errors are taken as they are")
+async def test_a_user_id_may_be_what_has_a_form_in_json(autojump_clock: MockClock) -> None:
+    user = UUID(int=7)
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        house.backend.answer = {"user": MappingProxyType({"id": user})}
+        await house.subscriber(1, CAR)
+        async with operator(house.gateway) as caller:
+            assert (await caller.get("/connections/")).json()["connections"][0]["user"] == str(user)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        ({"allowed_rooms": [{"target": object()}]}, "allowed_rooms"),
+        ({"allowed_rooms": [{"target": float("nan")}]}, "allowed_rooms"),
+        ({"allowed_rooms": [{"target": "\ud800"}]}, "allowed_rooms"),
+        ({"allowed_rooms": [{(1, 2): 3}]}, "allowed_rooms"),
+        ({"user": {"id": object()}}, "user.id"),
+    ],
+    ids=str,
+)
+@pytest.mark.xfail(strict=True, reason="a program's answer and errors are taken as they are")
+async def test_what_cannot_be_json_is_named(
+    answer: dict[str, Any], name: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_gateway(quiet()) as house:
+        house.backend.answer = answer
+        assert (await rejection(house)).status == 502
+    [line] = lines(caplog, "refused")
+    assert line["hint"].startswith(f"{name} ")
+    assert "crashed" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Refused(401), 401), (Unavailable("no"), 503), (BackendError("no"), 502)]
+)
+@pytest.mark.xfail(strict=True, reason="a program's answer and errors are taken as they are")
+async def test_what_is_raised_in_a_nursery_of_the_bootstrap_counts_as_raised_by_it(
+    error: Exception, status: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    async def bootstrap(request: ClientRequest) -> dict[str, Any]:
+        async with trio.open_nursery() as outer, trio.open_nursery() as inner:
+            outer.start_soon(trio.sleep_forever)
+            inner.start_soon(fail)
+        return {}
+
+    async with open_gateway(quiet(), bootstrap=bootstrap) as house:
+        assert (await rejection(house)).status == status
+    assert "crashed" not in caplog.text
+
+
+async def test_a_bootstrap_that_crashes_in_a_nursery_is_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def bootstrap(request: ClientRequest) -> dict[str, Any]:
+        async with trio.open_nursery():
+            raise KeyError("x")
+
+    async with open_gateway(quiet(), bootstrap=bootstrap) as house:
+        assert (await rejection(house)).status == 503
+    assert "the bootstrap crashed" in caplog.messages
