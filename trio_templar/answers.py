@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+import msgspec
+
 from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unavailable
 
 # The API wants to be asked again: too slow a request, too early, too many (RFC 9110, 15.5.9; RFC 8470; RFC 6585).
@@ -73,8 +75,8 @@ def retry_seconds(retry_after: str, now: datetime) -> int:
 def read_as_python(body: bytes) -> dict[str, Any] | None:
     """Return the object that Python's own parser takes `body` for, or None.
 
-    It takes more than JSON has: NaN, Infinity, half a surrogate pair, a byte order mark. So ask `check_json` about what
-    is used of it.
+    It takes more than JSON has: NaN, Infinity, half a surrogate pair, a byte order mark. So ask `as_json` about what is
+    used of it.
     """
     try:
         answer = json.loads(body)
@@ -83,9 +85,24 @@ def read_as_python(body: bytes) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def check_json(name: str, value: Any) -> None:
-    """Raise BackendError: if `value`, of what Python's parser took, is nothing that a client or a log can be told."""
+def as_json(name: str, value: Any) -> Any:
+    """Return `value` as it is after a way through JSON: a program may answer with any Mapping, a UUID, a date.
+
+    What is JSON already, and a list that is a tuple, stays as it is.
+    Raises BackendError: if it is nothing that a client or a log can be told.
+    """
+    foreign = False
+
+    def known(part: object) -> Any:
+        nonlocal foreign
+        foreign = True
+        return dict(part) if isinstance(part, Mapping) else msgspec.to_builtins(part)
+
     try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, default=known)
+        text.encode()
+    except TypeError as error:
+        raise BackendError(f"{name} has what cannot be JSON in it: {error}") from error
     except (ValueError, RecursionError):
         raise BackendError(f"{name} has NaN, Infinity or half a surrogate pair in it, which is no JSON") from None
+    return json.loads(text) if foreign else value

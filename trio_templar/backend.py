@@ -19,9 +19,18 @@ import httpx
 import msgspec
 import trio
 
-from trio_templar.answers import check_json, failure, read_as_python
+from trio_templar.answers import as_json, failure, read_as_python
 from trio_templar.counters import BOOTSTRAP_BOUNDS, Histogram
-from trio_templar.errors import BackendError, Busy, Refused, SettingsError, TemplarError, Unavailable, http_fault
+from trio_templar.errors import (
+    BackendError,
+    Busy,
+    Refused,
+    SettingsError,
+    TemplarError,
+    Unavailable,
+    cause_of,
+    http_fault,
+)
 from trio_templar.files import read_small
 from trio_templar.forwarding import ClientRequest, Header
 from trio_templar.rooms import Room, RoomIndex
@@ -63,7 +72,8 @@ def admission(answer: object, user_id_path: Sequence[str]) -> Admission:
     for index, room in enumerate(allowed_rooms):
         if not isinstance(room, Mapping):
             raise NoRoom(f"allowed_rooms[{index}] is no object")
-    return Admission(allowed_rooms, _follow(answer, user_id_path))
+    user_id = as_json(".".join(user_id_path), _follow(answer, user_id_path))
+    return Admission(as_json("allowed_rooms", allowed_rooms), user_id)
 
 
 class NoRoom(BackendError):
@@ -127,6 +137,9 @@ class Gate:
         except TemplarError:
             raise
         except Exception as error:  # a bootstrap may be foreign code
+            known = cause_of(error)
+            if isinstance(known, TemplarError):  # raised in a nursery
+                raise known from error
             logger.exception("the bootstrap crashed")
             raise Unavailable("the API failed") from error
 
@@ -197,7 +210,6 @@ class HttpBackend:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.api_url if settings.api_url.endswith("/") else settings.api_url + "/"
         self._bootstrap_url = httpx.URL(self._url + "bootstrap/")  # parsing one takes longer than it looks
-        self._user_id_path = _steps(settings.user_id_path)
         self._forwarding = settings.forwarding
         self._max_bytes = settings.max_bootstrap_bytes
         self._new_transport = partial(
@@ -249,8 +261,6 @@ class HttpBackend:
             answer = read_as_python(body)
             if answer is None:
                 raise BackendError(f"the bootstrap answer is not JSON: {error}") from error
-        check_json("allowed_rooms", answer.get("allowed_rooms"))
-        check_json(".".join(self._user_id_path), _follow(answer, self._user_id_path))
         return answer
 
     async def post(self, path: str, headers: Sequence[Header]) -> None:

@@ -17,8 +17,10 @@ from trio_templar.hub import Hub
 CLOSING_SHARE: Final = 0.75
 # How often to see whether everybody has left by themselves.
 LOOK_SECONDS: Final = 0.25
-# What has been accepted for a client's rooms is offered to it first, but a room that is always full delays no close.
+# What has been accepted for a client's rooms is offered to it first, but a room that is always full delays no close: so
+# long at most, and such a share of the time for all closes, or a short drain would end before the close frame.
 PASS_SECONDS: Final = 1.0
+PASS_SHARE: Final = 1 / 6
 PASS_LOOK_SECONDS: Final = 0.01
 
 Shuffle = Callable[[list[Any]], object]
@@ -50,7 +52,7 @@ class Departure:
                 if self._over:
                     closing.cancel_scope.cancel()
                     break
-                closing.start_soon(self._close, connection, end)
+                closing.start_soon(self._close, connection, end, min(PASS_SECONDS, PASS_SHARE * seconds))
 
     async def close_late(self, clients: trio.Nursery, end: float) -> None:
         """Close who was accepted before, and is let in until `end`; return early once no task of `clients` is left."""
@@ -69,9 +71,9 @@ class Departure:
             with trio.move_on_at(min(due, now + LOOK_SECONDS)):
                 await self.stopped.wait()
 
-    async def _close(self, connection: Connection, end: float) -> None:
+    async def _close(self, connection: Connection, end: float, pass_seconds: float) -> None:
         if connection.session is not None:
-            with trio.move_on_after(PASS_SECONDS):
+            with trio.move_on_after(pass_seconds):
                 await self._let_pass(connection.session.room_keys())
         connection.send_away(STOPPING, end - trio.current_time())
 

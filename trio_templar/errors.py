@@ -122,6 +122,15 @@ def http_fault(error: Exception) -> str:
     return next((fault for fault in _HTTP_FAULTS if text.startswith(fault)), "malformed")
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """Return what `error` is about if it is a group: what was raised on purpose before what came of it."""
+    known = error.split(TemplarError)[0] if isinstance(error, BaseExceptionGroup) else None
+    error = known or error
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
     """Why a connection ends: a close code (RFC 6455, 7.4) and a reason of at most 123 bytes.

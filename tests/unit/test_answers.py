@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_templar import BackendError, Busy, Refused, Unavailable
-from trio_templar.answers import check_json, failure, hint_of, read_as_python, retry_seconds
+from trio_templar.answers import as_json, failure, hint_of, read_as_python, retry_seconds
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
@@ -99,9 +99,9 @@ LENIENT = [
 def test_what_pythons_parser_takes_is_taken_where_nobody_needs_it(body: bytes, field: str) -> None:
     answer = read_as_python(body) or {}
     assert answer["allowed_rooms"] == []
-    check_json("allowed_rooms", answer["allowed_rooms"])
+    as_json("allowed_rooms", answer["allowed_rooms"])
     with pytest.raises(BackendError, match=f"^{field} has NaN, Infinity or half a surrogate pair"):
-        check_json(field, answer[field])
+        as_json(field, answer[field])
 
 
 def test_a_byte_order_mark_is_no_fault() -> None:
@@ -115,4 +115,4 @@ def test_what_nobody_takes_and_what_is_no_object_is_nothing(body: bytes) -> None
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, "é", [{"car": "*"}], {"a": [True]}], ids=repr)
 def test_what_json_can_carry_is_let_through(value: Any) -> None:
-    check_json("x", value)
+    as_json("x", value)

@@ -13,7 +13,7 @@ import trio
 
 from tests.unit.conftest import CAR, quiet
 from trio_templar import BackendError, Busy, ClientRequest, Refused, SettingsError, Unavailable
-from trio_templar.backend import Admission, HttpBackend, NoRoom, admission
+from trio_templar.backend import Admission, Gate, HttpBackend, NoRoom, admission
 
 COOKIE = ClientRequest("/ws/?token=t", [(b"cookie", b"a=\xe9"), (b"user-agent", b"x")])
 BARE = ClientRequest("/ws/", [])
@@ -180,10 +180,10 @@ async def test_what_pythons_parser_takes_locks_nobody_out(field: str) -> None:
 async def test_what_json_cannot_carry_is_named_where_it_is_needed(value: str) -> None:
     async with api(response(f'{{"allowed_rooms": [{{"a": {value}}}]}}')) as (backend, _):
         with pytest.raises(BackendError, match=r"^allowed_rooms has NaN, Infinity or half a surrogate pair in it"):
-            await backend.bootstrap(BARE)
-    async with api(response(f'{{"user": {{"id": {value}}}}}'), user_id_path="user.id") as (backend, _):
+            await Gate(backend.bootstrap, quiet()).admit(BARE)
+    async with api(response(f'{{"user": {{"id": {value}}}}}')) as (backend, _):
         with pytest.raises(BackendError, match=r"^user\.id has NaN, Infinity or half a surrogate pair in it"):
-            await backend.bootstrap(BARE)
+            await Gate(backend.bootstrap, quiet()).admit(BARE)
 
 
 async def test_an_api_that_is_not_there_is_unavailable() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trio_templar.errors import TemplarError
+from trio_templar.errors import TemplarError, cause_of
 
 if TYPE_CHECKING:
     import trio
@@ -63,13 +63,4 @@ def run_on_trio(main: Callable[[], Awaitable[int]], clock: trio.abc.Clock | None
     try:
         return trio.run(main, clock=clock)
     except BaseExceptionGroup as group:
-        raise _first(group) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what `group` is about: what was raised on purpose before what came of it."""
-    known, _ = group.split(TemplarError)
-    error: BaseException = known or group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        raise cause_of(group) from None
