@@ -76,6 +76,19 @@ def test_numbers_move_when_something_is_published(page: Page, demo: GatewayProce
         page.wait("document.querySelector('[data-chart=latency] .v1 .number').textContent.endsWith('ms')")
 
 
+def test_a_subscription_that_is_refused_is_counted(page: Page, demo: GatewayProcess) -> None:
+    with connect(f"{demo.websocket_url}?token=ada") as client:
+        receive(client)
+        opened(page, demo)
+        before = page.wait(total("Refused") + " + 1")
+        assert b"room-not-found" in subscribe(client, room={"target": "nobody may"})
+        page.wait(f"{total('Refused')} === {before}")
+        hint = (
+            "[...document.querySelectorAll('#totals dt')].find((it) => it.textContent === 'Refused').parentNode.title"
+        )
+        page.wait(f"{hint}.includes('room-not-found: ')")
+
+
 def test_the_form_publishes_what_is_written_in_it(page: Page, demo: GatewayProcess) -> None:
     with connect(f"{demo.websocket_url}?token=ada") as client:
         receive(client)

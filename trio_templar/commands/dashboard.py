@@ -57,8 +57,11 @@ def _totals(snapshot: dict[str, Any]) -> Text:
         f"\n{_rate(rates['triggers'])} triggers/s  {_rate(rates['deliveries'])} deliveries/s",
         f"\n{size(status['waiting_bytes'])} wait, memory {size(memory['used_bytes'])} of {size(memory['hard_bytes'])}",
     )
-    drops = [f"{cause} {number:,}" for cause, number in status["drops"].items() if number]
-    return text.append(f"\nclosed as too slow: {', '.join(drops)}", "yellow") if drops else text
+    for title, counts in (("closed as too slow", status["drops"]), ("messages refused", status["client_errors"])):
+        found = [f"{cause} {number:,}" for cause, number in counts.items() if number]
+        if found:
+            text.append(f"\n{title}: {', '.join(found)}", "yellow")
+    return text
 
 
 def _connections(connections: list[dict[str, Any]]) -> Table:

@@ -60,17 +60,23 @@ function total(title, value, hint = "") {
   return make("div", { title: hint }, make("dt", {}, title), make("dd", {}, value));
 }
 
+/** Return the sum of counts by cause, and what it is made of. */
+function byCause(counts) {
+  const found = Object.entries(counts ?? {}).filter(([, number]) => number);
+  const sum = found.reduce((total, [, number]) => total + number, 0);
+  return [numbers.count(sum), found.map(([cause, number]) => `${cause}: ${number}`).join("\n") || "nothing since the start"];
+}
+
 function showTotals(status) {
   const { used_bytes, soft_bytes, hard_bytes } = status.memory;
-  const drops = Object.entries(status.drops ?? {}).filter(([, number]) => number);
-  const lost = drops.reduce((sum, [, number]) => sum + number, 0);
   element("totals").replaceChildren(
     total("Rooms", numbers.count(status.rooms)),
     total("Subscriptions", numbers.count(status.subscriptions)),
     total("Triggers", `${numbers.rate(samples.latest.triggers)}/s`, `${numbers.count(status.triggers)} since the start`),
     total("Publications", `${numbers.rate(samples.latest.publications)}/s`, `${numbers.count(status.publications)} since the start`),
     total("Deliveries", numbers.count(status.deliveries), "since the start"),
-    total("Dropped", numbers.count(lost), drops.map(([cause, number]) => `${cause}: ${number}`).join("\n") || "nothing since the start"),
+    total("Dropped", ...byCause(status.drops)),
+    total("Refused", ...byCause(status.client_errors)),
     total("Memory", numbers.bytes(used_bytes), `soft limit ${numbers.bytes(soft_bytes)}, hard limit ${numbers.bytes(hard_bytes)}`),
   );
 }
