@@ -369,6 +369,37 @@ async def test_the_host_of_absolute_form_counts() -> None:  # RFC 9112, 3.2.2
             assert (same.status in (200, 101), other.status) == (True, 403)
 
 
+@pytest.mark.parametrize(
+    ("proto", "origin", "allowed"),
+    [
+        (b"https", b"https://localhost", True),
+        pytest.param(
+            *(b"https", b"http://localhost", False),
+            marks=pytest.mark.xfail(strict=True, reason="schemes are not compared"),
+        ),
+        pytest.param(
+            *(b"HTTPS, http", b"http://localhost:3000", False),
+            marks=pytest.mark.xfail(strict=True, reason="schemes are not compared"),
+        ),
+        pytest.param(
+            *(b"wss", b"http://localhost", False),
+            marks=pytest.mark.xfail(strict=True, reason="schemes are not compared"),
+        ),
+        (b"http", b"http://localhost", True),
+        (b"http", b"https://localhost", True),
+    ],
+)
+async def test_a_page_without_tls_may_not_ask_what_a_proxy_has_with_tls(
+    proto: bytes, origin: bytes, *, allowed: bool
+) -> None:
+    page = line(b"Origin: " + origin, b"X-Forwarded-Proto: " + proto, AUTHORIZED.strip())
+    async with ports() as both:
+        for url, good in ((both.http, target(b"/status")(HTTP)), (both.websocket, WEBSOCKET)):
+            _, answer = await both.ask(url, page(good))
+            assert answer is not None
+            assert (answer.status in (200, 101), answer.status == 403) == (allowed, not allowed)
+
+
 @pytest.mark.parametrize("end", [b"", b"{", BODY[:-1]], ids=repr)
 async def test_half_a_body_and_an_end_is_no_request(end: bytes) -> None:  # RFC 9112, 8
     async with ports() as both:
