@@ -17,7 +17,7 @@ from wsproto.utilities import generate_accept_token
 from trio_templar.errors import TemplarError
 from trio_templar.forwarding import ClientRequest
 from trio_templar.http_head import Head, HeadError, HeadParser, plain_response
-from trio_templar.origins import is_origin, origin_allowed, same_machine
+from trio_templar.origins import is_forwarded_securely, is_origin, origin_allowed, same_machine
 
 READ_BYTES: Final = 4096
 # A TLS handshake begins so: a record of that type (RFC 8446, 5.1), which no HTTP request does.
@@ -143,14 +143,16 @@ def _is_key(key: bytes) -> bool:
         return False
 
 
-def check_origin(request: ClientRequest, allowed_origins: Collection[str]) -> None:
+def check_origin(request: ClientRequest, allowed_origins: Collection[str], *, over_tls: bool = False) -> None:
     """Let pages of the request's own host in (any port), pages of `allowed_origins`, and whoever is no page.
 
+    A request over TLS, to us or to the proxy in front, may not come from a page without TLS that is not allowed.
     Browsers send cookies to us from any page, so the page's origin must be checked (RFC 6455, 10.2).
     Raises HandshakeError: if the page is another one.
     """
     origin, host = request.header(b"origin") or b"", request.header(b"host") or b""
-    if not origin_allowed(origin, host, allowed_origins):
+    secure = over_tls or is_forwarded_securely(request.header(b"x-forwarded-proto") or b"")
+    if not origin_allowed(origin, host, allowed_origins, secure=secure):
         hint = _origin_hint(origin.decode("latin-1"), host.decode("latin-1"))
         raise HandshakeError(403, "origin not allowed", hint=hint, cause="origin")
 

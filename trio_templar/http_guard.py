@@ -15,7 +15,7 @@ import trio
 
 from trio_templar.errors import TemplarError
 from trio_templar.log import log
-from trio_templar.origins import hostname, origin_allowed
+from trio_templar.origins import hostname, is_forwarded_securely, origin_allowed
 
 logger = logging.getLogger("trio_templar.http_guard")
 
@@ -63,7 +63,8 @@ class Guard:
         Raises Unauthorized: if the token is missing, or wrong; of that the log has a line at times.
         """
         host = headers.get(b"host", b"")
-        if not origin_allowed(headers.get(b"origin", b""), host):
+        secure = is_forwarded_securely(headers.get(b"x-forwarded-proto", b""))
+        if not origin_allowed(headers.get(b"origin", b""), host, secure=secure):
             raise ForeignPage("pages of other hosts may not call this API")
         if not self.access.token:
             self._check_host(host)

@@ -12,15 +12,23 @@ _ORIGIN: Final = re.compile(r"null|[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9.
 _THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")
 
 
-def origin_allowed(origin: bytes, host: bytes, allowed_origins: Collection[str] = ()) -> bool:
+def origin_allowed(origin: bytes, host: bytes, allowed_origins: Collection[str] = (), *, secure: bool = False) -> bool:
     """Whether a request to `host` may come from `origin`, the values of its headers.
 
-    It may if it names no origin (it is from no page), one with the same host (on any port), or an allowed one.
+    It may if it names no origin (it is from no page), one with the same host (on any port), or an allowed one. A
+    `secure` request, one over TLS, may not come from a page without TLS: anybody on the way can be its author.
     """
     text = origin.decode("latin-1")
     if not text or "*" in allowed_origins or text.lower() in map(str.lower, allowed_origins):
         return True
+    if secure and text.lower().startswith("http:"):
+        return False
     return hostname(text) == hostname(f"//{host.decode('latin-1')}") != ""
+
+
+def is_forwarded_securely(forwarded_proto: bytes) -> bool:
+    """Whether the proxy in front was asked over TLS, as its `X-Forwarded-Proto` says; no page can send that to us."""
+    return forwarded_proto.partition(b",")[0].strip().lower() in (b"https", b"wss")
 
 
 def is_origin(text: str) -> bool:

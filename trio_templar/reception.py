@@ -16,7 +16,7 @@ from trio_templar.forwarding import ClientRequest
 from trio_templar.handshake import HandshakeError, PeerLeft, Upgrade, busy, check_origin, read_upgrade, receive
 from trio_templar.log import log
 from trio_templar.settings import Settings
-from trio_templar.sockets import hang_up, peer_of
+from trio_templar.sockets import hang_up, peer_of, transport_of
 from trio_templar.tls import shake_hands
 
 logger = logging.getLogger("trio_templar.reception")
@@ -114,7 +114,7 @@ class Reception:
             raise HandshakeError(408, "no whole request head in time (handshake_seconds)")
         if self.clients > settings.max_connections:
             raise busy("too many connections (max_connections)", cause="full")
-        check_origin(upgrade.request, settings.allowed_origin)
+        check_origin(upgrade.request, settings.allowed_origin, over_tls=transport_of(stream) is not stream)
         return upgrade
 
     async def _ask(self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray) -> Admission | None:

@@ -373,18 +373,9 @@ async def test_the_host_of_absolute_form_counts() -> None:  # RFC 9112, 3.2.2
     ("proto", "origin", "allowed"),
     [
         (b"https", b"https://localhost", True),
-        pytest.param(
-            *(b"https", b"http://localhost", False),
-            marks=pytest.mark.xfail(strict=True, reason="schemes are not compared"),
-        ),
-        pytest.param(
-            *(b"HTTPS, http", b"http://localhost:3000", False),
-            marks=pytest.mark.xfail(strict=True, reason="schemes are not compared"),
-        ),
-        pytest.param(
-            *(b"wss", b"http://localhost", False),
-            marks=pytest.mark.xfail(strict=True, reason="schemes are not compared"),
-        ),
+        (b"https", b"http://localhost", False),
+        (b"HTTPS, http", b"http://localhost:3000", False),
+        (b"wss", b"http://localhost", False),
         (b"http", b"http://localhost", True),
         (b"http", b"https://localhost", True),
     ],
