@@ -22,19 +22,6 @@ PATH: list[tuple[Callable[..., Any], ...]] = [
 ]
 
 
-def lines(*functions: Callable[..., Any]) -> int:
-    return sum(len(inspect.getsource(function).splitlines()) for function in functions)
-
-
-def test_the_path_of_a_message_is_six_steps_in_fewer_than_150_lines() -> None:
-    assert len(PATH) == 6
-    assert sum(lines(*step) for step in PATH) < 150
-
-
-def test_each_function_of_the_path_fits_a_glance() -> None:
-    assert max(lines(function) for step in PATH for function in step) <= 30
-
-
 def test_each_step_leads_to_the_next() -> None:
     leads = ["publish(", "publish_nowait(", "_fanout_loop", "receiver.put(", "start_writing("]
     for step, lead in zip(PATH, leads, strict=False):
