@@ -141,6 +141,25 @@ def raw_upgrade(gateway: GatewayProcess, receive_buffer: int | None = None) -> s
     return sock
 
 
+def raw_subscriber(gateway: GatewayProcess, receive_buffer: int | None = None) -> socket.socket:
+    """Return a bare socket that is subscribed to car 1 as `a`, and has read all up to the answer that says so."""
+    sock = raw_upgrade(gateway, receive_buffer)
+    sock.sendall(masked_text(json.dumps({"type": "subscribe", "requestId": "a", "room": CAR})))
+    read_until(sock, b'"code": "success"}')
+    return sock
+
+
+def publish_until_cut(gateway: GatewayProcess, *healthy: ClientConnection, size: int = 10_000) -> None:
+    """Publish, up to 40 MB, until somebody is closed as too slow; `healthy` get every publication meanwhile."""
+    for number in range(40_000_000 // size):
+        if gateway.log.matching(" WARNING slow "):
+            break
+        trigger(gateway, [number, "x" * size])
+        for client in healthy:
+            assert json.loads(receive(client))["data"] == [number, "x" * size]
+    gateway.log.wait(" close .* code=1013 ")
+
+
 def masked_text(text: str) -> bytes:
     """Return one short text frame of a client, masked with zeros."""
     payload = text.encode()

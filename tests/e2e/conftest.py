@@ -39,10 +39,16 @@ def shared_api() -> Iterator[Api]:
 
 
 @pytest.fixture(scope="module")
-def shared(shared_api: Api) -> Iterator[GatewayProcess]:
-    """A gateway for all tests of a module: none of them may harm it."""
+def one_for_all(shared_api: Api) -> Iterator[GatewayProcess]:
     with gateway(f"--api-url={shared_api.url}") as process:
         yield process
+
+
+@pytest.fixture
+def shared(one_for_all: GatewayProcess) -> GatewayProcess:
+    """A gateway for all tests of a module: none of them may harm it. Nothing is left there of the test before."""
+    one_for_all.wait_idle()
+    return one_for_all
 
 
 @pytest.fixture(scope="session")

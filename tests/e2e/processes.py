@@ -18,8 +18,13 @@ from typing import IO, TypeVar
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
+# How much slower than a machine of its own this one may be; `.ci/run --loaded` sets it. All seconds in which
+# something must happen are multiples of one of these two.
+SLOWNESS = float(os.environ.get("E2E_SLOWNESS", "1"))
 # Far more than anything takes; reached only when something is broken.
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 20.0 * SLOWNESS
+# Settings with which nobody is closed for being late, so that a test decides why it is.
+NEVER_LATE = [f"--{name}-seconds=86400" for name in ("slow", "outbox", "ping")]
 
 
 def eventually(look: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
@@ -79,6 +84,28 @@ class Lines:
         return self.all
 
 
+@contextmanager
+def heeding_sigint() -> Iterator[None]:
+    """A process started inside is ended by SIGINT even if this one ignores it, as what a shell starts behind `&` does.
+
+    What is ignored stays so in children; what is caught does not.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def reserved_address() -> Iterator[str]:
+    """An address that is refused until a server is told to listen there; nobody else can get its port meanwhile."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # servers set it too, and so both may have it
+        holder.bind(("127.0.0.1", 0))
+        yield "{}:{}".format(*holder.getsockname())
+
+
 class Process:
     """A child that is killed, with a deadline for everything before."""
 
@@ -90,15 +117,16 @@ class Process:
         descriptors: Sequence[int] = (),
     ) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TEMPLAR_")}
-        self.popen = subprocess.Popen(
-            arguments,
-            env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            pass_fds=descriptors,
-        )
+        with heeding_sigint():
+            self.popen = subprocess.Popen(
+                arguments,
+                env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                pass_fds=descriptors,
+            )
         assert self.popen.stdout is not None
         assert self.popen.stderr is not None
         self.output = Lines(self.popen.stdout)
@@ -142,6 +170,11 @@ class GatewayProcess(Process):
         """Wait for the line that says so."""
         line = self.log.wait("^trio-templar: ready on ")[0]
         self.places = line.removeprefix("trio-templar: ready on ").split(", ")
+        self._idle_descriptors = self.descriptors()
+
+    def wait_idle(self, connections: int = 0) -> None:
+        """Wait until it has no descriptor open but those of so many websockets, and those it began with."""
+        eventually(lambda: self.descriptors() == self._idle_descriptors + connections)
 
     @property
     def websocket_url(self) -> str:

@@ -27,18 +27,17 @@ from tests.e2e.clients import (
     subscriber,
     trigger,
 )
-from tests.e2e.processes import GatewayProcess, eventually, gateway
+from tests.e2e.processes import PATIENCE_SECONDS, SLOWNESS, GatewayProcess, gateway
 
 
 @contextmanager
 def unharmed(process: GatewayProcess) -> Iterator[ClientConnection]:
     """A bystander that must get its frame after whatever happens inside; then no descriptor may be left."""
-    before = process.descriptors()
     with subscriber(process.websocket_url) as bystander:
         yield bystander
         trigger(process, "still here")
         assert receive(bystander) == b'{"requestId": "a", "type": "publish", "data": "still here"}'
-    eventually(lambda: process.descriptors() <= before)
+    process.wait_idle()
     assert process.crashes() == []
 
 
@@ -151,7 +150,7 @@ def test_leaving_before_during_and_after_the_handshake_has_a_line_each_and_leave
     def answer(call: Call) -> tuple[int, bytes]:
         if call.header("Cookie") == "slow=1":
             arrived.release()
-            may_answer.wait(20)
+            may_answer.wait(PATIENCE_SECONDS)
         return admit()
 
     with serve_api() as api, gateway(f"--api-url={api.url}", "--max-bootstraps=3") as process:
@@ -167,7 +166,7 @@ def test_leaving_before_during_and_after_the_handshake_has_a_line_each_and_leave
             for number in range(1, 11):  # more often than there are slots
                 asked = dial(process.address)
                 asked.sendall(head(process, "Cookie: slow=1"))
-                arrived.acquire(timeout=20)
+                assert arrived.acquire(timeout=PATIENCE_SECONDS)
                 (reset if number % 2 else socket.socket.close)(asked)
                 process.log.wait("INFO left before it was let in", 20 + number)
             may_answer.set()
@@ -178,7 +177,7 @@ def test_leaving_before_during_and_after_the_handshake_has_a_line_each_and_leave
 
 
 def test_one_byte_a_second_is_too_slow_for_a_request_head() -> None:
-    with serve_api() as api, gateway(f"--api-url={api.url}", "--handshake-seconds=0.3") as process:
+    with serve_api() as api, gateway(f"--api-url={api.url}", f"--handshake-seconds={SLOWNESS}") as process:
         with unharmed(process):
             sock = dial(process.address)
             sock.sendall(b"G")
@@ -202,7 +201,7 @@ def test_frames_sent_before_the_101_wait_for_the_welcome(api: Api) -> None:
     may_answer = threading.Event()
 
     def answer(_: Call) -> tuple[int, bytes]:
-        may_answer.wait(20)
+        may_answer.wait(PATIENCE_SECONDS)
         return admit()
 
     api.answer = answer
@@ -370,7 +369,7 @@ def test_a_hundred_megabytes_that_come_all_the_same_are_answered_too(shared: Gat
 
 
 def test_half_a_body_is_a_408_and_a_caller_that_left_is_nobody() -> None:
-    with serve_api() as api, gateway(f"--api-url={api.url}", "--http-body-seconds=0.3") as process:
+    with serve_api() as api, gateway(f"--api-url={api.url}", f"--http-body-seconds={SLOWNESS}") as process:
         with unharmed(process):
             whole = b'{"rooms": [{"target": "car", "car": 1}], "data": 1}'
             start = b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(whole)
@@ -425,7 +424,6 @@ def test_an_array_is_all_or_nothing(shared: GatewayProcess) -> None:
 
 
 def test_a_storm_of_all_of_it_leaves_the_gateway_as_it_was(shared: GatewayProcess) -> None:
-    before = shared.descriptors()
     with unharmed(shared), ExitStack() as open_sockets:
         for number in range(100):
             sock = open_sockets.enter_context(dial(shared.address))
@@ -433,4 +431,3 @@ def test_a_storm_of_all_of_it_leaves_the_gateway_as_it_was(shared: GatewayProces
         for _ in range(20):
             sock = open_sockets.enter_context(http(shared))
             sock.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
-    eventually(lambda: shared.descriptors() <= before)

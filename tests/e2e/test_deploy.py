@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import ROOT
+from tests.e2e.processes import PATIENCE_SECONDS, ROOT
 from trio_templar.settings import options
 
 DEPLOY = ROOT / "deploy"
@@ -26,7 +26,7 @@ with_systemd = pytest.mark.skipif(
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     assert ANALYZE is not None
-    return subprocess.run([ANALYZE, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([ANALYZE, *arguments], capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS)
 
 
 @with_systemd
@@ -94,7 +94,10 @@ def test_the_image_runs_as_nobody_with_settings_that_exist() -> None:
 
 def has_daemon() -> bool:
     docker = shutil.which("docker")
-    return docker is not None and subprocess.run([docker, "info"], capture_output=True, timeout=60).returncode == 0
+    return (
+        docker is not None
+        and subprocess.run([docker, "info"], capture_output=True, timeout=3 * PATIENCE_SECONDS).returncode == 0
+    )
 
 
 @pytest.mark.skipif(not has_daemon(), reason="there is no Docker daemon here")

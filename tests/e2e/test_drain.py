@@ -7,14 +7,17 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
 
 from tests.e2e.api import Api
 from tests.e2e.clients import closing, connect, head, receive, request, seconds_of, subscriber
 from tests.e2e.crowd import crowd
-from tests.e2e.processes import GatewayProcess, eventually, gateway
+from tests.e2e.processes import PATIENCE_SECONDS, GatewayProcess, eventually, gateway
+from tests.e2e.readers import descriptors
 
 NEWS = {"target": "news"}
 CLIENTS = 2000
@@ -43,8 +46,10 @@ class Publisher:
             time.sleep(0.02)  # a pace, not a synchronisation
 
 
+@pytest.mark.timed  # its promise: each tenth of the seconds has its share of the clients
 def test_2000_clients_drain_over_10_seconds_spread_and_without_a_loss() -> None:
-    with gateway("--demo", f"--drain-seconds={DRAIN_SECONDS}", "--log-level=warning") as process:
+    settings = ["--demo", f"--drain-seconds={DRAIN_SECONDS}", "--log-level=warning"]
+    with descriptors(2 * CLIENTS), gateway(*settings) as process:
         with crowd(head(process, path="/ws/?token=ada"), process.address, NEWS, CLIENTS) as clients:
             publisher = Publisher(process)
             eventually(lambda: len(publisher.answered) >= 20)
@@ -81,30 +86,25 @@ def test_posting_to_drain_ends_the_process_as_sigterm_does(api: Api, running: Ga
 
 
 def test_during_a_drain_new_clients_get_503_and_triggers_are_published(api: Api) -> None:
-    with gateway(f"--api-url={api.url}", "--drain-seconds=8") as process, connect(process.websocket_url) as first:
-        receive(first)
-        with subscriber(process.websocket_url) as second, subscriber(process.websocket_url) as third:
-            process.signal(signal.SIGTERM)
-            process.log.wait("INFO drain connections=3 seconds=8")
-            with pytest.raises(InvalidStatus) as refused, connect(process.websocket_url):
-                pass
-            assert refused.value.response.status_code == 503
-            assert refused.value.response.headers["Retry-After"] == "1"
-            body = json.dumps({"rooms": [{"target": "car", "car": 1}], "data": "late"}).encode()
-            assert request(process.trigger_url, body)[:2] == (200, b"publish success")
-            heard = [b'"late"' in data for data in (everything(second), everything(third))]
-            assert any(heard)  # who was closed first may be one of them
-            assert closing(first) == (1012, "the gateway is stopping")
+    # Three turns in the first three quarters: one client is sent away at once, the next after more than our patience.
+    with gateway(f"--api-url={api.url}", f"--drain-seconds={6 * PATIENCE_SECONDS}") as process, ExitStack() as stack:
+        clients = [stack.enter_context(subscriber(process.websocket_url)) for _ in range(3)]
+        process.signal(signal.SIGTERM)
+        process.log.wait(" close .* code=1012 ")
+        with pytest.raises(InvalidStatus) as refused, connect(process.websocket_url):
+            pass
+        assert refused.value.response.status_code == 503
+        assert refused.value.response.headers["Retry-After"] == "1"
+        body = json.dumps({"rooms": [{"target": "car", "car": 1}], "data": "late"}).encode()
+        assert request(process.trigger_url, body)[:2] == (200, b"publish success")
+        assert sorted(map(next_of, clients)) == ["1012", "late", "late"]
+        stack.close()  # when everybody has left it ends
         assert process.wait() == 0
 
 
-def everything(client: object) -> bytes:
-    """All that a client gets until it is closed."""
-    from websockets.exceptions import ConnectionClosed
-
-    data = b""
+def next_of(client: ClientConnection) -> str:
+    """What was published to a client next, or its close code."""
     try:
-        while True:
-            data += receive(client)  # type: ignore[arg-type]
-    except ConnectionClosed:
-        return data
+        return str(json.loads(receive(client))["data"])
+    except ConnectionClosed as closed:
+        return str(closed.rcvd and closed.rcvd.code)

@@ -20,17 +20,15 @@ from tests.e2e.clients import (
     connect,
     dial,
     head,
-    masked_text,
-    raw_upgrade,
+    raw_subscriber,
     read_until,
     receive,
     reset,
     subscriber,
     trigger,
 )
-from tests.e2e.processes import PATIENCE_SECONDS, GatewayProcess, Process, gateway
+from tests.e2e.processes import NEVER_LATE, PATIENCE_SECONDS, SLOWNESS, GatewayProcess, Process, gateway
 
-SUBSCRIBE = masked_text(json.dumps({"type": "subscribe", "requestId": "a", "room": CAR}))
 PONG = b"\x8a\x80\0\0\0\0"
 # Says when it is subscribed, and then the numbers it gets.
 READER = """
@@ -70,17 +68,14 @@ def expect(sock: socket.socket, count: int, size: int = 10_000) -> None:
 
 def late_subscriber(process: GatewayProcess) -> socket.socket:
     """Return a subscriber for which something waits as soon as more than a few kilobytes are published."""
-    sock = raw_upgrade(process, receive_buffer=4096)
-    sock.sendall(SUBSCRIBE)
-    read_until(sock, b'"code": "success"}')
-    return sock
+    return raw_subscriber(process, receive_buffer=4096)
 
 
 # The gateway
 
 
 def test_a_gateway_that_slept_past_every_deadline_cuts_nobody(api: Api) -> None:
-    seconds = [f"--{name}-seconds=2" for name in ("ping", "pong", "slow", "outbox")]
+    seconds = [f"--{name}-seconds={2 * SLOWNESS}" for name in ("ping", "pong", "slow", "outbox")]
     with gateway(f"--api-url={api.url}", *seconds) as process, ExitStack() as stack:
         late = stack.enter_context(closing(late_subscriber(process)))
         silent = stack.enter_context(closing(late_subscriber(process)))
@@ -88,7 +83,7 @@ def test_a_gateway_that_slept_past_every_deadline_cuts_nobody(api: Api) -> None:
         for number in range(40):
             trigger(process, published(number))
         process.signal(signal.SIGSTOP)
-        time.sleep(5)  # no synchronisation: it is this time that must not count
+        time.sleep(5 * SLOWNESS)  # no synchronisation: it is this time that must not count
         process.signal(signal.SIGCONT)
         expect(late, 40)
         expect(silent, 40)
@@ -111,7 +106,8 @@ def test_who_is_in_the_middle_of_asking_when_the_gateway_sleeps_gets_an_answer(a
         return admit()
 
     names = ["handshake", "bootstrap", "http-body"]
-    with gateway(f"--api-url={api.url}", *[f"--{name}-seconds=2" for name in names]) as process, ExitStack() as stack:
+    seconds = [f"--{name}-seconds={2 * SLOWNESS}" for name in names]
+    with gateway(f"--api-url={api.url}", *seconds) as process, ExitStack() as stack:
         asked, answering = threading.Event(), threading.Event()
         client = stack.enter_context(closing(late_subscriber(process)))
         api.answer = answer_late
@@ -122,7 +118,7 @@ def test_who_is_in_the_middle_of_asking_when_the_gateway_sleeps_gets_an_answer(a
         publishing.sendall(request_head(process, JSON_HEADER, f"Content-Length: {len(one(1))}") + one(1)[:-1])
         assert asked.wait(PATIENCE_SECONDS)
         process.signal(signal.SIGSTOP)
-        time.sleep(4)  # as above
+        time.sleep(4 * SLOWNESS)  # as above
         answering.set()
         arriving.sendall(head(process)[-9:])
         publishing.sendall(one(1)[-1:])
@@ -148,7 +144,7 @@ def test_a_gateway_that_slept_still_cuts_who_stays_slow(api: Api) -> None:
 
 
 def test_a_client_process_that_was_stopped_gets_everything_in_order(api: Api) -> None:
-    with gateway(f"--api-url={api.url}") as process:
+    with gateway(f"--api-url={api.url}", *NEVER_LATE) as process:
         client = Process([sys.executable, "-c", READER, process.websocket_url, json.dumps(CAR)])
         try:
             client.output.wait("^joined$")
@@ -164,10 +160,11 @@ def test_a_client_process_that_was_stopped_gets_everything_in_order(api: Api) ->
 
 
 def test_a_client_that_pauses_for_less_than_slow_seconds_gets_everything(api: Api) -> None:
-    with gateway(f"--api-url={api.url}", "--slow-seconds=6") as process, closing(late_subscriber(process)) as late:
+    seconds = f"--slow-seconds={6 * SLOWNESS}"
+    with gateway(f"--api-url={api.url}", seconds) as process, closing(late_subscriber(process)) as late:
         for number in range(60):
             trigger(process, published(number))
-        time.sleep(2)  # a pause is what this is about
+        time.sleep(2 * SLOWNESS)  # a pause is what this is about
         expect(late, 60)
         trigger(process, "after")
         assert read_until(late, b'"after"}').count(b"publish") == 1
@@ -262,7 +259,7 @@ def late_messages(process: GatewayProcess, count: int) -> list[dict[str, Any]]:
     ids=["conflate", "drop_oldest"],
 )
 def test_a_late_reader_is_told_how_many_it_lost_before_the_next(api: Api, entry: dict[str, Any]) -> None:
-    with gateway(f"--api-url={api.url}", policy(match={"target": "car", "car": "*"}, **entry)) as process:
+    with gateway(f"--api-url={api.url}", policy(match={"target": "car", "car": "*"}, **entry), *NEVER_LATE) as process:
         messages = late_messages(process, 100)
         assert messages.pop()["data"] == "after"
         gaps = [message for message in messages if message["type"] == "gap"]

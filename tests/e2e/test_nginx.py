@@ -14,8 +14,19 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.e2e.api import Api
-from tests.e2e.clients import connect, head, masked_text, read_until, receive, request, subscriber, trigger
-from tests.e2e.processes import ROOT, GatewayProcess, Process, eventually, gateway
+from tests.e2e.clients import (
+    connect,
+    dial,
+    head,
+    masked_text,
+    publish_until_cut,
+    read_until,
+    receive,
+    request,
+    subscriber,
+    trigger,
+)
+from tests.e2e.processes import ROOT, GatewayProcess, Process, eventually, gateway, reserved_address
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 SITE = ROOT / "deploy/nginx.conf"
@@ -24,12 +35,11 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx here; o
 
 
 class Nginx(Process):
-    """nginx with our site, in front of an API and a gateway. Ending it ends its workers too."""
+    """nginx with our site at `place`, in front of an API and a gateway. Ending it ends its workers too."""
 
-    def __init__(self, folder: Path, api: Api, behind: GatewayProcess) -> None:
+    def __init__(self, folder: Path, place: str, api: Api, behind: GatewayProcess) -> None:
         assert NGINX is not None
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.place = "{}:{}".format(*probe.getsockname())
+        self.place = place
         site = SITE.read_text()
         for ours, theirs in (
             ("listen 80;", f"listen {self.place};"),
@@ -49,9 +59,13 @@ class Nginx(Process):
 
     def is_open(self) -> bool:
         assert self.popen.poll() is None, self.log.all
-        host, _, port = self.place.partition(":")
         with socket.socket() as probe:
-            return probe.connect_ex((host, int(port))) == 0
+            return probe.connect_ex(self.address) == 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.place.partition(":")
+        return host, int(port)
 
     def end(self) -> None:
         self.signal(signal.SIGTERM)
@@ -67,12 +81,13 @@ def behind(api: Api) -> Iterator[GatewayProcess]:
 
 @contextmanager
 def site(folder: Path, api: Api, behind: GatewayProcess) -> Iterator[Nginx]:
-    process = Nginx(folder, api, behind)
-    try:
-        eventually(process.is_open)
-        yield process
-    finally:
-        process.end()
+    with reserved_address() as place:
+        process = Nginx(folder, place, api, behind)
+        try:
+            eventually(process.is_open)
+            yield process
+        finally:
+            process.end()
 
 
 def test_websockets_and_the_api_are_under_one_name_and_the_origin_is_still_checked(
@@ -104,21 +119,12 @@ def test_a_slow_client_behind_it_is_cut_and_the_others_hear_everything(
 ) -> None:
     with site(tmp_path, api, behind) as nginx, ExitStack() as stack:
         healthy = stack.enter_context(subscriber(f"ws://{nginx.place}/ws/"))
-        stuck = stack.enter_context(socket.socket())
-        stuck.settimeout(20)
-        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        host, _, port = nginx.place.partition(":")
-        stuck.connect((host, int(port)))
+        stuck = stack.enter_context(dial(nginx.address, receive_buffer=4096))
         stuck.sendall(head(behind))
         read_until(stuck, b"\r\n\r\n")
         stuck.sendall(masked_text('{"type": "subscribe", "requestId": 1, "room": {"target": "car", "car": 1}}'))
         read_until(stuck, b'"success"}')
-        sent = 0
-        while not behind.log.matching("code=1013"):
-            sent += 1
-            assert sent < 2000
-            trigger(behind, [sent, "x" * 20_000])
-            assert json.loads(receive(healthy))["data"][0] == sent
+        publish_until_cut(behind, healthy, size=20_000)
 
 
 def test_a_reload_of_nginx_drops_nobody(api: Api, behind: GatewayProcess, tmp_path: Path) -> None:

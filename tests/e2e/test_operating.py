@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.api import Api
 from tests.e2e.clients import CAR, closing, receive, request, subscriber, trigger
-from tests.e2e.processes import GatewayProcess, Process, eventually, gateway
+from tests.e2e.processes import SLOWNESS, GatewayProcess, Process, eventually, gateway
 
 ROUTES = ["/status", "/connections/", "/rooms/", "/tree", "/metrics", "/history"]
 TOKEN = {"Authorization": "Bearer s3cret"}
@@ -134,7 +134,7 @@ def test_it_is_not_ready_while_the_fanout_stands_still(api: Api, tmp_path: Path)
         "--bind=127.0.0.1:0",
         "--trigger-bind=127.0.0.1:0",
         f"--api-url={api.url}",
-        "--ready-seconds=1",
+        f"--ready-seconds={SLOWNESS}",
     ]
     process = GatewayProcess.__new__(GatewayProcess)
     Process.__init__(process, [sys.executable, "-c", STUCK, str(flag), *arguments])

@@ -22,8 +22,7 @@ from tests.e2e.clients import (
     closing,
     connect,
     dial,
-    masked_text,
-    raw_upgrade,
+    raw_subscriber,
     read_to_end,
     receive,
     request,
@@ -32,9 +31,18 @@ from tests.e2e.clients import (
     subscriber,
     trigger,
 )
-from tests.e2e.processes import FREE_PORTS, GatewayProcess, Process, eventually, gateway
+from tests.e2e.processes import (
+    FREE_PORTS,
+    PATIENCE_SECONDS,
+    SLOWNESS,
+    GatewayProcess,
+    Process,
+    eventually,
+    gateway,
+)
 
 API = "--api-url=http://127.0.0.1:9/"
+ENDLESS = ["--drain-seconds=86400", "--goodbye-seconds=86400"]
 
 
 def test_the_ready_line_has_the_addresses_that_work(api: Api) -> None:
@@ -55,7 +63,7 @@ def test_unix_sockets_serve_both_sides_and_one_left_behind_is_replaced(api: Api,
     ports = [f"--bind=unix:{path}", f"--trigger-bind=unix:{posts}"]
     with gateway(f"--api-url={api.url}", ports=ports) as process:
         assert process.places == [f"unix:{path}", f"unix:{posts}"]
-        with unix_connect(str(path), "ws://any/ws/") as client:
+        with unix_connect(str(path), "ws://any/ws/", open_timeout=PATIENCE_SECONDS) as client:
             assert receive(client).startswith(b'{"allowed_rooms"')
             assert subscribe(client) == b'{"requestId": "a", "code": "success"}'
             with socket.socket(socket.AF_UNIX) as caller:
@@ -73,7 +81,7 @@ def test_systemd_hears_that_it_is_ready_and_that_it_stops(tmp_path: Path) -> Non
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(path))
-        notified.settimeout(10)
+        notified.settimeout(PATIENCE_SECONDS)
         with gateway(API, environment={"NOTIFY_SOCKET": str(path)}) as process:
             assert notified.recv(100) == b"READY=1"
             process.signal(signal.SIGTERM)
@@ -157,9 +165,7 @@ def test_the_installed_command_is_the_same() -> None:
 
 
 def test_sigterm_sends_what_waits_closes_with_1012_and_exits_with_0(api: Api, running: GatewayProcess) -> None:
-    with raw_upgrade(running, receive_buffer=4096) as sock:
-        sock.sendall(masked_text('{"type": "subscribe", "requestId": 1, "room": {"target": "car", "car": 1}}'))
-        running.log.wait("INFO open ")
+    with raw_subscriber(running, receive_buffer=4096) as sock:
         data = "x" * 300_000
         trigger(running, data)  # more than the socket takes: the end of it waits in the outbox
         with subscriber(running.websocket_url) as client:
@@ -174,7 +180,7 @@ def test_sigterm_sends_what_waits_closes_with_1012_and_exits_with_0(api: Api, ru
 
 def test_sigterm_runs_the_disconnect_hooks(api: Api) -> None:
     api.answer = lambda call: admit() if call.method == "GET" else (204, b"")
-    settings = ["--on-disconnect=offline/", "--drain-seconds=2"]
+    settings = ["--on-disconnect=offline/", f"--drain-seconds={2 * SLOWNESS}"]
     with gateway(f"--api-url={api.url}", *settings) as process, ExitStack() as stack:
         for _ in range(3):
             receive(stack.enter_context(connect(process.websocket_url)))
@@ -184,10 +190,9 @@ def test_sigterm_runs_the_disconnect_hooks(api: Api) -> None:
 
 
 def test_who_does_not_read_cannot_delay_the_end(api: Api) -> None:
-    with gateway(f"--api-url={api.url}", "--drain-seconds=3", "--goodbye-seconds=30") as process, ExitStack() as stack:
-        stuck = stack.enter_context(raw_upgrade(process, receive_buffer=4096))
-        stuck.sendall(masked_text('{"type": "subscribe", "requestId": 1, "room": {"target": "car", "car": 1}}'))
-        process.log.wait("INFO open ")
+    settings = ["--drain-seconds=3", f"--goodbye-seconds={10 * PATIENCE_SECONDS}"]
+    with gateway(f"--api-url={api.url}", *settings) as process, ExitStack() as stack:
+        stack.enter_context(raw_subscriber(process, receive_buffer=4096))
         trigger(process, "x" * 500_000)
         caller = stack.enter_context(dial_http(process, receive_buffer=2048))
         caller.settimeout(0.3)
@@ -196,10 +201,8 @@ def test_who_does_not_read_cannot_delay_the_end(api: Api) -> None:
             caller.sendall(questions)
         silent = stack.enter_context(dial_http(process))
         silent.sendall(b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-        start = time.monotonic()
         process.signal(signal.SIGTERM)
-        assert process.wait() == 0
-        assert seconds_of(start) < 3 + 2
+        assert process.wait() == 0  # long before the goodbye is over
 
 
 def dial_http(process: GatewayProcess, receive_buffer: int | None = None) -> socket.socket:
@@ -207,11 +210,10 @@ def dial_http(process: GatewayProcess, receive_buffer: int | None = None) -> soc
     return dial((host, int(port)), receive_buffer)
 
 
+@pytest.mark.timed  # its promise: a second, and what Python takes to end
 def test_sigint_waits_a_second_at_most(api: Api) -> None:
-    with gateway(f"--api-url={api.url}", "--drain-seconds=60", "--goodbye-seconds=60") as process, ExitStack() as stack:
-        stuck = stack.enter_context(raw_upgrade(process, receive_buffer=4096))
-        stuck.sendall(masked_text('{"type": "subscribe", "requestId": 1, "room": {"target": "car", "car": 1}}'))
-        process.log.wait("INFO open ")
+    with gateway(f"--api-url={api.url}", *ENDLESS) as process, ExitStack() as stack:
+        stack.enter_context(raw_subscriber(process, receive_buffer=4096))
         trigger(process, "x" * 500_000)
         client = stack.enter_context(connect(process.websocket_url))
         start = time.monotonic()
@@ -222,24 +224,19 @@ def test_sigint_waits_a_second_at_most(api: Api) -> None:
 
 
 def test_a_second_signal_ends_it_now(api: Api) -> None:
-    with gateway(f"--api-url={api.url}", "--drain-seconds=60", "--goodbye-seconds=60") as process:
-        with raw_upgrade(process, receive_buffer=4096) as stuck:
-            stuck.sendall(masked_text('{"type": "subscribe", "requestId": 1, "room": {"target": "car", "car": 1}}'))
-            process.log.wait("INFO open ")
-            trigger(process, "x" * 500_000)
-            process.signal(signal.SIGTERM)
-            process.log.wait("INFO drain connections=1 ")
-            start = time.monotonic()
-            process.signal(signal.SIGTERM)
-            assert process.wait() == 128 + signal.SIGTERM
-            assert seconds_of(start) < 2
+    with gateway(f"--api-url={api.url}", *ENDLESS) as process, raw_subscriber(process, receive_buffer=4096):
+        trigger(process, "x" * 500_000)
+        process.signal(signal.SIGTERM)
+        process.log.wait("INFO drain connections=1 ")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGTERM
 
 
 def test_while_it_stops_a_client_that_is_being_asked_about_gets_503_and_nobody_new_gets_in(api: Api) -> None:
     may_answer = threading.Event()
 
     def wait(_: Call) -> tuple[int, bytes]:
-        may_answer.wait(20)
+        may_answer.wait(PATIENCE_SECONDS)
         return admit()
 
     api.answer = wait
@@ -335,7 +332,7 @@ def test_one_more_than_max_connections_gets_503(api: Api) -> None:
             assert refused.value.response.status_code == 503
             assert refused.value.response.headers["Retry-After"]
             process.log.wait(r"status=503 .*max_connections")
-        process.log.wait("INFO close ")
+        process.wait_idle()
         with connect(process.websocket_url) as client:
             receive(client)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.api import Api
 from tests.e2e.clients import receive, request, subscriber
-from tests.e2e.processes import gateway
+from tests.e2e.processes import PATIENCE_SECONDS, gateway
 
 BODY = b'{"rooms": [{"target": "car", "car": 1}], "data": 1}'
 
@@ -49,14 +49,14 @@ def test_sighup_takes_over_a_new_token_and_a_broken_file_changes_nothing(api: Ap
         assert publish(process.trigger_url, "last") == 200
         with subscriber(process.websocket_url):
             pass
-        assert len(process.log.matching("INFO open ")) == 1
+    assert len(process.log.matching("INFO open ")) == 1
 
 
 def test_systemd_hears_of_a_reload(api: Api, tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(path))
-        notified.settimeout(10)
+        notified.settimeout(PATIENCE_SECONDS)
         with gateway(f"--api-url={api.url}", environment={"NOTIFY_SOCKET": str(path)}) as process:
             assert notified.recv(100) == b"READY=1"
             process.signal(signal.SIGHUP)

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.e2e.api import Api
 from tests.e2e.clients import connect, receive, request, subscriber
-from tests.e2e.processes import Process, eventually
+from tests.e2e.processes import PATIENCE_SECONDS, SLOWNESS, Process, eventually
 
 # What systemd does between fork and exec: the sockets become 3 and 4, and the environment says whose they are.
 LAUNCH = """
@@ -79,7 +79,7 @@ class Visitors:
 
 
 def test_a_restart_under_a_stream_of_clients_refuses_nobody(api: Api) -> None:
-    holder = Holder(f"--api-url={api.url}", "--drain-seconds=2")
+    holder = Holder(f"--api-url={api.url}", f"--drain-seconds={2 * SLOWNESS}")
     with ExitStack() as stack:
         stack.callback(holder.close)
         running = stack.enter_context(holder.run())
@@ -106,8 +106,8 @@ def test_a_restart_under_a_stream_of_clients_refuses_nobody(api: Api) -> None:
 def test_a_client_that_is_being_asked_about_is_let_in_before_it_is_sent_to_the_next(api: Api) -> None:
     may_answer = threading.Event()
     admit = api.answer
-    api.answer = lambda call: admit(call) if may_answer.wait(20) else (500, b"")
-    holder = Holder(f"--api-url={api.url}", "--drain-seconds=15")
+    api.answer = lambda call: admit(call) if may_answer.wait(PATIENCE_SECONDS) else (500, b"")
+    holder = Holder(f"--api-url={api.url}", f"--drain-seconds={PATIENCE_SECONDS}")
     with ExitStack() as stack:
         stack.callback(holder.close)
         running = stack.enter_context(holder.run())

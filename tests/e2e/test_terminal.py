@@ -9,14 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.api import Api
 from tests.e2e.clients import CAR, receive, subscriber
-from tests.e2e.processes import PATIENCE_SECONDS, ROOT, GatewayProcess, Process, gateway
+from tests.e2e.processes import PATIENCE_SECONDS, ROOT, SLOWNESS, GatewayProcess, Process, gateway, reserved_address
 
 ROOM = json.dumps(CAR)
 
@@ -47,10 +47,11 @@ def at_websocket(running: GatewayProcess) -> str:
     return f"--url={running.websocket_url}"
 
 
-def free_url(scheme: str) -> str:
-    """Where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address at which nobody listens."""
+    with reserved_address() as address:
+        yield address
 
 
 def test_what_is_published_arrives_from_argument_file_and_standard_input(
@@ -97,8 +98,8 @@ def test_what_is_wrong_with_a_publish_is_one_line_and_status_2(arguments: list[s
     assert words in error
 
 
-def test_the_status_says_what_kind_of_failure_it_was(shared: GatewayProcess, api: Api) -> None:
-    url = free_url("http")
+def test_the_status_says_what_kind_of_failure_it_was(shared: GatewayProcess, api: Api, nowhere: str) -> None:
+    url = f"http://{nowhere}"
     assert command("publish", ROOM, "--data=1", f"--url={url}") == (
         3,
         "",
@@ -189,9 +190,9 @@ def test_what_a_terminal_cannot_show_is_printed_as_json_escapes_it(shared: Gatew
 
 
 def test_data_that_comes_late_is_published_without_a_word(shared: GatewayProcess) -> None:
-    publish = f"{sys.executable} -m trio_templar publish '{ROOM}' {at_http(shared)} --timeout=1"
+    publish = f"{sys.executable} -m trio_templar publish '{ROOM}' {at_http(shared)} --timeout={SLOWNESS}"
     done = subprocess.run(
-        ["bash", "-c", f"(sleep 2; echo 1) | {publish}"],
+        ["bash", "-c", f"(sleep {2 * SLOWNESS}; echo 1) | {publish}"],
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
@@ -201,13 +202,13 @@ def test_data_that_comes_late_is_published_without_a_word(shared: GatewayProcess
     assert (done.returncode, done.stdout, done.stderr) == (0, "publish success, to 0 subscribers\n", "")
 
 
-def test_listen_says_why_it_is_not_let_in(shared: GatewayProcess, api: Api) -> None:
+def test_listen_says_why_it_is_not_let_in(shared: GatewayProcess, api: Api, nowhere: str) -> None:
     api.answer = lambda _: (403, b"")
     with gateway(f"--api-url={api.url}") as strict:
         status, _, error = command("listen", ROOM, at_websocket(strict))
         assert (status, "403: not authorized" in error) == (4, True)
     assert command("listen", '{"no": 1}', at_websocket(shared))[0] == 4
-    assert command("listen", ROOM, f"--url={free_url('ws')}")[0] == 3
+    assert command("listen", ROOM, f"--url=ws://{nowhere}")[0] == 3
     status, _, error = command("listen", ROOM, f"--url={shared.websocket_url}nothing")
     assert (status, "404: nothing here (is it" in error) == (1, True)
 
@@ -223,16 +224,17 @@ def test_cookies_tokens_and_headers_reach_the_api(api: Api) -> None:
 
 
 def test_who_stops_reading_ends_it_without_a_word(shared: GatewayProcess) -> None:
-    listen = f"{sys.executable} -m trio_templar listen --rooms {at_websocket(shared)}"
-    line = f"{listen} --quiet | true; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=ROOT, check=True
-    )
-    assert done.stderr == ""
-    assert done.stdout in ("141\n", "0\n")  # whichever was quicker
+    reading, writing = os.pipe()
+    os.close(reading)  # before it begins, as `listen | true` may or may not
+    with os.fdopen(writing) as output:
+        listen = [sys.executable, "-m", "trio_templar", "listen", "--rooms", at_websocket(shared), "--quiet"]
+        done = subprocess.run(
+            listen, stdout=output, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_SECONDS, cwd=ROOT, check=False
+        )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
-def test_top_and_tree_show_a_running_gateway(shared: GatewayProcess) -> None:
+def test_top_and_tree_show_a_running_gateway(shared: GatewayProcess, nowhere: str) -> None:
     with subscriber(shared.websocket_url):
         status, output, _ = command("top", "--once", "--json", at_http(shared))
         top = json.loads(output)
@@ -242,7 +244,7 @@ def test_top_and_tree_show_a_running_gateway(shared: GatewayProcess) -> None:
         status, output, _ = command("tree", at_http(shared))
         assert (status, "─ connection " in output) == (0, True)
         assert json.loads(command("tree", "--json", at_http(shared))[1])["children"]
-    url = free_url("http")
+    url = f"http://{nowhere}"
     for name in ("top", "tree"):
         assert command(name, f"--url={url}")[::2] == (3, f"trio-templar: cannot reach {url}: Connection refused\n")
 
@@ -271,6 +273,21 @@ def test_check_says_what_would_go_wrong(api: Api) -> None:
         text = f"cannot listen on {address}: Address already in use"
         assert {"level": "fail", "about": "bind", "text": text} in findings["findings"]
     assert command("check", "--dialect=4")[0] == 2
+
+
+def test_what_tests_start_is_ended_by_ctrl_c_even_if_they_run_where_it_is_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts behind `&`
+    try:
+        process = Process([sys.executable, "-c", "print('up', flush=True); import signal; signal.pause()"])
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        process.output.wait("^up$")
+        process.signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
+    finally:
+        process.end()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

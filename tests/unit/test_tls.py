@@ -17,7 +17,7 @@ import pytest
 import trio
 import trustme
 
-from tests.unit.conftest import CAR, quiet
+from tests.unit.conftest import CAR, quiet, settled
 from trio_templar import Gateway, Settings, SettingsError
 from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
 from trio_templar.tls import Certificate
@@ -354,7 +354,7 @@ async def test_a_handshake_has_its_deadline(authority: Authority, data: bytes) -
 async def test_a_client_in_its_handshake_does_not_hold_up_a_stop(authority: Authority) -> None:
     async with tls_gateway(authority) as house:
         async with await trio.open_tcp_stream(*address_of(house.gateway)):
-            await trio.sleep(0.05)
+            await settled()
             house.gateway.stop()
             with trio.fail_after(3):
                 await house.served.wait()
