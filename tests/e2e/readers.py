@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import heapq
-import http.client
 import itertools
 import json
 import re
 import resource
 import select
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.clients import CAR, dial, head, masked_text, reset
+from tests.e2e.clients import CAR, dial, head, masked_text, request, reset
 from tests.e2e.processes import PATIENCE_SECONDS, GatewayProcess
 
 # With this a client that does not read is full soon; the kernel doubles it.
 SMALL_BUFFER = 4096
 _CHUNK_BYTES = 1 << 18
 _CONNECTING = 64  # clients on their way at once
-_STREAM_LINES = 50  # of a script in one request: what is refused in the middle was sent by then
 
 
 @contextmanager
@@ -64,10 +59,11 @@ class Script:
     def __len__(self) -> int:
         return len(self._data)
 
-    def lines(self, first: int, last: int | None = None) -> bytes:
-        """Return the triggers from number `first` up to `last` as NDJSON."""
+    def publish(self, gateway: GatewayProcess, numbers: range) -> int:
+        """Publish these numbers of it, all or none, and return the status of the answer."""
         room = json.dumps(CAR)
-        return "".join(f'{{"rooms": [{room}], "data": {data}}}\n' for data in self._data[first:last]).encode()
+        triggers = ", ".join(f'{{"rooms": [{room}], "data": {self._data[number]}}}' for number in numbers)
+        return request(gateway.trigger_url, f"[{triggers}]".encode())[0]
 
     def message(self, request_id: str, number: int) -> bytes:
         """Return the text of publication `number` for the subscription `request_id`."""
@@ -231,11 +227,6 @@ class Reader(Member):
         if self._data and self.got == len(self.script):
             self._fail(f"more than was published: {self._data[:100]!r}")
 
-    @property
-    def over(self) -> bool:
-        """Whether it got everything, or something is wrong."""
-        return self.got == len(self.script) or bool(self.fault)
-
     def _fail(self, fault: str) -> None:
         self.fault = f"{self.name} after {self.got}: {fault}"
         self.loop.forget(self.sock)
@@ -261,44 +252,3 @@ def joined(loop: Loop, gateway: GatewayProcess, members: Sequence[Member]) -> It
         for member in started:
             member.close()
         loop.close()
-
-
-@dataclass
-class Publisher:
-    """Publishes a script as streams of lines, in a thread; after a 503 goes on behind what was published, when told."""
-
-    gateway: GatewayProcess
-    script: Script
-    published: int = 0
-    refused: int = 0
-    _stopped: bool = False
-    _thread: threading.Thread = field(init=False)
-
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._publish, daemon=True)
-        self._thread.start()
-
-    @property
-    def done(self) -> bool:
-        return not self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Begin no further request."""
-        self._stopped = True
-
-    def _publish(self) -> None:
-        connection = http.client.HTTPConnection(urlsplit(self.gateway.trigger_url).netloc, timeout=PATIENCE_SECONDS)
-        while self.published < len(self.script) and not self._stopped:
-            last = min(self.published + _STREAM_LINES, len(self.script))
-            body = self.script.lines(self.published, last)
-            connection.request("POST", "/trigger/", body, {"Content-Type": "application/x-ndjson"})
-            response = connection.getresponse()
-            text = response.read().decode()
-            if response.status == 503:
-                self.refused += 1
-                self.published += int(text.rpartition("; published ")[2])
-                time.sleep(int(response.headers["Retry-After"]))
-            else:
-                assert response.status == 200, text
-                self.published = last
-        connection.close()
