@@ -90,7 +90,24 @@ class Page:
         self.wait(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
 
     def click(self, selector: str) -> None:
-        self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+        """Click once it is there and can be clicked: a page that lives may still be making it."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.wait(f"((it) => it && !it.disabled && (it.click(), true))({found})")
+
+    def remember(self, selector: str) -> None:
+        """Keep all texts of an element from now on, also those that pass; `wait_remembered` looks at them."""
+        self.evaluate(
+            f"""(() => {{
+                const place = document.querySelector({json.dumps(selector)});
+                const texts = ((window.remembered ??= {{}})[{json.dumps(selector)}] = [place.textContent]);
+                new MutationObserver(() => texts.push(place.textContent))
+                    .observe(place, {{ childList: true, characterData: true, subtree: true }});
+            }})()"""
+        )
+
+    def wait_remembered(self, selector: str, words: str) -> None:
+        """Wait until `words` have been in a text of the element since `remember`."""
+        self.wait(f"remembered[{json.dumps(selector)}].some((text) => text.includes({json.dumps(words)}))")
 
     def fill(self, selector: str, text: str) -> None:
         """Write into a field as if it were typed."""
@@ -132,7 +149,11 @@ class Browser:
         assert status == 200, body
         target = json.loads(body)
         with websockets.sync.client.connect(
-            target["webSocketDebuggerUrl"], proxy=None, max_size=None, ping_interval=None
+            target["webSocketDebuggerUrl"],
+            proxy=None,
+            max_size=None,
+            ping_interval=None,
+            open_timeout=PATIENCE_SECONDS,
         ) as connection:
             yield Page(connection)
         request(f"{self._url}/json/close/{target['id']}")
