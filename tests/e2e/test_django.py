@@ -139,11 +139,11 @@ def test_of_a_save_that_is_rolled_back_nobody_is_told(plain: Garage) -> None:
 @pytest.mark.parametrize("listens", [False, True], ids=["down", "hangs"])
 def test_a_save_outlives_a_gateway_that_is_down_or_hangs(listens: bool, tmp_path: Path) -> None:
     site = Site("plain.site")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        host, port = server.getsockname()
-        if not listens:
-            server.close()
-        with site.run(tmp_path, f"http://{host}:{port}") as process:
+    with socket.socket() as server:  # its port is nobody else's, whether it listens or not
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        with site.run(tmp_path, "http://{}:{}".format(*server.getsockname())) as process:
             bob = Visitor(site)
             bob.login("bob")
             bob.save_car("Saved")
