@@ -108,7 +108,7 @@ def test_whatever_is_wrong_is_named_in_one_line_with_status_2(tmp_path: Path) ->
     assert refused(f"--config={file}") == f"trio-templar: binds in {file}: there is no such setting"
     file.write_text("api_url = 'http")
     assert refused(f"--config={file}").startswith(f"trio-templar: --config {file}: ")
-    assert refused(f"--config={tmp_path}/none").startswith(f"trio-templar: --config {tmp_path}/none: ")
+    assert refused(f"--config={tmp_path}/none").startswith(f"trio-templar: --config: {tmp_path}/none: ")
     assert "--no-such" in refused(API, "--no-such=1")
     assert "--drain-seconds" in refused(API, "--drain-seconds=soon")
     assert "TRIO_TEMPLAR_DIALECT" in refused(API, environment={"TRIO_TEMPLAR_DIALECT": "4"})
