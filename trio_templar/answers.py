@@ -72,17 +72,21 @@ def retry_seconds(retry_after: str, now: datetime) -> int:
     return min(max(1, seconds), MAX_RETRY_SECONDS)
 
 
-def read_as_python(body: bytes) -> dict[str, Any] | None:
-    """Return the object that Python's own parser takes `body` for, or None.
+def read_as_python(body: bytes) -> dict[str, Any]:
+    """Return the object that Python's own parser takes `body` for.
 
     It takes more than JSON has: NaN, Infinity, half a surrogate pair, a byte order mark. So ask `as_json` about what is
     used of it.
+
+    Raises BackendError: if that parser does not take it, saying where it stopped, or if it is no object.
     """
     try:
         answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None
+    except (ValueError, RecursionError) as error:
+        raise BackendError(f"the bootstrap answer is not JSON: {error}") from error
+    if not isinstance(answer, dict):
+        raise BackendError("the bootstrap answer is not JSON of an object")
+    return answer
 
 
 def as_json(name: str, value: Any) -> Any:

@@ -252,16 +252,10 @@ class HttpBackend:
             raise _unavailable(error) from error
         if answer.status != 200:
             raise failure(answer.status, answer.headers, datetime.now(UTC))
-        return self._read(answer.body)
-
-    def _read(self, body: bytes) -> Mapping[str, Any]:
         try:
-            return msgspec.json.decode(body)  # type: ignore[no-any-return]  # `admission` checks it
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            answer = read_as_python(body)
-            if answer is None:
-                raise BackendError(f"the bootstrap answer is not JSON: {error}") from error
-        return answer
+            return msgspec.json.decode(answer.body)  # type: ignore[no-any-return]  # `admission` checks it
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return read_as_python(answer.body)
 
     async def post(self, path: str, headers: Sequence[Header]) -> None:
         """POST to a hook's path. Raises BackendError: if the API does not answer with a 2xx."""

@@ -97,7 +97,7 @@ LENIENT = [
 
 @pytest.mark.parametrize(("body", "field"), LENIENT)
 def test_what_pythons_parser_takes_is_taken_where_nobody_needs_it(body: bytes, field: str) -> None:
-    answer = read_as_python(body) or {}
+    answer = read_as_python(body)
     assert answer["allowed_rooms"] == []
     as_json("allowed_rooms", answer["allowed_rooms"])
     with pytest.raises(BackendError, match=f"^{field} has NaN, Infinity or half a surrogate pair"):
@@ -109,8 +109,15 @@ def test_a_byte_order_mark_is_no_fault() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff", b"NaN", b"[NaN]", b"[" * 100_000, b'{"a":' * 100_000])
-def test_what_nobody_takes_and_what_is_no_object_is_nothing(body: bytes) -> None:
-    assert read_as_python(body) is None
+def test_what_nobody_takes_and_what_is_no_object_is_not_json(body: bytes) -> None:
+    with pytest.raises(BackendError, match=r"^the bootstrap answer is not JSON"):
+        read_as_python(body)
+
+
+def test_the_place_where_json_ends_to_be_json_is_named_without_what_stands_there() -> None:
+    with pytest.raises(BackendError) as caught:
+        read_as_python(b'{"user": {"id": 7},\n "token": s3cr3t}')
+    assert str(caught.value) == "the bootstrap answer is not JSON: Expecting value: line 2 column 11 (char 30)"
 
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, "é", [{"car": "*"}], {"a": [True]}], ids=repr)
