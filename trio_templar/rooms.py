@@ -62,7 +62,7 @@ class RoomIndex:
         """Allow `room`, which must not change any more."""
         stars = frozenset([key for key, value in room.items() if type(value) is str and value == WILDCARD])
         try:
-            first = self._by_hash.setdefault(_hash_of(room, stars), room)
+            first = self._by_hash.setdefault(_digest(_hashes(room), stars), room)
         except (TypeError, RecursionError):
             self._others.append(room)
             return
@@ -73,18 +73,21 @@ class RoomIndex:
     def allows(self, room: Room) -> bool:
         """Whether some room that was added covers `room`."""
         try:
-            found = [self._by_hash.get(_hash_of(room, stars)) for stars in self._stars.get(frozenset(room), ())]
+            hashes = _hashes(room)
+            found = [self._by_hash.get(_digest(hashes, stars)) for stars in self._stars.get(frozenset(room), ())]
         except (TypeError, RecursionError):  # no JSON, or nested deeply: not worth a faster way
             found = list(self._by_hash.values())
         return is_allowed(room, [each for each in found if each is not None]) or is_allowed(room, self._others)
 
 
-def _hash_of(room: Room, stars: frozenset[str]) -> int:
-    """Return the same for all rooms with these keys that are equal where there is no star.
+def _hashes(room: Room) -> list[tuple[str, int]]:
+    """Return the keys with the hashes of their values. Raises TypeError: if a value is of no type of JSON."""
+    return [(key, _value_hash(value)) for key, value in room.items()]
 
-    Raises TypeError: if a value has no such hash.
-    """
-    return hash((stars, frozenset([(key, _value_hash(room[key])) for key in room if key not in stars])))
+
+def _digest(hashes: Iterable[tuple[str, int]], stars: frozenset[str]) -> int:
+    """Return the same for all rooms with these keys that are equal where there is no star."""
+    return hash((stars, frozenset([item for item in hashes if item[0] not in stars])))
 
 
 def _value_hash(value: Any) -> int:
