@@ -15,6 +15,7 @@ import h11
 import trio
 
 from trio_templar.http_head import Head, HeadError, HeadParser, date, plain_response
+from trio_templar.log import log
 from trio_templar.machine import descriptor_limit
 from trio_templar.sockets import accept_loop, hang_up, peer_of, reset_on_close
 from trio_templar.wire import wire_for
@@ -33,6 +34,8 @@ READ_BYTES: Final = 65_536
 # Callers take at most one in so many descriptors; more than may be there are told so, up to so many.
 DESCRIPTORS_SHARE: Final = 4
 TOLD_CALLERS: Final = 16
+# Those that are told in this time share a log line.
+QUIET_SECONDS: Final = 10.0
 
 App = Callable[..., Awaitable[None]]
 Message = MutableMapping[str, Any]
@@ -65,6 +68,8 @@ class Callers:
         self._max_callers = max_callers
         self._count = 0
         self._idle: dict[trio.CancelScope, None] = {}  # those that wait for a request, the longest first
+        self._refused = 0
+        self._quiet_until = 0.0
         self.stopping = False
 
     @property
@@ -106,14 +111,24 @@ class Callers:
         if self._count > self._bound and not self.make_room():
             if self._count > self._bound + TOLD_CALLERS:
                 return
+            self._note_refusal()
             await _send(stream, plain_response(503, "too many callers (max_callers)", ("Retry-After", "1")))
         else:
+            peer = peer_of(stream)[0]
             left: bytes | None = b""
             while left is not None and not self.stopping:
-                left = await self._serve_request(stream, left)
+                left = await self._serve_request(stream, peer, left)
         await hang_up(stream, LINGER_SECONDS)
 
-    async def _serve_request(self, stream: trio.abc.Stream, early: bytes) -> bytes | None:
+    def _note_refusal(self) -> None:
+        self._refused += 1
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            log(logger, logging.WARNING, "too many callers", bound=self._bound, count=self._refused)
+            self._refused = 0
+            self._quiet_until = now + QUIET_SECONDS
+
+    async def _serve_request(self, stream: trio.abc.Stream, peer: str, early: bytes) -> bytes | None:
         """Answer one request, `early` of which is there already; return what came behind it, None if it is the last."""
         parser = HeadParser(MAX_HEAD_BYTES)
         try:
@@ -123,7 +138,7 @@ class Callers:
             return None
         if head is None:
             return None
-        exchange = Exchange(stream, head, parser.connection, lambda: self.stopping)
+        exchange = Exchange(stream, peer, head, parser.connection, lambda: self.stopping)
         await exchange.run(self.app)
         return exchange.left
 
@@ -149,9 +164,15 @@ class Exchange:
     """One request and its answer, between an ASGI app and h11."""
 
     def __init__(
-        self, stream: trio.abc.Stream, head: Head, connection: h11.Connection, is_last: Callable[[], bool]
+        self,
+        stream: trio.abc.Stream,
+        peer: str,
+        head: Head,
+        connection: h11.Connection,
+        is_last: Callable[[], bool],
     ) -> None:
         self._stream = stream
+        self._peer = peer
         self._head = head
         self._connection = connection
         self._is_last = is_last
@@ -180,7 +201,7 @@ class Exchange:
             "query_string": query,
             "root_path": "",
             "headers": self._head.headers,
-            "client": (peer_of(self._stream)[0], 0),
+            "client": (self._peer, 0),
         }
         try:
             await app(scope, self.receive, self.send)
@@ -199,22 +220,25 @@ class Exchange:
         if self._connection.they_are_waiting_for_100_continue:
             await _send(self._stream, self._connection.send(h11.InformationalResponse(status_code=100, headers=[])))
         try:
-            event = self._connection.next_event()
-            while event is h11.NEED_DATA:
+            data, more = self._next_data()
+            while more and not data:
                 self._connection.receive_data(bytes(await self._stream.receive_some(READ_BYTES)))
-                event = self._connection.next_event()
+                data, more = self._next_data()
         except h11.RemoteProtocolError:
             # A body that ends too early may be that of a caller that still listens: either way it is no request.
             self._malformed = True
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         else:
-            match event:
-                case h11.Data():
-                    return {"type": "http.request", "body": bytes(event.data), "more_body": True}
-                case h11.EndOfMessage():
-                    return {"type": "http.request", "body": b"", "more_body": False}
+            return {"type": "http.request", "body": bytes(data), "more_body": more}
         return {"type": "http.disconnect"}
+
+    def _next_data(self) -> tuple[bytearray, bool]:
+        """Return all that is there of the body, and whether more is to come."""
+        data = bytearray()
+        while isinstance(event := self._connection.next_event(), h11.Data):
+            data += event.data
+        return data, event is h11.NEED_DATA
 
     async def send(self, message: Message) -> None:
         """Take an ASGI message of the response; it goes out whole, in one write."""

@@ -19,6 +19,12 @@ def descriptor_limit() -> int:
     return 2**31 if limit == resource.RLIM_INFINITY else limit
 
 
+def most_descriptors() -> int:
+    """Return how many descriptors this process may allow itself (`ulimit -Hn`)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if most == resource.RLIM_INFINITY else most
+
+
 def raise_descriptor_limit(wanted: int) -> None:
     """Let this process have `wanted` descriptors open, or as many as it may allow itself."""
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)

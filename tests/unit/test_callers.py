@@ -138,7 +138,7 @@ async def test_one_caller_too_many_takes_the_place_of_the_longest_idle(autojump_
 
 
 async def test_where_all_have_a_request_under_way_one_more_gets_503_and_many_more_nothing(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     later = GET.replace(b"now", b"later") + b"\r\n"
     async with server(max_callers=4) as served:
@@ -150,6 +150,8 @@ async def test_where_all_have_a_request_under_way_one_more_gets_503_and_many_mor
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"\r\nRetry-After: 1\r\n" in answer
             assert answer.endswith(b"too many callers (max_callers)\n")
+        (record,) = [record for record in caplog.records if record.getMessage() == "too many callers"]
+        assert vars(record)["fields"] == {"bound": 4, "count": 1}
         served.later.set()
         for caller in callers:
             assert b"later" in await caller.receive_some()

@@ -324,7 +324,7 @@ async def test_other_scopes_are_answered_properly() -> None:
         ]
 
 
-# Behind a real hypercorn
+# Behind the real server
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from trio_templar.commands.serve import NO_ADDRESS
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, Unavailable
 from trio_templar.forwarding import ClientRequest
 from trio_templar.listeners import open_listeners
-from trio_templar.machine import descriptor_limit, memory_bytes
+from trio_templar.machine import memory_bytes, most_descriptors
 from trio_templar.settings import Settings, is_local
 from trio_templar.texts import inherited_descriptor
 from trio_templar.tls import Certificate
@@ -65,7 +65,7 @@ def _tls(settings: Settings) -> Iterator[Finding]:
 
 
 def _descriptors(settings: Settings) -> Finding:
-    limit, needed = descriptor_limit(), settings.descriptors
+    limit, needed = most_descriptors(), settings.descriptors  # serve raises its own
     if limit < needed:
         text = f"{limit}, but max_connections {settings.max_connections} wants {needed} (ulimit -n, LimitNOFILE)"
         return Finding("warn", "file descriptors", text)
