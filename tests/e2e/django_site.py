@@ -67,9 +67,11 @@ class Garage:
 
 
 @contextmanager
-def run_garage(folder: Path, *arguments: str, credentials: str = "", urls: str = "garage.urls") -> Iterator[Garage]:
+def run_garage(
+    folder: Path, *arguments: str, credentials: str = "", urls: str = "garage.urls", https: bool = False
+) -> Iterator[Garage]:
     """Run both; `credentials` go into HIGH_TEMPLAR_URL, which is all that the site knows of the gateway."""
-    site = Site(urls)
+    site = Site(urls, https=https)
     try:
         with gateway(f"--api-url={site.api_url}", *arguments) as process:
             url = process.http_url.replace("http://", f"http://{credentials}@" if credentials else "http://")

@@ -225,8 +225,8 @@ class Site:
     What comes before it listens waits in the socket's queue.
     """
 
-    def __init__(self, urls: str = "garage.urls") -> None:
-        self._urls = urls
+    def __init__(self, urls: str = "garage.urls", *, https: bool = False) -> None:
+        self._settings = {"SITE_URLS": urls, "SITE_HTTPS": "1" if https else ""}
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address: tuple[str, int] = self._socket.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}/"
@@ -240,7 +240,7 @@ class Site:
             environment={
                 "GARAGE_DATABASE": str(folder / "garage.sqlite3"),
                 "HIGH_TEMPLAR_URL": high_templar_url,
-                "SITE_URLS": self._urls,
+                **self._settings,
                 "PYTHONWARNINGS": "ignore",  # django-binder's and Django's are theirs
                 "NO_PROXY": "*",
             },

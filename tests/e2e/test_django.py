@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.e2e.clients import CAR, connect, receive, request, subscribe
 from tests.e2e.django_site import Garage, Visitor, run_garage
-from tests.e2e.processes import Site
+from tests.e2e.processes import Site, gateway
 
 EVERY_CAR = {"target": "car", "car": "*"}
 
@@ -149,3 +149,31 @@ def test_a_save_outlives_a_gateway_that_is_down_or_hangs(listens: bool, tmp_path
             bob.save_car("Saved")
             assert process.log.wait("not published to .*'car': 1")
     site.close()
+
+
+# Misconfigured
+
+
+def test_a_site_that_redirects_to_https_is_named_with_the_way_out(tmp_path: Path) -> None:
+    with run_garage(tmp_path, https=True) as garage:
+        with pytest.raises(InvalidStatus), connect(f"{garage.gateway.websocket_url}?token=anns-token"):
+            pass
+        way_out = "--connection-header 'X-Forwarded-Proto=fixed:https'"
+        assert garage.gateway.log.wait(f"WARNING refused status=403 .*status 301.* hint=.*{way_out}")
+
+
+def test_the_way_out_leads_to_a_site_that_redirects_to_https(tmp_path: Path) -> None:
+    header = "--connection-header=X-Forwarded-Proto=fixed:https"
+    with (
+        run_garage(tmp_path, header, https=True) as garage,
+        connect(f"{garage.gateway.websocket_url}?token=anns-token") as client,
+    ):
+        assert receive(client) == b'{"allowed_rooms": [{"target": "car", "car": "*"}]}'
+
+
+@pytest.mark.parametrize("path", ["api/bootstrap/", ""], ids=["bootstrap/ twice", "another folder"])
+def test_a_wrong_address_is_named_in_the_log(garage: Garage, path: str) -> None:
+    with gateway(f"--api-url={garage.site.url}{path}") as process:
+        with pytest.raises(InvalidStatus), connect(process.websocket_url):
+            pass
+        assert process.log.wait("WARNING refused status=403 .*status 404.* hint=.*bootstrap/ is appended")

@@ -9,13 +9,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import quiet, settled
+from tests.unit.conftest import CAR, quiet, settled
 from tests.unit.test_backend import BARE, api, response
 from tests.unit.test_handshake import HEADERS
 from tests.unit.test_reception import rest
 from trio_templar import BackendError, Settings
 from trio_templar.log import JsonFormatter, TextFormatter
-from trio_templar.testing import open_gateway
+from trio_templar.testing import FakeBackend, open_gateway
 
 SECRET = "s3cr3t"
 LINES = [f"{name}: {value}" for name, value in HEADERS.items()]
@@ -72,6 +72,32 @@ async def test_what_is_in_a_request_head_is_neither_logged_nor_answered(
     assert answer.startswith(b"HTTP/1.1 ")
     assert SECRET.encode() not in answer
     assert caplog.records, "nothing was logged"
+    assert SECRET not in written(caplog)
+
+
+async def test_what_a_client_says_over_its_websocket_is_not_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "trio_templar")
+    async with open_gateway(quiet(max_request_id_bytes=50), backend=FakeBackend([CAR])) as house:
+        client = await house.connect(
+            {"Cookie": "sessionid=s3cr3t", "Authorization": "s3cr3t"}, target="/ws/?token=s3cr3t"
+        )
+        await client.receive()
+        for message in (
+            "s3cr3t",
+            ["s3cr3t"],
+            {"type": "s3cr3t", "requestId": "s3cr3t"},
+            {"type": "subscribe", "requestId": "s3cr3t" * 20, "room": CAR},
+            {"type": "subscribe", "requestId": "s3cr3t", "room": CAR, "token": "s3cr3t"},
+            {"type": "subscribe", "requestId": 2, "room": "s3cr3t"},
+            {"type": "unsubscribe", "requestId": "s3cr3t s3cr3t"},
+        ):
+            await client.send(message)
+            await client.receive()
+        await client.aclose()
+        await settled()
+    assert {record.getMessage() for record in caplog.records} == {"open", "message refused", "close"}
     assert SECRET not in written(caplog)
 
 

@@ -1,6 +1,7 @@
 """A Django site as one finds it: sessions, CSRF, SQLite, django-binder, and triggers that go to HIGH_TEMPLAR_URL.
 
-With SITE_URLS=plain.site it is one in plain Django, whose triggers go to GATEWAY_URL.
+With SITE_URLS=plain.site it is one in plain Django, whose triggers go to GATEWAY_URL. With SITE_HTTPS=1 it redirects
+whoever did not come by https, as the proxy in front says.
 """
 
 import os
@@ -31,6 +32,11 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "binder.plugins.token_auth.middleware.TokenAuthMiddleware",
 ]
+
+if os.environ.get("SITE_HTTPS"):
+    MIDDLEWARE.insert(0, "django.middleware.security.SecurityMiddleware")
+    SECURE_SSL_REDIRECT = True
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 TEMPLATES = [
     {
