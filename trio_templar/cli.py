@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from trio_templar import __version__
 from trio_templar.commands import check, listen, publish, serve, top, tree
 from trio_templar.commands.command import Command, CommandError, Status
 from trio_templar.commands.completion import completion_of
+from trio_templar.commands.streams import give_up, open_streams
 from trio_templar.errors import SettingsError
 
 EPILOG: Final = """\
@@ -30,14 +32,17 @@ exit status:
 """
 
 
+# What a write says where there is no room for it; nothing else here writes to a disk without saying where.
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status; what is wrong is one line on standard error."""
+    open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=_escaped.__name__)
-    arguments = make_parser().parse_args(argv)
     try:
-        status = arguments.command.run(vars(arguments), os.environ)
-        sys.stdout.flush()
+        status = _run(argv)
     except SettingsError as error:
         status = _complain(Status.USAGE, error)
     except CommandError as error:
@@ -45,14 +50,32 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
     except BrokenPipeError:
-        # Who read our output has gone; what is left of it must not fail again when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(sys.stdout)  # who read our output has gone
         status = Status.BROKEN_PIPE
     sys.exit(int(status))
 
 
+def _run(argv: Sequence[str] | None) -> int:
+    """Run the command; what it prints is out at the end. Raises CommandError: if it cannot be."""
+    try:
+        try:
+            arguments = make_parser().parse_args(argv)
+            command: Command = arguments.command
+            return command.run(vars(arguments), os.environ)
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        give_up(sys.stdout)
+        raise CommandError(Status.FAILED, f"standard output: {error.strerror}") from error
+
+
 def _complain(status: Status, error: Exception) -> Status:
-    print(f"trio-templar: {error}", file=sys.stderr)
+    try:
+        print(f"trio-templar: {error}", file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told
+        give_up(sys.stderr)
     return status
 
 

@@ -20,7 +20,7 @@ from trio_templar.errors import CRASHED, DROPPED, GONE, MESSAGE_TOO_BIG, NOT_AUT
 from trio_templar.frames import closes, text_frame
 from trio_templar.handshake import switching_protocols
 from trio_templar.hooks import Caller, HookCalls
-from trio_templar.log import log
+from trio_templar.log import log, user_text
 from trio_templar.outbox import Outbox, Waiting
 from trio_templar.reception import Guest, Reception
 from trio_templar.session import Bucket, Failure, Rules, Session
@@ -144,7 +144,7 @@ class Connection(trio.abc.Stream):
             self.outbox.close(NOT_AUTHORIZED)
             return
         self.outbox.reply(opening + text_frame(self.session.welcome().encode()))
-        log(logger, logging.INFO, "open", id=self.id, user=self.user_id, peer=self.peer)
+        log(logger, logging.INFO, "open", id=self.id, user=user_text(self.user_id), peer=self.peer)
         if self._hook_calls is not None:
             self._hook_calls.connected()
 
@@ -184,7 +184,15 @@ class Connection(trio.abc.Stream):
             room = failure.room.decode()
             if len(room) > LOGGED_ROOM_CHARACTERS:
                 room = room[: LOGGED_ROOM_CHARACTERS - 1] + "…"
-            log(logger, logging.INFO, "message refused", id=self.id, user=self.user_id, why=failure.code, room=room)
+            log(
+                logger,
+                logging.INFO,
+                "message refused",
+                id=self.id,
+                user=user_text(self.user_id),
+                why=failure.code,
+                room=room,
+            )
 
     async def _write_loop(self) -> None:
         """Write what the socket could not take at once, until nothing waits."""
@@ -237,7 +245,7 @@ class Connection(trio.abc.Stream):
             logging.WARNING if close in (CRASHED, TOO_MANY_MESSAGES) else logging.INFO,
             "close" if self.session else "refused",
             id=self.id,
-            user=self.user_id,
+            user=user_text(self.user_id),
             peer=self.peer,
             code=close.code,
             seconds=trio.current_time() - self.since,
@@ -264,7 +272,7 @@ class Connection(trio.abc.Stream):
             logging.WARNING,
             "slow",
             id=self.id,
-            user=self.user_id,
+            user=user_text(self.user_id),
             peer=self.peer,
             agent=self.agent,
             why=self._close.reason,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
-from typing import Literal
+from typing import Final, Literal
+
+import msgspec
+
+from trio_templar.log_writer import WriterHandler
+
+STANDARD_ERROR: Final = 2
 
 
 def log(logger: logging.Logger, level: int, event: str, **fields: object) -> None:
@@ -16,11 +21,36 @@ def log(logger: logging.Logger, level: int, event: str, **fields: object) -> Non
         logger.log(level, event, extra={"fields": kept})
 
 
+def announce(logger: logging.Logger, event: str, text: str, **fields: object) -> None:
+    """Log one line at any level: for people `text` alone, for machines `event` and its fields."""
+    extra = {"fields": fields, "announced": text}
+    logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, event, (), None, extra=extra))
+
+
+def user_text(user_id: object) -> str | None:
+    """Return a user id as text, as the log and the HTTP API have it: itself, or its JSON; None where there is none."""
+    if user_id is None or isinstance(user_id, str):
+        return user_id
+    try:
+        return msgspec.json.encode(user_id).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError):  # what an embedding program may have for an id
+        return str(user_id)
+
+
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00,000 INFO open id=… peer=…`."""
+    """`2026-01-31 12:00:00,000+0100 INFO open id=… peer=…`; what is announced is said as it is."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        announced: str | None = getattr(record, "announced", None)
+        return super().format(record) if announced is None else announced
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
+        """Return local time with its zone."""
+        return super().formatTime(record, datefmt) + time.strftime("%z", time.localtime(record.created))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         """Return the line, the fields behind it; values with spaces or line ends are quoted."""
@@ -56,7 +86,7 @@ class JsonFormatter(logging.Formatter):
 
 def configure(format_: Literal["text", "json"], level: str) -> None:
     """Send this process's log to standard error. For the command only: a library leaves logging to its program."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = WriterHandler(STANDARD_ERROR)
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     set_level(level)

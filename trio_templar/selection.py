@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
 from trio_templar.connection import Connection
 from trio_templar.errors import NotFound
 from trio_templar.hub import Hub
+from trio_templar.log import user_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +44,6 @@ class Selection:
         if self.peer is not None:
             found = [connection for connection in found if self.peer in (connection.peer, _host(connection.peer))]
         return found
-
-
-def user_text(user_id: object) -> str | None:
-    """Return a user id as text: itself, or its JSON; None where there is none."""
-    if user_id is None or isinstance(user_id, str):
-        return user_id
-    return msgspec.json.encode(user_id).decode()
 
 
 def _host(peer: str) -> str:

@@ -89,6 +89,10 @@ class Settings:
     on_disconnect: Annotated[str, Meta(description="API path to POST to when an admitted client left"), texts.hook] = ""
     allow_status: Annotated[bool, Meta(description="dialect 3: show totals to a client that asks")] = False
     demo: Annotated[bool, Meta(description="have an API of its own, and two clients for it on the dashboard")] = False
+    ready_file: Annotated[
+        str,
+        Meta(description="file that has the addresses as JSON while clients can come; written by the command `serve`"),
+    ] = ""
     log_format: Annotated[Literal["text", "json"], Meta(description="how a log line looks")] = "text"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")] = (
         "info"

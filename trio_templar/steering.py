@@ -15,8 +15,8 @@ from trio_templar.errors import Close, RequestError
 from trio_templar.http_api import Request, Response, Routes, json_answer, route_of
 from trio_templar.http_input import given, key_of, read_body
 from trio_templar.hub import Hub
-from trio_templar.log import log
-from trio_templar.selection import Selection, user_text
+from trio_templar.log import log, user_text
+from trio_templar.selection import Selection
 
 logger = logging.getLogger("trio_templar.steering")
 

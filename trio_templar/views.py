@@ -16,8 +16,9 @@ from trio_templar.connection import Connection
 from trio_templar.http_api import Request, Response, Routes, json_answer, route_of
 from trio_templar.http_input import NoQuery, given, read_query, read_room
 from trio_templar.hub import Hub, Room
+from trio_templar.log import user_text
 from trio_templar.rates import Rates
-from trio_templar.selection import Selection, user_text
+from trio_templar.selection import Selection
 
 # A page ends behind the item with which it is longer; the caller's socket need not hold more.
 PAGE_BYTES: Final = 262_144

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -168,8 +169,12 @@ class GatewayProcess(Process):
 
     def wait_ready(self) -> None:
         """Wait for the line that says so."""
-        line = self.log.wait("^trio-templar: ready on ")[0]
-        self.places = line.removeprefix("trio-templar: ready on ").split(", ")
+        line = self.log.wait('^trio-templar: ready on |"event": "ready"')[0]
+        if line.startswith("{"):
+            ready = json.loads(line)
+            self.places: list[str] = [*ready["websockets"], ready["triggers"]]
+        else:
+            self.places = line.removeprefix("trio-templar: ready on ").split(", ")
         self._idle_descriptors = self.descriptors()
 
     def wait_idle(self, connections: int = 0) -> None:

@@ -359,7 +359,7 @@ def test_a_json_log_has_one_object_a_line(api: Api) -> None:
             receive(client)
         line = json.loads(process.log.wait('"event": "close"')[0])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
-    assert (line["level"], line["logger"], line["code"], line["user"]) == ("info", "trio_templar.connection", 1000, 7)
+    assert (line["level"], line["logger"], line["code"], line["user"]) == ("info", "trio_templar.connection", 1000, "7")
 
 
 def test_help_and_an_unknown_path_of_the_http_side_are_plain(shared: GatewayProcess) -> None:

@@ -187,7 +187,10 @@ def test_a_process_says_when_it_is_ready_tells_systemd_and_leaves_with_0(number:
             assert systemd.recv(100) == b"STOPPING=1"
             assert process.wait(10) == 0
             logged = [line.partition(" INFO ")[2] for line in process.stderr]
-            assert logged == (["drain connections=0 seconds=10.000\n"] if number == signal.SIGTERM else [])
+            said = (
+                "drain connections=0 seconds=10.000" if number == signal.SIGTERM else "stop connections=0 seconds=1.000"
+            )
+            assert logged == [f"{said}\n"]
 
 
 # Whatever an operator gives

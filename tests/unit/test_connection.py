@@ -361,7 +361,7 @@ async def test_a_slow_client_is_named_in_one_line_the_moment_it_is_closed(
     assert record.levelno == logging.WARNING
     assert line == {
         "id": slow.id,
-        "user": 17,
+        "user": "17",
         "agent": "phone 1.0",
         "why": "too slow: no progress",
         "waiting_bytes": slow.waiting_bytes,
@@ -429,7 +429,7 @@ async def test_the_log_has_one_line_at_open_and_one_at_close(
     assert (opened.getMessage(), closed.getMessage()) == ("open", "close")
     (at_open,), (at_close,) = fields(caplog, "open"), fields(caplog, "close")
     assert at_open["id"] == at_close["id"]
-    assert (at_open["user"], at_close["user"]) == (42, 42)
+    assert (at_open["user"], at_close["user"]) == ("42", "42")
     assert (at_close["code"], at_close["seconds"], at_close["frames"]) == (1000, 12.5, 1)
     said = sum(2 + len(text) for text in (welcome, json.dumps(reply), frame))
     assert at_close["bytes"] >= said + 4
@@ -469,7 +469,7 @@ async def test_a_message_that_is_answered_with_an_error_is_a_line_with_the_room_
         ("not-subscribed", None),
         ("room-not-found", '{"target":"ride"}'),
     ]
-    assert {(line["user"], line["id"]) for line in lines} == {(7, fields(caplog, "open")[0]["id"])}
+    assert {(line["user"], line["id"]) for line in lines} == {("7", fields(caplog, "open")[0]["id"])}
 
 
 async def dial(url: str, receive_buffer: int = 0) -> trio.SocketStream:

@@ -7,13 +7,13 @@ import gc
 import logging
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.commands.command import Command, run_on_trio
+from trio_templar.commands.ready import ready_file
 from trio_templar.commands.sources import read_settings
 from trio_templar.errors import SettingsError
 from trio_templar.machine import raise_descriptor_limit
@@ -68,6 +68,7 @@ async def _until_signal(settings: Settings, reread: Callable[[], Settings], noti
     """SIGHUP reads the settings again; SIGTERM drains; SIGINT stops within a second; another signal ends it now."""
     import trio
 
+    from trio_templar.log import log
     from trio_templar.serving import serve
 
     status = 0
@@ -87,6 +88,8 @@ async def _until_signal(settings: Settings, reread: Callable[[], Settings], noti
                     stopping = True
                     _notify(notify_socket, "STOPPING=1")
                     if number == signal.SIGINT:
+                        clients = len(gateway.connections)
+                        log(logger, logging.INFO, "stop", connections=clients, seconds=INTERRUPT_SECONDS)
                         gateway.stop(INTERRUPT_SECONDS)
                     else:
                         gateway.drain()
@@ -98,8 +101,10 @@ async def _until_signal(settings: Settings, reread: Callable[[], Settings], noti
             gateway = await nursery.start(run)
             nursery.start_soon(obey, name="signals")
             _settle()
-            _announce(gateway)
-            _notify(notify_socket, "READY=1")
+            with ready_file(settings.ready_file, _addresses(gateway)):
+                _announce(gateway)
+                _notify(notify_socket, "READY=1")
+                await trio.sleep_forever()
     return status
 
 
@@ -131,22 +136,34 @@ def _settle() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def _addresses(gateway: Gateway) -> dict[str, Any]:
+    return {
+        "websockets": list(gateway.websocket_urls),
+        "triggers": gateway.trigger_url,
+        "dashboard": gateway.page_url,
+    }
+
+
 def _announce(gateway: Gateway) -> None:
     """Say on standard error that clients can come."""
+    from trio_templar.log import announce
+
     places = [*gateway.websocket_urls, *filter(None, [gateway.trigger_url])]
     page = f", dashboard at {gateway.page_url}" if gateway.page_url else ""
-    print(f"trio-templar: ready on {', '.join(places)}{page}", file=sys.stderr, flush=True)
+    announce(logger, "ready", f"trio-templar: ready on {', '.join(places)}{page}", **_addresses(gateway))
 
 
 def _notify(address: str, state: str) -> None:
     """Tell systemd (sd_notify(3)) at `address`; if that is empty, nobody."""
     if not address:
         return
+    from trio_templar.log import log
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
         try:
             notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-        except OSError as error:
-            print(f"trio-templar: NOTIFY_SOCKET: {error}", file=sys.stderr)
+        except (OSError, ValueError) as error:
+            log(logger, logging.WARNING, "NOTIFY_SOCKET", why=error)
 
 
 COMMAND: Final = Command(

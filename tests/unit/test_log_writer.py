@@ -1,0 +1,120 @@
+"""The log's way out: nobody waits for who reads it, and what is lost is counted."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from trio_templar.log import JsonFormatter, TextFormatter, announce
+from trio_templar.log_writer import WriterHandler
+
+PIPE_BYTES = 4096
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    yield reader, writer
+    for descriptor in (reader, writer):
+        with suppress(OSError):  # a test has
+            os.close(descriptor)
+
+
+def logger_to(handler: logging.Handler, formatter: logging.Formatter | None = None) -> logging.Logger:
+    handler.setFormatter(formatter or logging.Formatter("%(message)s"))
+    logger = logging.Logger("trio_templar.test", logging.INFO)
+    logger.addHandler(handler)
+    return logger
+
+
+def read_until(reader: int, end: bytes) -> bytes:
+    read = b""
+    while end not in read:
+        read += os.read(reader, 65536)
+    return read
+
+
+def test_lines_are_written_in_order(pipe: tuple[int, int]) -> None:
+    handler = WriterHandler(pipe[1])
+    logger = logger_to(handler)
+    for number in range(100):
+        logger.info("%d", number)
+    handler.flush()
+    assert os.read(pipe[0], 65536).split() == [b"%d" % number for number in range(100)]
+
+
+def test_nobody_waits_for_who_does_not_read_and_nothing_is_lost_that_fits(pipe: tuple[int, int]) -> None:
+    logger = logger_to(WriterHandler(pipe[1]))
+    for number in range(500):
+        logger.info("%d %s", number, "x" * 100)
+    logger.info("end")
+    lines = read_until(pipe[0], b"end\n").splitlines()
+    assert [int(line.split()[0]) for line in lines[:-1]] == list(range(500))
+
+
+def test_what_does_not_fit_is_dropped_and_counted(pipe: tuple[int, int]) -> None:
+    handler = WriterHandler(pipe[1], max_bytes=10 * PIPE_BYTES)
+    logger = logger_to(handler, JsonFormatter())
+    for number in range(1000):
+        logger.info("%d %s", number, "x" * 200)
+    lines = [json.loads(line) for line in read_until(pipe[0], b"log lines dropped").splitlines()[:-1]]
+    handler.flush()
+    logger.info("after")
+    written = [line for line in lines if line["logger"] == "trio_templar.test"]
+    handler.flush()
+    note = next(json.loads(line) for line in os.read(pipe[0], 65536).splitlines()[-2:] if b"after" in line)
+    assert note["event"] == "after"
+    assert 0 < len(written) < 1000
+
+
+@pytest.mark.parametrize("broken", ["full", "gone"])
+def test_a_stream_that_is_full_or_gone_breaks_nothing(broken: str, pipe: tuple[int, int]) -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY) if broken == "full" else pipe[1]
+    if broken == "gone":
+        os.close(pipe[0])
+    handler = WriterHandler(descriptor)
+    logger = logger_to(handler)
+    for _ in range(3):
+        logger.info("lost")
+        handler.flush()
+    os.dup2(os.open("/dev/null", os.O_WRONLY), descriptor)
+    logger.info("written")
+    handler.flush()
+
+
+def test_the_number_of_lines_that_a_full_stream_lost_is_said_once_it_takes_some(pipe: tuple[int, int]) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    handler = WriterHandler(full)
+    logger = logger_to(handler, TextFormatter())
+    for _ in range(3):
+        logger.info("lost")
+        handler.flush()
+    os.dup2(pipe[1], full)
+    logger.info("written")
+    handler.flush()
+    assert [
+        line.partition(b" INFO ")[2] or line.partition(b" WARNING ")[2] for line in os.read(pipe[0], 9999).splitlines()
+    ] == [
+        b"written",
+        b"log lines dropped count=3",
+    ]
+
+
+def test_what_is_announced_is_a_line_for_people_or_an_object_at_any_level(pipe: tuple[int, int]) -> None:
+    for formatter in (TextFormatter(), JsonFormatter()):
+        handler = WriterHandler(pipe[1])
+        logger = logger_to(handler, formatter)
+        logger.setLevel(logging.ERROR)
+        announce(logger, "ready", "trio-templar: ready on x", websockets=["x"])
+        handler.flush()
+    text, line = os.read(pipe[0], 9999).splitlines()
+    assert text == b"trio-templar: ready on x"
+    read = json.loads(line)
+    assert (read["event"], read["level"], read["websockets"]) == ("ready", "info", ["x"])
