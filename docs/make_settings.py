@@ -20,7 +20,7 @@ Each setting can be given in three ways. The command line wins over the environm
 |---|---|
 | command line | `--max-connections 500`; a switch is `--demo` or `--no-demo`; a list is the option given again |
 | environment | `TRIO_TEMPLAR_MAX_CONNECTIONS=500`; a switch is `true` or `false`; a list is split at blanks |
-| TOML file (`--config FILE`) | `max_connections = 500`; a switch is `true` or `false`; a list is `["…", "…"]` |
+| TOML file (`--config FILE`, or `TRIO_TEMPLAR_CONFIG=FILE`) | `max_connections = 500`; a list is `["…", "…"]` |
 
 A wrong option, key or value is one line that names it, and exit status 2. Unknown environment variables are ignored: a
 container platform may set some of its own with this prefix. So are empty ones (`${VAR:-}` in a compose file).

@@ -8,10 +8,11 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from trio_templar import __version__
 from trio_templar.commands import check, listen, publish, serve, top, tree
@@ -19,6 +20,7 @@ from trio_templar.commands.command import Command, CommandError, Status
 from trio_templar.commands.completion import completion_of
 from trio_templar.commands.streams import give_up, open_streams
 from trio_templar.errors import SettingsError
+from trio_templar.options import hint
 
 EPILOG: Final = """\
 exit status:
@@ -59,7 +61,11 @@ def _run(argv: Sequence[str] | None) -> int:
     """Run the command; what it prints is out at the end. Raises CommandError: if it cannot be."""
     try:
         try:
-            arguments = make_parser().parse_args(argv)
+            parser = make_parser()
+            if not (sys.argv[1:] if argv is None else argv):
+                parser.print_help(sys.stderr)
+                return Status.USAGE
+            arguments = parser.parse_args(argv)
             command: Command = arguments.command
             return command.run(vars(arguments), os.environ)
         finally:
@@ -92,8 +98,23 @@ codecs.register_error(_escaped.__name__, _escaped)
 class _Parser(argparse.ArgumentParser):
     """argparse with one line for an error, not its usage too."""
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Return the arguments; of unknown ones only the names are shown, as their values may be secrets."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            names = [each.partition("=")[0] for each in unknown]
+            self.error(f"unrecognized arguments: {' '.join(names)}{hint(names[0], parsed.flags)}")
+        return parsed
+
+    @property
+    def flags(self) -> list[str]:
+        """Its options."""
+        return list(self._option_string_actions)
+
     def error(self, message: str) -> NoReturn:
-        self.exit(Status.USAGE, f"trio-templar: {message}\n")
+        wrong = re.match("argument COMMAND: invalid choice: '([^']*)'", message)
+        meant = hint(wrong[1], [command.name for command in COMMANDS]) if wrong else ""
+        self.exit(Status.USAGE, f"trio-templar: {message}{meant}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -117,7 +138,7 @@ def make_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_options(added)
-        added.set_defaults(command=command)
+        added.set_defaults(command=command, flags=added.flags)
     return parser
 
 

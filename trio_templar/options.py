@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -174,6 +174,14 @@ class Option(NamedTuple):
         inner = (get_args(self.plain) or (None,))[0]
         meta = next(meta for meta in (*metas(self.type), *metas(inner)) if meta.le is not None)
         return f"over {meta.gt}, at most {meta.le}" if meta.gt is not None else f"from {meta.ge} to {meta.le}"
+
+
+def hint(name: str, names: Iterable[str], likeness: float = 0.7) -> str:
+    """Return what to put behind an error about `name`: which of `names` may be meant, or nothing."""
+    from difflib import get_close_matches  # --help need not wait for it
+
+    found = get_close_matches(name, list(names), 1, likeness)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def metas(hint: Any) -> list[Meta]:

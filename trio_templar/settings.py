@@ -14,7 +14,7 @@ from trio_templar import texts
 from trio_templar.errors import SettingsError
 from trio_templar.files import read_first_line
 from trio_templar.forwarding import Forwarding, HeaderRule
-from trio_templar.options import Option, options_of
+from trio_templar.options import Option, hint, options_of
 from trio_templar.policies import Policies, RoomPolicy
 from trio_templar.texts import inherited_descriptor, split_address
 
@@ -240,6 +240,28 @@ def options() -> tuple[Option, ...]:
     return options_of(Settings)
 
 
+# What stands together in help: the first setting of each group, in the order of the class.
+GROUPS: Final = {
+    "api_url": "the API",
+    "bind": "addresses",
+    "allowed_origin": "who may connect, and who may publish",
+    "forward_ip_from": "what the API is told",
+    "allow_status": "what else it does",
+    "max_connections": "bounds",
+    "handshake_seconds": "deadlines",
+}
+
+
+def groups() -> Mapping[str, list[Option]]:
+    """Return all settings by the titles of their groups."""
+    found: dict[str, list[Option]] = {}
+    title = ""
+    for option in options():
+        title = GROUPS.get(option.name, title)
+        found.setdefault(title, []).append(option)
+    return found
+
+
 def settings_from(*sources: Mapping[str, tuple[Any, str]]) -> Settings:
     """Return the settings that `sources` give, earlier ones first; each value comes with what its user calls it.
 
@@ -249,7 +271,7 @@ def settings_from(*sources: Mapping[str, tuple[Any, str]]) -> Settings:
     values: dict[str, Any] = {}
     for name, (value, said_as) in _first_said(sources):
         if name not in known:
-            raise SettingsError(f"{said_as}: there is no such setting")
+            raise SettingsError(f"{said_as}: there is no such setting{hint(name, known)}")
         values[name] = known[name].convert(value, said_as, strict=False)
     return Settings(**values)
 

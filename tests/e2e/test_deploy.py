@@ -109,3 +109,27 @@ def test_the_image_builds_and_knows_its_version() -> None:
         ["docker", "run", "--rm", "trio-templar-test", "--version"], capture_output=True, text=True, check=True
     )
     assert said.stdout.startswith("trio-templar ")
+
+
+@with_systemd
+def test_systemd_understands_how_the_token_is_handed_over(tmp_path: Path) -> None:
+    service = tmp_path / "trio-templar.service"
+    service.write_text((DEPLOY / "trio-templar.service").read_text().replace(COMMAND, "/bin/true"))
+    folder = tmp_path / "trio-templar.service.d"
+    folder.mkdir()
+    (folder / "token.conf").write_text((DEPLOY / "trio-templar-token.conf").read_text())
+    checked = analyze("verify", "--man=no", str(service))
+    assert (checked.returncode, [line for line in checked.stderr.splitlines() if str(tmp_path) in line]) == (0, [])
+
+
+def test_the_page_on_installing_has_the_paths_of_the_units_and_settings_that_exist() -> None:
+    text = (ROOT / "docs/installing.md").read_text()
+    service = (DEPLOY / "trio-templar.service").read_text()
+    used = set(re.findall(r"/(?:etc|opt)/trio-templar(?:\.[a-z]+)?\b", service)) - {"/etc/trio-templar.service"}
+    assert used == {"/etc/trio-templar.toml", "/etc/trio-templar.env", "/opt/trio-templar"}
+    assert all(f"| `{path}` |" in text for path in used)
+    assert "RuntimeDirectory=trio-templar" in service
+    assert "DynamicUser=yes" in service
+    variables = set(re.findall(r"TRIO_TEMPLAR_\w+", text))
+    assert variables <= {option.variable for option in options()}
+    assert all((ROOT / name).exists() for name in re.findall(r"(?:examples|deploy)/[\w.-]+\w", text))

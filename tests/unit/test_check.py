@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trustme
 
-from trio_templar import Settings
+from trio_templar import Settings, serve
 from trio_templar.commands.check import _json
 from trio_templar.commands.checks import Finding, check_address, check_all, check_api
+from trio_templar.testing import FakeBackend
 
 
 @asynccontextmanager
@@ -130,3 +133,38 @@ async def test_an_inherited_socket_is_not_touched() -> None:
 def test_json_has_every_finding() -> None:
     text = _json([Finding("fail", "bind", "in use")], good=False)
     assert json.loads(text) == {"ok": False, "findings": [{"level": "fail", "about": "bind", "text": "in use"}]}
+
+
+async def test_an_address_that_a_gateway_holds_is_a_warning_that_says_so() -> None:
+    settings = Settings(bind=("127.0.0.1:0",), trigger_bind="127.0.0.1:0", trigger_token="t")
+    async with trio.open_nursery() as nursery:
+        gateway = await nursery.start(partial(serve, settings, bootstrap=FakeBackend()))
+        for setting, url in (("bind", gateway.websocket_urls[0]), ("trigger_bind", gateway.trigger_url)):
+            address = url.partition("://")[2].partition("/")[0]
+            found = await check_address(setting, address, Settings())
+            text = f"{address}: held by a running gateway; a second one cannot start beside it"
+            assert found == Finding("warn", setting, text)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_s_host_can_be_given_where_the_api_is_sent_it() -> None:
+    async with api(answer("400 Bad Request")) as url:
+        settings = Settings(api_url=url, forward_host=True)
+        without, given = await check_api(settings), await check_api(settings, "example.org")
+    assert (without.level, "--host" in without.text) == ("warn", True)
+    assert (given.level, "ALLOWED_HOSTS" in given.text) == ("fail", True)
+
+
+async def test_a_token_that_is_short_or_can_be_read_by_everybody_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("x" * 16)
+    file.chmod(0o640)
+
+    async def warned(**changes: Any) -> list[str]:
+        found = await check_all(Settings(**{"bind": (), "trigger_bind": "127.0.0.1:0", **changes}))
+        return [each.about for each in found if each.level == "warn" and each.about.startswith("trigger_token")]
+
+    assert await warned(trigger_token_file=str(file)) == []
+    file.chmod(0o644)
+    assert await warned(trigger_token_file=str(file)) == ["trigger_token_file"]
+    assert await warned(trigger_token="x" * 15) == ["trigger_token"]

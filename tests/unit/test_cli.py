@@ -20,7 +20,8 @@ from trio_templar import Settings, SettingsError
 from trio_templar.cli import COMMANDS, main, make_parser
 from trio_templar.clock import RunningClock
 from trio_templar.commands.command import Command, run_on_trio
-from trio_templar.commands.sources import read_settings
+from trio_templar.commands.sources import misspelt, read_settings
+from trio_templar.settings import GROUPS, groups, options
 
 
 def settings(*argv: str, env: dict[str, str] | None = None) -> Settings:
@@ -89,7 +90,7 @@ def test_a_switch_can_be_on_or_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "COMMAND"),
+        (["--nonsense"], "COMMAND"),
         (["serve", "--nonsense"], "--nonsense"),
         (["serve", "--dialect=4"], "--dialect"),
         (["serve", "--max-connections=many"], "--max-connections"),
@@ -267,3 +268,64 @@ def test_a_gateway_without_an_address_for_clients_does_not_start(
     file = tmp_path / "gateway.toml"
     file.write_text("bind = []\napi_url = 'http://127.0.0.1:1/'")
     assert "bind: it is empty" in complaint(capsys, "serve", f"--config={file}")
+
+
+# Help
+
+
+def test_alone_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    printed = capsys.readouterr()
+    assert (caught.value.code, printed.out) == (2, "")
+    assert all(command.name in printed.err for command in COMMANDS)
+
+
+def test_help_has_groups_an_example_and_where_the_file_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    text = capsys.readouterr().out
+    titles = ["the API:", "addresses:", "bounds:", "deadlines:", "examples:"]
+    assert [line for line in text.splitlines() if line in titles] == titles
+    assert "TRIO_TEMPLAR_CONFIG" in text
+    assert "  trio-templar serve --demo\n" in text
+
+
+def test_every_group_has_settings_and_every_setting_a_group() -> None:
+    assert list(groups()) == list(GROUPS.values())
+    assert [option.name for listed in groups().values() for option in listed] == [option.name for option in options()]
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        (["serve", "--max-conections=5"], "--max-conections; did you mean --max-connections?"),
+        (["serve", "--no-dem"], "did you mean --no-demo?"),
+        (["publish", "--dta=1", "{}"], "did you mean --data?"),
+        (["serv"], "did you mean serve?"),
+        (["serve", "--log-level=warn"], "expected debug or info or warning or error"),
+    ],
+    ids=repr,
+)
+def test_what_is_nearly_right_is_told_what_is(argv: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hint in complaint(capsys, *argv)
+
+
+def test_the_value_of_an_unknown_option_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "s3cret" not in complaint(capsys, "serve", "--trigger-tokn=s3cret")
+
+
+def test_a_key_that_is_nearly_right_is_told_what_is(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("max-connection = 5")
+    with pytest.raises(SettingsError, match=r"^max-connection in .*did you mean max_connections\?$"):
+        settings(f"--config={file}")
+
+
+def test_a_variable_that_is_nearly_right_is_told_what_is_and_those_of_others_are_left_alone() -> None:
+    kubernetes = ["PORT", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_8001_TCP", "PORT_8001_TCP_ADDR"]
+    environment = {
+        f"TRIO_TEMPLAR_{name}": "x" for name in [*kubernetes, "PORT_8001_TCP_PROTO", "CONFIG", "BIND", "DRAIN_SECOND"]
+    }
+    found = misspelt(environment)
+    assert found == {"TRIO_TEMPLAR_DRAIN_SECOND": "there is no such setting; did you mean DRAIN_SECONDS?"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.commands import serve
 from trio_templar.commands.command import Command, Status, run_on_trio
-from trio_templar.commands.sources import read_settings
+from trio_templar.commands.sources import misspelt, read_settings
 
 if TYPE_CHECKING:
     from trio_templar.commands.checks import Finding
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add how it is said, and the options of `serve`."""
+    parser.add_argument("--host", help="the Host that a client has, for an API that is sent it (--forward-host)")
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
     serve.add_options(parser)
 
@@ -24,12 +25,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     """Check; FAILED if a gateway would not start, or could let nobody in."""
     settings = read_settings(arguments, environment)
-    from trio_templar.commands.checks import check_all
+    from trio_templar.commands.checks import Finding, check_all
 
     findings: list[Finding] = []
 
     async def check() -> int:
-        findings.extend(await check_all(settings))
+        findings.extend(Finding("warn", name, why) for name, why in misspelt(environment).items())
+        findings.extend(await check_all(settings, arguments["host"] or ""))
         return Status.DONE
 
     run_on_trio(check)
@@ -49,7 +51,7 @@ def _lines(findings: Sequence[Finding]) -> str:
 COMMAND: Final = Command(
     name="check",
     help="say what would go wrong with these settings",
-    usage="trio-templar check [--json] [--config FILE] [OPTION …]",
+    usage="trio-templar check [--json] [--host NAME] [--config FILE] [OPTION …]",
     description="Read the settings as `serve` does, and look whether a gateway could start with them here and now: "
     "addresses, files, descriptors, memory; and what the API answers to GET bootstrap/.",
     add_options=add_options,

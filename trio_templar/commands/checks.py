@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from trio_templar.backend import Gate, HttpBackend
+from trio_templar.commands.holder import is_held_by_a_gateway
 from trio_templar.commands.serve import NO_ADDRESS
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, Unavailable
 from trio_templar.forwarding import ClientRequest
@@ -16,6 +18,10 @@ from trio_templar.machine import memory_bytes, most_descriptors
 from trio_templar.settings import Settings, is_local
 from trio_templar.texts import inherited_descriptor
 from trio_templar.tls import Certificate
+
+# Of letters and digits, so many cannot be tried out.
+MIN_TOKEN_LENGTH: Final = 16
+HELD: Final = "held by a running gateway; a second one cannot start beside it"
 
 
 class Finding(NamedTuple):
@@ -26,8 +32,8 @@ class Finding(NamedTuple):
     text: str
 
 
-async def check_all(settings: Settings) -> list[Finding]:
-    """Return what is found, in the order in which a gateway would meet it."""
+async def check_all(settings: Settings, host: str = "") -> list[Finding]:
+    """Return what is found, in the order in which a gateway would meet it; `host` is that of a client."""
     findings = [*_triggers(settings), *_tls(settings), _descriptors(settings), _memory(settings)]
     if not settings.bind:
         findings.append(Finding("fail", "bind", NO_ADDRESS.removeprefix("bind: ")))
@@ -36,7 +42,7 @@ async def check_all(settings: Settings) -> list[Finding]:
         addresses.append(("trigger_bind", settings.trigger_bind))
     for setting, address in addresses:
         findings += [await check_address(setting, address, settings)]
-    findings.append(await check_api(settings))
+    findings.append(await check_api(settings, host))
     return findings
 
 
@@ -45,12 +51,21 @@ def _triggers(settings: Settings) -> Iterator[Finding]:
         yield Finding("warn", "trigger_bind", "empty: nobody can publish over HTTP")
     elif settings.token:
         yield Finding("ok", "trigger_token", "set")
+        yield from _weaknesses(settings)
     elif is_local(settings.trigger_bind):
         yield Finding("ok", "trigger_token", "none: whoever is on this machine can publish")
     else:
         yield Finding("warn", "insecure_trigger", f"whoever reaches {settings.trigger_bind} can publish")
     if settings.room_policy:
         yield Finding("ok", "room_policy", f"{len(settings.room_policy)}, the first that matches decides")
+
+
+def _weaknesses(settings: Settings) -> Iterator[Finding]:
+    if len(settings.token) < MIN_TOKEN_LENGTH:
+        yield Finding("warn", "trigger_token", "it is so short that it can be guessed; openssl rand -hex 32 makes one")
+    file = settings.trigger_token_file
+    if file and Path(file).stat().st_mode & stat.S_IROTH:
+        yield Finding("warn", "trigger_token_file", f"{file}: everybody on this machine can read it (chmod o-r)")
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:
@@ -89,6 +104,10 @@ async def check_address(setting: str, address: str, settings: Settings) -> Findi
         for listener in await open_listeners(address, settings):
             await listener.aclose()
     except SettingsError as error:
+        if await is_held_by_a_gateway(address, settings.path):
+            return Finding(
+                "warn", setting, f"{address}: held by a running gateway; a second one cannot start beside it"
+            )
         return Finding("fail", setting, str(error))
     return Finding("ok", setting, address)
 
@@ -102,7 +121,7 @@ def _check_path(setting: str, path: Path) -> Finding:
     return Finding("ok", setting, f"unix:{path}")
 
 
-async def check_api(settings: Settings) -> Finding:
+async def check_api(settings: Settings, host: str = "") -> Finding:
     """Ask the API about a client without cookies, as a gateway would, and say what its answer means."""
     if settings.demo:
         return Finding("ok", "api_url", "none is needed for the demo")
@@ -112,8 +131,13 @@ async def check_api(settings: Settings) -> Finding:
     try:
         async with HttpBackend(settings) as backend:
             gate = Gate(backend.bootstrap, settings)
-            admission = await gate.admit(ClientRequest(settings.path, [], "127.0.0.1"))
+            admission = await gate.admit(
+                ClientRequest(settings.path, [(b"host", host.encode())] if host else [], "127.0.0.1")
+            )
     except Refused as error:
+        if settings.forward_host and not host and error.status == 400:
+            text = "clients' own Host goes to the API, and this had none; --host gives one"
+            return Finding("warn", "forward_host", f"{where}: 400: {text}")
         return _refusal(where, error)
     except Busy as error:
         return Finding("warn", "api_url", f"{where}: {error}: until then every client will get 503")

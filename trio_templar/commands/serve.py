@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.commands.command import Command, run_on_trio
 from trio_templar.commands.ready import ready_file
-from trio_templar.commands.sources import read_settings
+from trio_templar.commands.sources import CONFIG, misspelt, read_settings
 from trio_templar.errors import SettingsError
 from trio_templar.machine import raise_descriptor_limit
-from trio_templar.options import PREFIX
-from trio_templar.settings import Settings, options
+from trio_templar.options import PREFIX, Option
+from trio_templar.settings import Settings, groups
 
 if TYPE_CHECKING:
     import trio
@@ -37,15 +37,21 @@ INTERRUPT_SECONDS: Final = 1.0
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add one option for each setting."""
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
-    for option in options():
-        text = f"{option.description} [{option.default_text}]".replace("%", "%%")
-        if option.plain is bool:
-            parser.add_argument(option.flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-        elif option.many:
-            parser.add_argument(option.flag, action="append", metavar=option.metavar, help=f"{text}; repeatable")
-        else:
-            parser.add_argument(option.flag, metavar=option.metavar, help=text)
+    parser.add_argument("--config", metavar="FILE", help=f"TOML file with settings; also {CONFIG}")
+    for title, listed in groups().items():
+        group = parser.add_argument_group(title)
+        for option in listed:
+            _add(group, option)
+
+
+def _add(group: argparse._ArgumentGroup, option: Option) -> None:
+    text = f"{option.description} [{option.default_text}]".replace("%", "%%")
+    if option.plain is bool:
+        group.add_argument(option.flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+    elif option.many:
+        group.add_argument(option.flag, action="append", metavar=option.metavar, help=f"{text}; repeatable")
+    else:
+        group.add_argument(option.flag, metavar=option.metavar, help=text)
 
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
@@ -54,9 +60,11 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     if not settings.bind:
         raise SettingsError(NO_ADDRESS)
     from trio_templar.clock import RunningClock  # --help need not wait for these
-    from trio_templar.log import configure
+    from trio_templar.log import configure, log
 
     configure(settings.log_format, settings.log_level)
+    for name, why in misspelt(environment).items():
+        log(logger, logging.WARNING, "unknown variable", name=name, why=why)
     raise_descriptor_limit(settings.descriptors)
     reread = partial(read_settings, arguments, environment)
     return run_on_trio(
@@ -171,7 +179,13 @@ COMMAND: Final = Command(
     help="run the gateway",
     usage="trio-templar serve [--config FILE] [OPTION …]",
     description="Run the gateway until SIGTERM. Each option is also an environment variable, "
-    f"{PREFIX}<NAME>, and a key of the TOML file; the command line wins, then the environment, then the file.",
+    f"{PREFIX}<NAME>, and a key of the TOML file; the command line wins, then the environment, then the file. "
+    f"{CONFIG} is the file where no option says which.",
     add_options=add_options,
     run=run,
+    examples="""\
+  trio-templar serve --demo
+  trio-templar serve --api-url http://127.0.0.1:8000/api/
+  trio-templar serve --config /etc/trio-templar.toml --log-format json
+""",
 )

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from trio_templar.errors import SettingsError
 from trio_templar.files import read_text
-from trio_templar.options import PREFIX
+from trio_templar.options import PREFIX, hint
 from trio_templar.settings import Settings, options, settings_from
 from trio_templar.texts import number
 
+# Where the file of settings is, if no option says so.
+CONFIG: Final = f"{PREFIX}CONFIG"
 # Of sd_listen_fds(3).
 FIRST_DESCRIPTOR: Final = 3
 MAX_DESCRIPTORS: Final = 65_536
@@ -27,7 +29,7 @@ def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str]) 
 
     Sockets that systemd handed over take the place of addresses, wherever those are given.
     """
-    path = arguments.get("config") or environment.get(f"{PREFIX}CONFIG")
+    path = arguments.get("config") or environment.get(CONFIG)
     return settings_from(
         _from_systemd(environment),
         {
@@ -73,6 +75,18 @@ def _from_environment(environment: Mapping[str, str]) -> Source:
         if text is not None and text.strip():
             found[option.name] = (option.split(text) if option.many else text, option.variable)
     return found
+
+
+def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that look like one of ours and are none, and what to say of each.
+
+    All others with our prefix may be another's: Kubernetes sets some for a service of our name.
+    """
+    known = [option.variable for option in options()] + [CONFIG]
+    ours = [name.removeprefix(PREFIX) for name in known]
+    unknown = [name for name in environment if name.startswith(PREFIX) and name not in known]
+    hints = {name: hint(name.removeprefix(PREFIX), ours, 0.8) for name in unknown}
+    return {name: f"there is no such setting{text}" for name, text in hints.items() if text}
 
 
 def _from_file(path: Path) -> Source:
