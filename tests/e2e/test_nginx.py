@@ -14,6 +14,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.e2e.api import Api
+from tests.e2e.browser import CHROMIUM, run_browser
 from tests.e2e.clients import (
     connect,
     dial,
@@ -26,7 +27,8 @@ from tests.e2e.clients import (
     subscriber,
     trigger,
 )
-from tests.e2e.processes import ROOT, GatewayProcess, Process, eventually, gateway, reserved_address
+from tests.e2e.django_site import Visitor
+from tests.e2e.processes import ROOT, GatewayProcess, Process, Site, eventually, gateway, reserved_address
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 SITE = ROOT / "deploy/nginx.conf"
@@ -37,7 +39,7 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx here; o
 class Nginx(Process):
     """nginx with our site at `place`, in front of an API and a gateway. Ending it ends its workers too."""
 
-    def __init__(self, folder: Path, place: str, api: Api, behind: GatewayProcess) -> None:
+    def __init__(self, folder: Path, place: str, api: Api | Site, behind: GatewayProcess) -> None:
         assert NGINX is not None
         self.place = place
         site = SITE.read_text()
@@ -80,7 +82,7 @@ def behind(api: Api) -> Iterator[GatewayProcess]:
 
 
 @contextmanager
-def site(folder: Path, api: Api, behind: GatewayProcess) -> Iterator[Nginx]:
+def site(folder: Path, api: Api | Site, behind: GatewayProcess) -> Iterator[Nginx]:
     with reserved_address() as place:
         process = Nginx(folder, place, api, behind)
         try:
@@ -137,3 +139,24 @@ def test_a_reload_of_nginx_drops_nobody(api: Api, behind: GatewayProcess, tmp_pa
             with subscriber(f"ws://{nginx.place}/ws/") as late:
                 trigger(behind, "both")
                 assert [json.loads(receive(client))["data"] for client in (early, late)] == ["both", "both"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here; on Debian: apt install chromium")
+def test_a_page_as_the_readme_has_it_hears_of_a_save_in_django(tmp_path: Path) -> None:
+    django = Site("plain.site")
+    with ExitStack() as stack:
+        stack.callback(django.close)
+        process = stack.enter_context(gateway(f"--api-url={django.api_url}"))
+        stack.enter_context(django.run(tmp_path, process.http_url))
+        nginx = stack.enter_context(site(tmp_path, django, process))
+        page = stack.enter_context(stack.enter_context(run_browser(tmp_path)).page())
+        bob = Visitor(django)
+        bob.login("bob")
+        page.call("Network.setCookie", name="sessionid", value=bob.cookie("sessionid"), url=f"http://{nginx.place}/")
+        page.go(f"http://{nginx.place}/live/")
+
+        def heard() -> bool:
+            bob.save_car("Ami")
+            return bool(page.evaluate("heard.includes('Ami')"))
+
+        eventually(heard)

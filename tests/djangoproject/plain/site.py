@@ -4,11 +4,13 @@ from django.contrib.auth.views import LoginView
 from django.urls import include, path
 from django.views.generic import TemplateView
 
-from . import saving
+from . import extras
 
 urlpatterns = [
     path("", include("plain.urls")),
-    path("api/car/<int:pk>/", saving.rename),
+    path("api/car/<int:pk>/", extras.rename),
+    path("static/client.js", extras.client),
+    path("live/", TemplateView.as_view(template_name="live.html")),
     path("login/", LoginView.as_view(template_name="login.html")),
     path("", TemplateView.as_view(template_name="page.html")),
 ]

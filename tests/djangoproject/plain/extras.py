@@ -1,11 +1,14 @@
-"""What the tests need and README does not print: a view that saves."""
+"""What the tests need and README does not print: a view that saves, and the file of the browser's client."""
 
 import json
+from pathlib import Path
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from .models import Car
+
+CLIENT = Path(__file__).parents[3] / "examples/client.js"
 
 
 def rename(request: HttpRequest, pk: int) -> HttpResponse:
@@ -16,3 +19,8 @@ def rename(request: HttpRequest, pk: int) -> HttpResponse:
         car.save()
         transaction.set_rollback("rollback" in request.GET)
     return JsonResponse({"name": car.name})
+
+
+def client(request: HttpRequest) -> HttpResponse:
+    """Return `examples/client.js`."""
+    return HttpResponse(CLIENT.read_text(), content_type="text/javascript")
