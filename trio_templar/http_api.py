@@ -304,7 +304,6 @@ class Body:
     def _hold(self, size: int) -> None:
         """Count `size` bytes as held now. Raises Busy: if there is no room for them."""
         if size > self._held and not self._budget.fits_arriving(size - self._held, self._held):
-            self.hopeless = True
             raise Busy("the gateway is full (memory_bytes)")
         self._budget.arriving_bytes += size - self._held
         self._held = size

@@ -308,3 +308,28 @@ async def test_idempotency_bytes_bound_what_is_held_for_keys_of_both_kinds(autoj
             headers=JSON,
         )
         assert repeated.json()[0]["repeated"] is True
+
+
+async def test_triggers_that_wait_are_bounded_in_bytes(autojump_clock: MockClock) -> None:
+    async with (
+        open_gateway(quiet(memory_bytes=100_000, outbox_bytes=100_000)) as house,
+        operator(house.gateway) as publisher,
+    ):
+        budget = house.gateway.budget
+        budget.take(60_000)  # over half: publishers wait
+        body = {**ONE, "data": "x" * 30_000}
+        answers: list[tuple[float, str]] = []
+
+        async def publish() -> None:
+            answer = await publisher.post("/trigger/", json=body)
+            answers.append((trio.current_time(), answer.text))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(publish)
+            await wait_all_tasks_blocked()
+            assert answers == [(0, "the gateway is full (memory_bytes)")] * 2
+            assert 30_000 < budget.arriving_bytes < 31_000
+            budget.give(60_000)
+        assert answers[2:] == [(0, "publish success")]
+        assert (budget.arriving_bytes, budget.used_bytes) == (0, 0)

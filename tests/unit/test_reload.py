@@ -159,3 +159,22 @@ async def test_an_inherited_socket_that_others_reach_stays_guarded(
                 answer = await stranger.get("/status")
             assert answer.status_code == (401 if settings.token else 200)
             assert house.gateway.reload(quiet(trigger_bind=bound, trigger_token="other")) == []
+
+
+async def test_too_few_descriptors_are_said_at_start_and_by_a_reload_that_wants_more(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    def few() -> list[int]:
+        records = [record for record in caplog.records if record.getMessage() == "few descriptors"]
+        caplog.clear()
+        return [vars(record)["fields"]["wanted"] for record in records]
+
+    many = 2**31
+    async with open_gateway(quiet(max_connections=1, max_callers=1, max_bootstraps=1)) as house:
+        assert few() == []
+        house.gateway.reload(quiet(max_connections=many, max_callers=1, max_bootstraps=1))
+        assert few() == [many + 102]
+        house.gateway.reload(quiet(max_connections=1, max_callers=1, max_bootstraps=1))
+        assert few() == []
+    async with open_gateway(quiet(max_connections=many, max_callers=1, max_bootstraps=1)):
+        assert few() == [many + 102]
