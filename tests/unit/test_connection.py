@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -214,6 +215,72 @@ async def test_a_message_of_endless_empty_fragments_is_a_1009(autojump_clock: Mo
         first, more = b"\x01\x80\0\0\0\0", b"\x00\x80\0\0\0\0"
         await client.stream.send_all(first + 1000 * more)
         assert (await closing(client))[0] == 1009
+
+
+EMPTY_FRAGMENT = b"\x00\x80\0\0\0\0"
+PROTOCOL_PING = b"\x89\x80\0\0\0\0"
+
+
+@pytest.mark.xfail(strict=True, reason="a pong makes the gateway forget what it holds of a message")
+async def test_empty_fragments_with_pings_in_between_are_a_1009(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_message_bytes=64)) as house:
+        client = await house.connect()
+        await client.receive()
+        await client.stream.send_all(b"\x01\x80\0\0\0\0")
+        for _ in range(20):
+            await client.stream.send_all(10 * EMPTY_FRAGMENT + PROTOCOL_PING)
+            await trio.sleep(0.1)
+        with trio.fail_after(1):
+            assert (await closing(client))[0] == 1009
+
+
+@pytest.mark.xfail(strict=True, reason="a ping is no message, and so never too much")
+@pytest.mark.parametrize("frame", [PROTOCOL_PING, b"\x8a\x80\0\0\0\0"], ids=["pings", "pongs"])
+async def test_a_flood_of_pings_of_the_protocol_is_a_1008(frame: bytes, autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(messages_per_second=2, messages_burst=3)) as house:
+        client = await house.connect()
+        await client.receive()
+        await client.stream.send_all(4 * frame)
+        with trio.fail_after(1):
+            assert await closing(client) == (1008, "too many messages")
+
+
+async def test_pings_of_the_protocol_and_messages_are_counted_each_by_themselves(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(messages_per_second=2, messages_burst=3)) as house:
+        client = await house.connect()
+        await client.receive()
+        await client.stream.send_all(3 * PROTOCOL_PING)
+        for _ in range(3):
+            await client.send("ping")
+            assert await client.receive() == "pong"
+
+
+async def test_a_message_may_come_in_as_many_fragments_as_it_may_have_bytes(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(max_message_bytes=1000)) as house:
+        stream, protocol = await stream_of(house)
+        for number in range(1, 1001):
+            await stream.send_all(protocol.send(TextMessage("x", message_finished=number == 1000)))
+            if number % 10 == 0:
+                await stream.send_all(PROTOCOL_PING)
+        await settled()
+        received = frames(bytes(await stream.receive_some()))
+        assert sorted(first for first, _ in received) == [0x81] + [0x8A] * 100
+
+
+@pytest.mark.xfail(strict=True, reason="the library keeps each fragment as an object")
+async def test_what_is_held_of_a_message_in_fragments_is_its_bytes(autojump_clock: MockClock) -> None:
+    tracemalloc.start()
+    try:
+        async with open_gateway(quiet(max_message_bytes=100_000)) as house:
+            stream, _ = await stream_of(house)
+            before = tracemalloc.get_traced_memory()[0]
+            await stream.send_all(b"\x01\x82\0\0\0\0\xc4\x81")
+            for _ in range(40):
+                await stream.send_all(b"\x00\x82\0\0\0\0\xc4\x81" * 1000)  # a letter that takes 76 bytes alone
+                await settled()
+            assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_pings_of_the_protocol_without_a_message_are_welcome_for_ever(autojump_clock: MockClock) -> None:
