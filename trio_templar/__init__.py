@@ -7,6 +7,7 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     reception    who is let in: handshake (one request head), backend (the API over httpx); answers: core: what its
                  answers mean
     connection   one admitted client, from its 101 to its last byte
+    protocol     what a client's bytes are, within bounds
     session      core: a client's message in, the reply out; dialects: the wire formats
     hub          core: who listens to what; rooms: room keys and permission
     http_head    core: one request head as RFC 9112 has it, on both ports

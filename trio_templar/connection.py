@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import trio
-import wsproto.connection
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
 from trio_templar.clock import Clock
 from trio_templar.counters import ConnectionCounts
 from trio_templar.dialects import unsubscribed
-from trio_templar.errors import CRASHED, DROPPED, GONE, MESSAGE_TOO_BIG, NOT_AUTHORIZED, TOO_MANY_MESSAGES, Close
+from trio_templar.errors import CRASHED, DROPPED, GONE, NOT_AUTHORIZED, TOO_MANY_MESSAGES, Close
 from trio_templar.frames import closes, text_frame
 from trio_templar.handshake import switching_protocols
 from trio_templar.hooks import Caller, HookCalls
 from trio_templar.log import log, user_text
 from trio_templar.outbox import Outbox, Waiting
+from trio_templar.protocol import Protocol
 from trio_templar.reception import Guest, Reception
 from trio_templar.session import Bucket, Failure, Rules, Session
 from trio_templar.sockets import hang_up, reset_on_close, transport_of
@@ -29,9 +29,6 @@ from trio_templar.wire import wire_for
 
 logger = logging.getLogger("trio_templar.connection")
 
-# A client may send so many times the bytes of a message without one being whole: frames of a byte take seven. The
-# library keeps each fragment, empty ones too.
-FRAGMENT_SHARE: Final = 16
 # How many of a slow client's rooms its log line has.
 SHOWN_ROOMS: Final = 5
 # How many refused messages of a client are logged, and how much of the room: a page may try again for ever.
@@ -73,7 +70,7 @@ class Connection(trio.abc.Stream):
         "_hook_calls",
         "_house",
         "_nursery",
-        "_unheard_bytes",
+        "_pings",
         "_wire",
         "agent",
         "id",
@@ -94,7 +91,6 @@ class Connection(trio.abc.Stream):
         self._nursery: trio.Nursery | None = None
         self._hook_calls: HookCalls | None = None
         self._goodbye_seconds = house.goodbye_seconds
-        self._unheard_bytes = 0
         self._failures = 0
         self.id = str(uuid.uuid4())
         self.peer = guest.address
@@ -107,6 +103,7 @@ class Connection(trio.abc.Stream):
         self.since = trio.current_time()
         self.last_heard = self.last_message = house.clock.now()
         self._bucket = Bucket(house.messages_per_second, house.messages_burst, self.last_message)
+        self._pings: Bucket | None = None  # browsers send none
         if guest.admission is not None:
             self._admit(guest)
 
@@ -153,7 +150,6 @@ class Connection(trio.abc.Stream):
             while True:
                 message = await websocket.get_message()
                 self.last_message = self._house.clock.now()
-                self._unheard_bytes = 0
                 self._hear(message)
         except ConnectionClosed as closed:
             self.outbox.close(_close_of(closed.reason))
@@ -163,9 +159,6 @@ class Connection(trio.abc.Stream):
             return
         if not self._bucket.take(self.last_message):
             self.outbox.close(TOO_MANY_MESSAGES)
-            return
-        if _size(message) > self._house.max_message_bytes:
-            self.outbox.close(MESSAGE_TOO_BIG)
             return
         if self._hook_calls is not None and message == "ping":
             self._hook_calls.pinged()
@@ -193,6 +186,12 @@ class Connection(trio.abc.Stream):
                 why=failure.code,
                 room=room,
             )
+
+    def may_ping(self) -> bool:
+        """Return whether one more ping or pong of the protocol may come; they have the bounds of messages."""
+        if self._pings is None:
+            self._pings = Bucket(self._house.messages_per_second, self._house.messages_burst, self.last_heard)
+        return self._pings.take(self.last_heard)
 
     async def _write_loop(self) -> None:
         """Write what the socket could not take at once, until nothing waits."""
@@ -312,9 +311,6 @@ class Connection(trio.abc.Stream):
         """Return what the client sends."""
         data = await self._wire.read()
         self.last_heard = self._house.clock.now()
-        self._unheard_bytes += len(data)
-        if self._unheard_bytes > FRAGMENT_SHARE * self._house.max_message_bytes:
-            self.outbox.close(MESSAGE_TOO_BIG)
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -323,7 +319,6 @@ class Connection(trio.abc.Stream):
         frame = bytes(data)
         close = closes(frame)
         if close is None:
-            self._unheard_bytes = 0  # a pong: what came was heard
             self.outbox.reply(frame)
         else:
             self.outbox.close(close, frame)
@@ -350,17 +345,13 @@ def _close_of(reason: CloseReason | None) -> Close:
     return Close(reason.code, reason.reason or "")
 
 
-def _size(message: str | bytes) -> int:
-    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
-
-
 def websocket_on(connection: Connection, early: bytes, max_message_bytes: int) -> WebSocketConnection:
     """Return trio-websocket's end of a connection that is open already; `early` is what the client sent so far.
 
     The library's own way in would have the handshake again, from bytes made up for it, and keep what it made of them
     (3 KB) for as long as the connection lasts. The price is that we start its reader ourselves.
     """
-    protocol = wsproto.connection.Connection(wsproto.ConnectionType.SERVER, trailing_data=early)
+    protocol = Protocol(early, max_message_bytes, connection.may_ping, connection.outbox.close)
     return WebSocketConnection(
         connection,
         protocol,  # type: ignore[arg-type]  # what a WSConnection passes everything on to

@@ -221,7 +221,6 @@ EMPTY_FRAGMENT = b"\x00\x80\0\0\0\0"
 PROTOCOL_PING = b"\x89\x80\0\0\0\0"
 
 
-@pytest.mark.xfail(strict=True, reason="a pong makes the gateway forget what it holds of a message")
 async def test_empty_fragments_with_pings_in_between_are_a_1009(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(max_message_bytes=64)) as house:
         client = await house.connect()
@@ -234,7 +233,6 @@ async def test_empty_fragments_with_pings_in_between_are_a_1009(autojump_clock: 
             assert (await closing(client))[0] == 1009
 
 
-@pytest.mark.xfail(strict=True, reason="a ping is no message, and so never too much")
 @pytest.mark.parametrize("frame", [PROTOCOL_PING, b"\x8a\x80\0\0\0\0"], ids=["pings", "pongs"])
 async def test_a_flood_of_pings_of_the_protocol_is_a_1008(frame: bytes, autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(messages_per_second=2, messages_burst=3)) as house:
@@ -267,7 +265,6 @@ async def test_a_message_may_come_in_as_many_fragments_as_it_may_have_bytes(auto
         assert sorted(first for first, _ in received) == [0x81] + [0x8A] * 100
 
 
-@pytest.mark.xfail(strict=True, reason="the library keeps each fragment as an object")
 async def test_what_is_held_of_a_message_in_fragments_is_its_bytes(autojump_clock: MockClock) -> None:
     tracemalloc.start()
     try:
