@@ -15,7 +15,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 from trio_templar.clock import Clock
 from trio_templar.counters import ConnectionCounts
 from trio_templar.dialects import unsubscribed
-from trio_templar.errors import CRASHED, DROPPED, GONE, NOT_AUTHORIZED, TOO_MANY_MESSAGES, Close
+from trio_templar.errors import CRASHED, DROPPED, GONE, NOT_AUTHORIZED, TOO_MANY_MESSAGES, Close, let_go
 from trio_templar.frames import closes, text_frame
 from trio_templar.handshake import switching_protocols
 from trio_templar.hooks import Caller, HookCalls
@@ -220,7 +220,7 @@ class Connection(trio.abc.Stream):
     def _end(self) -> None:
         # Where nothing closed the outbox, either we failed or the gateway was cancelled.
         self.outbox.close(CRASHED if isinstance(sys.exception(), Exception) else DROPPED)
-        self.outbox.discard()
+        self.outbox.end()
         if self.session is not None:
             self.session.end()
         if self._hook_calls is not None:
@@ -345,13 +345,12 @@ def _close_of(reason: CloseReason | None) -> Close:
     return Close(reason.code, reason.reason or "")
 
 
-def websocket_on(connection: Connection, early: bytes, max_message_bytes: int) -> WebSocketConnection:
-    """Return trio-websocket's end of a connection that is open already; `early` is what the client sent so far.
+def websocket_on(connection: Connection, protocol: Protocol, max_message_bytes: int) -> WebSocketConnection:
+    """Return trio-websocket's end of a connection that is open already.
 
     The library's own way in would have the handshake again, from bytes made up for it, and keep what it made of them
     (3 KB) for as long as the connection lasts. The price is that we start its reader ourselves.
     """
-    protocol = Protocol(early, max_message_bytes, connection.may_ping, connection.outbox.close)
     return WebSocketConnection(
         connection,
         protocol,  # type: ignore[arg-type]  # what a WSConnection passes everything on to
@@ -371,11 +370,15 @@ async def serve_client(reception: Reception, house: House, stream: trio.abc.Stre
         if guest is not None:
             connection = Connection(house, stream, guest)
             opening = switching_protocols(guest.key)
-            websocket = websocket_on(connection, guest.early, house.max_message_bytes)
+            protocol = Protocol(guest.early, house.max_message_bytes, connection.may_ping, connection.outbox.close)
             del guest  # nothing of the handshake is kept
-            await connection.serve(websocket, opening)
-    except* Exception:
+            try:
+                await connection.serve(websocket_on(connection, protocol, house.max_message_bytes), opening)
+            finally:
+                protocol.end()
+    except* Exception as crash:
         logger.exception("a connection crashed")
+        let_go(crash)
     finally:
         reception.clients -= 1
         await trio.aclose_forcefully(transport)

@@ -15,6 +15,7 @@ TemplarError
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import Final
 
@@ -172,3 +173,20 @@ CAUSES: Final = {
     STALE: "age",
     CROWDED: "memory",
 }
+
+
+def let_go(error: BaseException) -> None:
+    """Clear the frames that `error`, its causes and its parts went through; it was dealt with.
+
+    A frame that holds the error that went through it is a circle, h11 and Trio make them too, and what such a frame
+    knows of a client would stay until the garbage collector comes, which is rarely.
+    """
+    known: dict[int, BaseException] = {}
+    errors: list[BaseException | None] = [error]
+    while errors:
+        each = errors.pop()
+        if each is not None and id(each) not in known:
+            known[id(each)] = each
+            traceback.clear_frames(each.__traceback__)
+            errors += [each.__cause__, each.__context__]
+            errors += each.exceptions if isinstance(each, BaseExceptionGroup) else ()

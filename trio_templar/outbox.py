@@ -78,7 +78,7 @@ class Outbox:
 
     def __init__(self, wire: Writer, owner: Owner, waiting: Waiting) -> None:
         self._wire = wire
-        self._owner = owner
+        self._owner: Owner | None = owner
         self._waiting = waiting
         self._backlog: Backlog | None = None
         self._lost = self._peak_bytes = 0
@@ -127,7 +127,8 @@ class Outbox:
             self._write(frame or close_frame(close), None)
         else:
             self._backlog.farewell = frame or close_frame(close)
-        self._owner.closing()
+        if self._owner is not None:
+            self._owner.closing()
 
     def cut(self, close: Close) -> None:
         """Close without the publications that wait: the client is too slow for them."""
@@ -154,6 +155,14 @@ class Outbox:
         """Give up what waits."""
         if self._backlog is not None:
             self._end_backlog(self._backlog)
+
+    def end(self) -> None:
+        """Give up what waits, and let go of the connection; it was closed.
+
+        They point at each other, and the garbage collector, which alone could take such a circle away, runs rarely.
+        """
+        self.discard()
+        self._owner = None
 
     @property
     def waiting_bytes(self) -> int:
@@ -215,7 +224,8 @@ class Outbox:
         if size != len(data):
             self._backlog = Backlog(data, size, batch, self._waiting)
             self._waiting.outboxes.add(self)
-            self._owner.start_writing()
+            if self._owner is not None:
+                self._owner.start_writing()
 
     def _refuse(self, batch: Batch) -> None:
         for tally in batch.tallies:

@@ -47,6 +47,10 @@ class Protocol(wsproto.connection.Connection):
                 case _:
                     yield event
 
+    def end(self) -> None:
+        """Read nothing more: wsproto's parser is a generator that holds what holds it, until it is closed."""
+        self._proto._parse_more.close()  # noqa: SLF001
+
     def _join(self, piece: TextMessage | BytesMessage) -> Event | None:
         """Return the message that `piece` completes, or None."""
         self._fragments += 1

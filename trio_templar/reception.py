@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from trio_templar.backend import Admission, Gate, NoRoom
-from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unavailable
+from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unavailable, let_go
 from trio_templar.forwarding import ClientRequest
 from trio_templar.handshake import HandshakeError, PeerLeft, Upgrade, busy, check_origin, read_upgrade, receive
 from trio_templar.log import log
@@ -80,9 +80,11 @@ class Reception:
         except PeerLeft as left:
             self.refused["left"] += 1
             log(logger, logging.INFO, "left before it was let in", peer=address, why=str(left))
+            let_go(left)
         except HandshakeError as error:
             self.refused[error.cause] += 1
             self._log_refusal(error, address)
+            let_go(error)
             await self._answer(stream, error)
         else:
             if admission is None:
@@ -161,9 +163,12 @@ class Reception:
             nursery.cancel_scope.cancel()
         if self._closed:
             raise busy("the gateway is stopping", cause="stopping")
-        if isinstance(answer, TemplarError):
-            raise answer
-        return answer
+        try:
+            if isinstance(answer, TemplarError):
+                raise answer
+            return answer
+        finally:
+            del answer  # an error has this frame in its traceback
 
     async def _keep_early(self, stream: trio.abc.Stream, inbox: bytearray, asking: trio.CancelScope) -> None:
         try:
