@@ -59,7 +59,10 @@ class Policies:
     def of(self, key: bytes) -> Policy:
         """Return the policy of the room with this key."""
         if self._entries:
-            room = msgspec.json.decode(key)
+            try:
+                room = msgspec.json.decode(key)
+            except RecursionError:  # the key was made with a shallower stack; no entry means such a room
+                return self._default
             for match, policy in self._entries:
                 if match is None or covers(match, room):
                     return policy

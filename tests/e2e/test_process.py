@@ -105,7 +105,7 @@ def refused(*arguments: str, environment: dict[str, str] | None = None) -> str:
 def test_whatever_is_wrong_is_named_in_one_line_with_status_2(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text("api_url = 'http://127.0.0.1:9/'\nbinds = '127.0.0.1:0'\n")
-    assert refused(f"--config={file}") == f"trio-templar: binds in {file}: there is no such setting"
+    assert refused(f"--config={file}") == f"trio-templar: binds in {file}: there is no such setting; did you mean bind?"
     file.write_text("api_url = 'http")
     assert refused(f"--config={file}").startswith(f"trio-templar: --config {file}: ")
     assert refused(f"--config={tmp_path}/none").startswith(f"trio-templar: --config: {tmp_path}/none: ")

@@ -61,3 +61,8 @@ def test_every_room_has_a_policy_and_matches_itself(room: dict[str, Any]) -> Non
 def test_what_makes_no_sense_is_refused_by_name(entries: Any, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
         Settings(room_policy=entries, outbox_bytes=1000)
+
+
+def test_a_room_that_is_nested_too_deeply_to_be_looked_at_has_the_policy_of_all_others() -> None:
+    policies = Policies([RoomPolicy(match={"a": "b"}, policy="conflate")], 1000)
+    assert policies.of(b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}") == Policy("disconnect", 1000)
