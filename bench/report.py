@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bench.process import LOAD_CORE, SERVER_CORE
 
-_PACKAGES = ("trio-templar", "trio", "trio-websocket", "wsproto", "h11", "httpx", "msgspec")
+_PACKAGES = ("trio-templar", "trio", "trio-websocket", "wsproto", "h11", "hypercorn", "httpx", "msgspec")
 _BAR = 24
 _FAULTS = ("lost", "duplicated", "disordered", "strange", "refused_posts")
 

@@ -11,7 +11,7 @@ The map, in reading order; the core is pure and synchronous, the shell is Trio:
     session      core: a client's message in, the reply out; dialects: the wire formats
     hub          core: who listens to what; rooms: room keys and permission
     http_head    core: one request head as RFC 9112 has it, on both ports
-    http_api     answers over HTTP (an ASGI app; http_server, http_exchange serve it); http_guard: who may call;
+    http_api     answers over HTTP (an ASGI app; http_server, http_caller: hypercorn); http_guard: who may call;
                  http_triggers: POST /trigger/; triggers: core: JSON → checked triggers; http_drain: POST /drain/
                  http_app: all routes put together;
                  preferences: core: what a publisher asks of the answer; idempotency: what was published already

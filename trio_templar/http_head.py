@@ -58,6 +58,7 @@ class HeadParser:
 
     def __init__(self, max_bytes: int) -> None:
         self.connection = h11.Connection(h11.SERVER)
+        self.request: h11.Request | None = None  # as it came
         self._max_bytes = max_bytes
         self._raw = bytearray()
         self._blank = True  # whether an empty line may still come first (RFC 9112, 2.2)
@@ -90,8 +91,11 @@ class HeadParser:
         try:
             event = self.connection.next_event()
         except h11.RemoteProtocolError as error:
+            # A frame of h11 holds the error that holds the frame, and so all callers of it: the collector seldom runs.
+            error.__traceback__ = None
             raise self._malformed(error) from error
         assert isinstance(event, h11.Request)
+        self.request = event
         return _checked(event)
 
     def _too_long(self) -> HeadError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,8 +14,9 @@ from trio.testing import MockClock
 from tests.unit.conftest import settled
 from trio_templar.budget import Budget
 from trio_templar.http_api import HttpApi, Request, Response, route_of, text
+from trio_templar.http_caller import IDLE_SECONDS, Caller
 from trio_templar.http_guard import Access, Guard
-from trio_templar.http_server import IDLE_SECONDS, LINGER_SECONDS, TOLD_CALLERS, serve_http
+from trio_templar.http_server import LINGER_SECONDS, TOLD_CALLERS, serve_http
 from trio_templar.testing import MemoryListener
 
 GET = b"GET /now HTTP/1.1\r\nHost: x\r\n"
@@ -205,3 +207,22 @@ async def test_a_caller_that_takes_no_answer_ends_with_the_grace(autojump_clock:
         await served.call(GET.replace(b"now", b"later") + b"\r\n")
         served.stop.set()
     assert trio.current_time() == 3
+
+
+async def test_callers_that_have_gone_leave_nothing_for_the_collector(autojump_clock: MockClock) -> None:
+    gc.collect()
+    gc.disable()
+    seen = 0
+    try:
+        async with server() as served:
+            chunked = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"
+            nonsense = b"nonsense\r\n\r\n"
+            for data in (GET + b"\r\n", GET, POST % 9 + b"half", nonsense, chunked, GET + UPGRADE + b"\r\n"):
+                caller = await served.call(data)
+                seen += sum(isinstance(each, Caller) for each in gc.get_objects())
+                await caller.aclose()
+                await trio.sleep(2 * LINGER_SECONDS)
+                assert not any(isinstance(each, Caller) for each in gc.get_objects())
+        assert seen > 1
+    finally:
+        gc.enable()

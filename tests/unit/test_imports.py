@@ -21,7 +21,7 @@ CORE = [
     *["errors", "rooms", "policies", "frames", "dialects", "session", "hub", "triggers", "preferences"],
     *["settings", "options", "texts", "files", "forwarding", "reload", "counters"],
 ]
-ASYNC = {"trio", "trio_websocket", "httpx", "h11", "wsproto", "anyio", "asyncio", "socket", "logging"}
+ASYNC = {"trio", "trio_websocket", "httpx", "hypercorn", "h11", "wsproto", "anyio", "asyncio", "socket", "logging"}
 
 
 def imported(module: str) -> set[str]:
@@ -114,6 +114,7 @@ def test_only_serving_sees_everything() -> None:
         ("httpx", {"backend", "commands.gateway_api"}),
         ("rich", {"commands.dashboard"}),
         ("shtab", {"commands.completion"}),
+        ("hypercorn", {"http_caller"}),
         ("prometheus_client", {"exposition"}),
     ],
 )
@@ -139,7 +140,7 @@ def test_help_imports_nothing_that_is_slow_to_import(argv: list[str]) -> None:
         "from trio_templar.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
-        "slow = {'trio', 'httpx', 'h11', 'trio_websocket', 'wsproto', 'anyio', 'asyncio', 'rich'}\n"
+        "slow = {'trio', 'httpx', 'hypercorn', 'h11', 'trio_websocket', 'wsproto', 'anyio', 'asyncio', 'rich'}\n"
         "print('imported:', sorted(slow & set(sys.modules)))"
     )
     assert run(code).endswith("imported: []\n")
