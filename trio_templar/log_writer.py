@@ -30,6 +30,7 @@ class WriterHandler(logging.Handler):
         self._waiting: deque[bytes] = deque()
         self._bytes = 0  # of what waits and of what is being written
         self._dropped = 0
+        self._failed = False  # the last write
         self._changed = threading.Condition()
         threading.Thread(target=self._write_loop, name="log", daemon=True).start()
 
@@ -59,16 +60,17 @@ class WriterHandler(logging.Handler):
     def _write_loop(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+                # What could not be written is no reason to try again; the next line is.
+                self._changed.wait_for(lambda: self._waiting or (self._dropped and not self._failed))
                 lines = [*self._waiting]
                 self._waiting.clear()
                 dropped, self._dropped = self._dropped, 0
             if dropped:  # they came behind those that waited
                 lines.append(self._note(dropped))
-            written = self._write(b"".join(lines))
+            self._failed = not self._write(b"".join(lines))
             with self._changed:
                 self._bytes = sum(map(len, self._waiting))
-                self._dropped += 0 if written else len(lines) - bool(dropped) + dropped
+                self._dropped += len(lines) - bool(dropped) + dropped if self._failed else 0
                 self._changed.notify_all()
 
     def _note(self, count: int) -> bytes:
