@@ -1,0 +1,55 @@
+"""What an embedding program imports, and its tests use."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from trio.testing import MockClock
+
+import trio_templar
+from tests.unit.conftest import CAR, PYTHON, RIDE, one_line, quiet
+from trio_templar.testing import FakeBackend, open_gateway
+
+
+@pytest.mark.parametrize("name", ["Room", "Bootstrap"])
+@pytest.mark.xfail(strict=True, reason="not there yet")
+def test_what_a_program_annotates_is_exported(name: str) -> None:
+    assert name in trio_templar.__all__
+    assert getattr(trio_templar, name) is not None
+
+
+@pytest.mark.xfail(strict=True, reason="not there yet")
+def test_all_that_is_exported_is_shown_before_it_is_asked_for() -> None:
+    code = "import trio_templar; print(set(trio_templar.__all__) - set(dir(trio_templar)))"
+    assert subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.xfail(strict=True, reason="not there yet")
+def test_without_rich_top_names_what_it_needs_and_the_rest_works() -> None:
+    code = "import sys; sys.modules['rich'] = None; from trio_templar.cli import main; main(sys.argv[1:])"
+    asked = subprocess.run([PYTHON, "-c", code, "top", "--once"], capture_output=True, text=True, check=False)
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert one_line(asked.stderr)
+    assert "pip install 'trio-templar[top]'" in asked.stderr
+    other = subprocess.run([PYTHON, "-c", code, "top", "--help"], capture_output=True, text=True, check=False)
+    assert other.returncode == 0
+
+
+@pytest.mark.parametrize("dialect", ["2", "3"])
+@pytest.mark.xfail(strict=True, reason="not there yet")
+async def test_subscribe_returns_the_reply_and_keeps_what_came_before_it(
+    dialect: str, autojump_clock: MockClock
+) -> None:
+    async with open_gateway(quiet(dialect=dialect), backend=FakeBackend([CAR, RIDE])) as house:
+        client = await house.subscriber(1, CAR)
+        for number in range(2):
+            await house.gateway.publish([CAR], number)
+        await client.send("ping")
+        assert (await client.subscribe(2, RIDE))["code"] == "success"
+        await house.gateway.publish([CAR, RIDE], 2)
+        assert (await client.unsubscribe(2))["code"] == "success"
+        assert [(await client.receive())["data"] for _ in range(2)] == [0, 1]
+        assert await client.receive_text() == "pong"
+        assert [(await client.receive())["data"] for _ in range(2)] == [2, 2]
+        assert (await client.subscribe(3, {"target": "other"}))["message"] == "room-not-found"
