@@ -57,9 +57,11 @@ from trio_templar.errors import (
     Unavailable,
 )
 from trio_templar.forwarding import ClientRequest
+from trio_templar.rooms import Room
 from trio_templar.settings import Settings
 
 if TYPE_CHECKING:
+    from trio_templar.backend import Bootstrap
     from trio_templar.gateway import Gateway
     from trio_templar.hooks import Client, Hooks
     from trio_templar.selection import Selection
@@ -70,6 +72,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "Bootstrap",
     "Busy",
     "Client",
     "ClientRequest",
@@ -79,6 +82,7 @@ __all__ = [
     "NotFound",
     "Refused",
     "RequestError",
+    "Room",
     "Selection",
     "Settings",
     "SettingsError",
@@ -92,6 +96,7 @@ __all__ = [
 
 # These need Trio, which takes longer to import than `trio-templar --help` should take.
 _SHELL = {
+    "Bootstrap": "backend",
     "Gateway": "gateway",
     "Statistics": "totals",
     "serve": "serving",
@@ -106,3 +111,8 @@ def __getattr__(name: str) -> Any:
     if name not in _SHELL:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_SHELL[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Show also what is not imported yet."""
+    return sorted({*globals(), *__all__})

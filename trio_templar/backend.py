@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import httpx
 import msgspec
@@ -38,7 +38,16 @@ from trio_templar.settings import Settings
 
 logger = logging.getLogger("trio_templar.backend")
 
-Bootstrap = Callable[[ClientRequest], Awaitable[Mapping[str, Any]]]
+
+class Bootstrap(Protocol):
+    """Says who may enter which rooms, in place of the API: what `GET bootstrap/` would answer.
+
+    It may raise Refused, Busy and Unavailable. It is cancelled after `bootstrap_seconds`, or when the client leaves.
+    """
+
+    def __call__(self, request: ClientRequest, /) -> Awaitable[Mapping[str, Any]]:
+        """Return `{"allowed_rooms": [...], ...}` for one client."""
+
 
 ACCEPT: Final = ((b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"))
 # Shorter than the API's own (gunicorn: 2 s), or a request meets a connection that is being closed.

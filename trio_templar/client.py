@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -58,6 +59,7 @@ class WebsocketClient:
         self._events: Iterator[Event] = iter(())
         self._parts: list[str] = []
         self._size = 0
+        self._early: deque[str] = deque()  # what came before a reply that was waited for
 
     async def open(
         self,
@@ -92,6 +94,9 @@ class WebsocketClient:
 
         Raises Closed: if the gateway ends the connection instead, or sends more than `MAX_TEXT`.
         """
+        return self._early.popleft() if self._early else await self._next_text()
+
+    async def _next_text(self) -> str:
         while True:
             match await self._next():
                 case TextMessage(data=data, message_finished=finished):
@@ -120,14 +125,21 @@ class WebsocketClient:
         return text if text == "pong" else json.loads(text)
 
     async def subscribe(self, request_id: Any, room: Room) -> Any:
-        """Subscribe and return the reply."""
+        """Subscribe and return the reply; what else comes before it is received later."""
         await self.send({"type": "subscribe", "requestId": request_id, "room": room})
-        return await self.receive()
+        return await self._reply()
 
     async def unsubscribe(self, request_id: Any) -> Any:
-        """Unsubscribe and return the reply."""
+        """Unsubscribe and return the reply, as `subscribe`."""
         await self.send({"type": "unsubscribe", "requestId": request_id})
-        return await self.receive()
+        return await self._reply()
+
+    async def _reply(self) -> Any:
+        while True:
+            text = await self._next_text()
+            if text != "pong" and "code" in (message := json.loads(text)):
+                return message
+            self._early.append(text)
 
     async def aclose(self, code: int = 1000) -> None:
         """Say goodbye, wait for the answer without a deadline, and close the stream, also if this is cancelled."""

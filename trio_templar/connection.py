@@ -369,7 +369,7 @@ async def serve_client(reception: Reception, house: House, stream: trio.abc.Stre
         guest = await reception.let_in(stream)
         if guest is not None:
             connection = Connection(house, stream, guest)
-            opening = switching_protocols(guest.key)
+            opening = switching_protocols(guest.key, guest.subprotocol)
             protocol = Protocol(guest.early, house.max_message_bytes, connection.may_ping, connection.outbox.close)
             del guest  # nothing of the handshake is kept
             try:

@@ -123,7 +123,8 @@ class Forwarding:
             (b"Cookie", request.header(b"cookie")),
             (b"User-Agent", request.header(b"user-agent")),
             (b"X-CSRFToken", request.cookie(b"csrftoken")),
-            (b"Authorization", b"Token " + token if token else None),
+            # A form has a blank as `+`, a token has no blank (RFC 6750, 2.1): it was written as it is.
+            (b"Authorization", b"Token " + token.replace(b" ", b"+") if token else None),
             (b"X-Forwarded-For", self._ip(request)),
             (b"X-Real-IP", request.header(b"x-real-ip") if self.real_ip and not self.ip_from else None),
             (b"Host", request.header(b"host") if self.host else None),

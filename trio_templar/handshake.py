@@ -165,10 +165,16 @@ def _origin_hint(origin: str, host: str) -> str:
     return f"{hint}; or open the page as {other}" if other else hint
 
 
-def switching_protocols(key: bytes) -> bytes:
-    """Return the 101 for a client that is let in: these three headers and no extension (RFC 6455, 4.2.2)."""
-    accept = generate_accept_token(key)
+def choose_subprotocol(request: ClientRequest, known: Collection[str]) -> str:
+    """Return the first subprotocol of `known` that the client offers (RFC 6455, 4.2.2); empty if there is none."""
+    offered = (request.header(b"sec-websocket-protocol") or b"").decode("latin-1").split(",")
+    return next((name for name in map(str.strip, offered) if name in known), "")
+
+
+def switching_protocols(key: bytes, subprotocol: str = "") -> bytes:
+    """Return the 101 for a client that is let in: no extension, and no header that is not needed (RFC 6455, 4.2.2)."""
+    chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode() if subprotocol else b""
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
+        b"Sec-WebSocket-Accept: %s\r\n%s\r\n" % (generate_accept_token(key), chosen)
     )

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 # What a browser sends (RFC 6454, 7): nobody's password, path or query. Some send `file://`.
 _ORIGIN: Final = re.compile(r"null|[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]*)(:\d{1,5})?", re.IGNORECASE)
+# That of DNS's root: browsers keep it, and the host is the same.
+_LAST_DOT: Final = re.compile(r"\.(?=(:\d+)?$)")
 _THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -19,7 +21,7 @@ def origin_allowed(origin: bytes, host: bytes, allowed_origins: Collection[str] 
     `secure` request, one over TLS, may not come from a page without TLS: anybody on the way can be its author.
     """
     text = origin.decode("latin-1")
-    if not text or "*" in allowed_origins or text.lower() in map(str.lower, allowed_origins):
+    if not text or "*" in allowed_origins or _plain(text) in map(_plain, allowed_origins):
         return True
     if secure and text.lower().startswith("http:"):
         return False
@@ -29,6 +31,10 @@ def origin_allowed(origin: bytes, host: bytes, allowed_origins: Collection[str] 
 def is_forwarded_securely(forwarded_proto: bytes) -> bool:
     """Whether the proxy in front was asked over TLS, as its `X-Forwarded-Proto` says; no page can send that to us."""
     return forwarded_proto.partition(b",")[0].strip().lower() in (b"https", b"wss")
+
+
+def _plain(origin: str) -> str:
+    return _LAST_DOT.sub("", origin.lower())
 
 
 def is_origin(text: str) -> bool:
@@ -50,8 +56,8 @@ def same_machine(origin: str, host: str) -> str:
 
 
 def hostname(url: str) -> str:
-    """Return the host of `url`, lower case and without its port; empty if there is none."""
+    """Return the host of `url`, lower case, without its port and last dot; empty if there is none."""
     try:
-        return urlsplit(url).hostname or ""
+        return (urlsplit(url).hostname or "").removesuffix(".")
     except ValueError:
         return ""

@@ -13,7 +13,16 @@ import trio
 from trio_templar.backend import Admission, Gate, NoRoom
 from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unavailable, let_go
 from trio_templar.forwarding import ClientRequest
-from trio_templar.handshake import HandshakeError, PeerLeft, Upgrade, busy, check_origin, read_upgrade, receive
+from trio_templar.handshake import (
+    HandshakeError,
+    PeerLeft,
+    Upgrade,
+    busy,
+    check_origin,
+    choose_subprotocol,
+    read_upgrade,
+    receive,
+)
 from trio_templar.log import log
 from trio_templar.settings import Settings
 from trio_templar.sockets import hang_up, peer_of, transport_of
@@ -38,6 +47,7 @@ class Guest:
     early: bytes
     address: str
     admission: Admission | None
+    subprotocol: str
 
 
 class Reception:
@@ -89,7 +99,8 @@ class Reception:
         else:
             if admission is None:
                 self.refused["not authorized"] += 1
-            return Guest(upgrade.request, upgrade.key, bytes(inbox), address, admission)
+            subprotocol = choose_subprotocol(upgrade.request, self._settings.subprotocol)
+            return Guest(upgrade.request, upgrade.key, bytes(inbox), address, admission, subprotocol)
         return None
 
     def _log_refusal(self, error: HandshakeError, address: str) -> None:

@@ -36,6 +36,7 @@ FOR_NEW_CLIENTS: Final = frozenset(
         "max_request_id_bytes",
         "max_room_bytes",
         "max_subscriptions",
+        "subprotocol",
         "messages_burst",
         "messages_per_second",
         "ping_hook_seconds",

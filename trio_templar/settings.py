@@ -62,6 +62,11 @@ class Settings:
         Meta(description="an Origin besides the request's own host, as scheme://host[:port], or *"),
         texts.origin,
     ] = ()
+    subprotocol: Annotated[
+        tuple[str, ...],
+        Meta(description="a Sec-WebSocket-Protocol to choose if a client offers it, as browsers insist on"),
+        texts.token,
+    ] = ()
     trigger_token: Annotated[
         str, Meta(description="token a trigger must carry; better by file or environment"), texts.unicode
     ] = field(default="", repr=False)

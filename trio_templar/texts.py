@@ -222,6 +222,13 @@ def host_name(text: str) -> str:
         raise SettingsError(f"{shown(text)} is not the name of a host alone") from error
 
 
+def token(text: str) -> str:
+    """Return a token of HTTP (RFC 9110, 5.6.2), as the names of subprotocols are."""
+    if not _TOKEN.fullmatch(text):
+        raise SettingsError(f"{shown(text)} is not a name without blanks, commas and the like")
+    return text
+
+
 def header_or_peer(text: str) -> str:
     """Return the name of a header, or `peer`."""
     if text and not _TOKEN.fullmatch(text):

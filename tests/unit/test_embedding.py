@@ -13,19 +13,16 @@ from trio_templar.testing import FakeBackend, open_gateway
 
 
 @pytest.mark.parametrize("name", ["Room", "Bootstrap"])
-@pytest.mark.xfail(strict=True, reason="not there yet")
 def test_what_a_program_annotates_is_exported(name: str) -> None:
     assert name in trio_templar.__all__
     assert getattr(trio_templar, name) is not None
 
 
-@pytest.mark.xfail(strict=True, reason="not there yet")
 def test_all_that_is_exported_is_shown_before_it_is_asked_for() -> None:
     code = "import trio_templar; print(set(trio_templar.__all__) - set(dir(trio_templar)))"
     assert subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-@pytest.mark.xfail(strict=True, reason="not there yet")
 def test_without_rich_top_names_what_it_needs_and_the_rest_works() -> None:
     code = "import sys; sys.modules['rich'] = None; from trio_templar.cli import main; main(sys.argv[1:])"
     asked = subprocess.run([PYTHON, "-c", code, "top", "--once"], capture_output=True, text=True, check=False)
@@ -37,7 +34,6 @@ def test_without_rich_top_names_what_it_needs_and_the_rest_works() -> None:
 
 
 @pytest.mark.parametrize("dialect", ["2", "3"])
-@pytest.mark.xfail(strict=True, reason="not there yet")
 async def test_subscribe_returns_the_reply_and_keeps_what_came_before_it(
     dialect: str, autojump_clock: MockClock
 ) -> None:

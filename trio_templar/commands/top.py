@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.commands.asking import run_asking
-from trio_templar.commands.command import Command, Status
+from trio_templar.commands.command import Command, CommandError, Status
 from trio_templar.commands.places import add_http_options, count, seconds
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     """Show it until Ctrl-C."""
+    show = None if arguments["json"] else _show()
 
     async def watch(api: GatewayApi) -> int:
         from trio_templar.commands.snapshots import Snapshots
@@ -51,15 +52,18 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
             # A rate is a difference: two looks, a moment apart.
             await snapshots.take()
             await snapshots.pause(min(arguments["every"], 1.0))
-        if arguments["json"]:
-            await _print_json(snapshots, arguments["every"], once=arguments["once"])
-        else:
-            from trio_templar.commands.dashboard import show
-
-            await show(snapshots, arguments["every"], once=arguments["once"])
+        await (show or _print_json)(snapshots, arguments["every"], once=arguments["once"])
         return Status.DONE
 
     return run_asking(arguments, environment, watch)
+
+
+def _show() -> Callable[..., Awaitable[None]]:
+    try:
+        from trio_templar.commands.dashboard import show
+    except ImportError as error:
+        raise CommandError(Status.FAILED, "top needs: pip install 'trio-templar[top]'; or give --json") from error
+    return show
 
 
 async def _print_json(snapshots: Snapshots, every: float, *, once: bool) -> None:
