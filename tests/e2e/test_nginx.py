@@ -44,7 +44,8 @@ class Nginx(Process):
         self.place = place
         site = SITE.read_text()
         for ours, theirs in (
-            ("listen 80;", f"listen {self.place};"),
+            ("listen 80 ", f"listen {self.place} "),
+            ("/var/log/nginx/", f"{folder}/"),
             ("proxy_pass http://127.0.0.1:8000;", f"proxy_pass {api.url.removesuffix('/')};"),
             ("proxy_pass http://127.0.0.1:8001;", "proxy_pass http://{}:{};".format(*behind.address)),
         ):
@@ -127,6 +128,16 @@ def test_a_slow_client_behind_it_is_cut_and_the_others_hear_everything(
         stuck.sendall(masked_text('{"type": "subscribe", "requestId": 1, "room": {"target": "car", "car": 1}}'))
         read_until(stuck, b'"success"}')
         publish_until_cut(behind, healthy, size=20_000)
+
+
+def test_a_token_in_the_query_is_not_in_the_access_log(api: Api, behind: GatewayProcess, tmp_path: Path) -> None:
+    with site(tmp_path, api, behind) as nginx:
+        with subscriber(f"ws://{nginx.place}/ws/?token=s3cret"):
+            pass
+        log = tmp_path / "websockets.log"
+        eventually(lambda: log.exists() and "/ws/" in log.read_text())
+    assert "s3cret" not in log.read_text()
+    assert '"GET /ws/" 101 ' in log.read_text()
 
 
 def test_a_reload_of_nginx_drops_nobody(api: Api, behind: GatewayProcess, tmp_path: Path) -> None:
