@@ -364,7 +364,7 @@ async def serve_client(reception: Reception, house: House, stream: trio.abc.Stre
     transport = transport_of(stream)
     reception.clients += 1
     try:
-        if reception.overrun:
+        if reception.overrun():
             return
         guest = await reception.let_in(stream)
         if guest is not None:

@@ -25,7 +25,7 @@ from trio_templar.handshake import (
 )
 from trio_templar.log import log
 from trio_templar.settings import Settings
-from trio_templar.sockets import hang_up, peer_of, transport_of
+from trio_templar.sockets import hang_up, peer_of, reset_on_close, transport_of
 from trio_templar.tls import shake_hands
 
 logger = logging.getLogger("trio_templar.reception")
@@ -33,6 +33,8 @@ logger = logging.getLogger("trio_templar.reception")
 
 # Clients beyond `max_connections` that are heard out and get their 503; more are dropped without a word.
 TOLD_CLIENTS: Final = 1000
+# How often the log says that clients are dropped, at most.
+OVERRUN_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,22 @@ class Reception:
         self._closed = False
         self.clients = 0
         self.refused: Counter[str] = Counter()  # by cause
+        self._overrun_said = -OVERRUN_SECONDS
 
     @property
     def _settings(self) -> Settings:
         return self._settings_in_force()
 
-    @property
     def overrun(self) -> bool:
-        """Whether there are so many clients that one more is not even told so."""
-        return self.clients > self._settings.max_connections + TOLD_CLIENTS
+        """Return whether there are so many clients that one more is dropped without an answer. It is counted."""
+        if self.clients <= self._settings.max_connections + TOLD_CLIENTS:
+            return False
+        self.refused["overrun"] += 1
+        now = trio.current_time()
+        if now >= self._overrun_said + OVERRUN_SECONDS:
+            self._overrun_said = now
+            log(logger, logging.WARNING, "overrun", clients=self.clients, dropped=self.refused["overrun"])
+        return True
 
     def close(self) -> None:
         """Let nobody in any more: who is on the way in gets 503 at once, who comes later once it has asked."""
@@ -189,9 +198,13 @@ class Reception:
             asking.cancel()
 
     async def _answer(self, stream: trio.abc.Stream, error: HandshakeError) -> None:
-        with trio.move_on_after(self._settings.goodbye_seconds):
+        seconds = self._settings.goodbye_seconds
+        with trio.move_on_after(seconds) as sending:
             try:
                 await stream.send_all(error.response())
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
-            await hang_up(stream, self._settings.goodbye_seconds)
+        if sending.cancelled_caught:
+            reset_on_close(stream)
+        else:
+            await hang_up(stream, seconds)  # it has its own deadline, at which it resets: none may be around it

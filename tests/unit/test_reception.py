@@ -579,3 +579,28 @@ async def test_a_bootstrap_that_crashes_in_a_nursery_is_logged(
     async with open_gateway(quiet(), bootstrap=bootstrap) as house:
         assert (await rejection(house)).status == 503
     assert "the bootstrap crashed" in caplog.messages
+
+
+async def test_a_refused_client_that_does_not_leave_is_reset() -> None:
+    async with open_gateway(quiet(bind=("127.0.0.1:0",), goodbye_seconds=0.05)) as house:
+        host, _, port = house.gateway.websocket_urls[0].removeprefix("ws://").partition("/")[0].rpartition(":")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all(b"GET /elsewhere/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 404 " in await rest(stream)
+            with trio.fail_after(5):
+                while not stream.socket.getsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_ERROR):
+                    await trio.sleep(0.01)  # a real socket
+
+
+async def test_clients_beyond_all_bounds_are_counted_and_said_at_times(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_templar.reception.TOLD_CLIENTS", 0)
+    async with open_gateway(quiet(max_connections=1)) as house:
+        await house.connect()
+        for _ in range(3):
+            assert await rest(house.listener.connect()) == b""
+        await trio.sleep(10)
+        assert await rest(house.listener.connect()) == b""
+        assert house.gateway.reception.refused["overrun"] == 4
+    assert lines(caplog, "overrun") == [{"clients": 2, "dropped": 1}, {"clients": 2, "dropped": 4}]
