@@ -19,8 +19,10 @@ from trio_templar.hub import Subscription
 from trio_templar.joined import Joined, Piece
 from trio_templar.policies import Kind, Policy
 
-# The most that is rendered and joined at once for a client whose socket was full.
+# The most that is rendered and joined at once for a client whose socket was full; it can no longer be left out, so it
+# is also at most this part of what may wait.
 WRITE_BYTES: Final = 65_536
+WRITE_SHARE: Final = 4
 # What a reference, and its places in the queues, take beside what they refer to.
 REFERENCE_BYTES: Final = 250
 
@@ -44,6 +46,7 @@ class Account:
     def __init__(self, max_bytes: int, max_frames: int, budget: Budget, now: Callable[[], float]) -> None:
         self.max_bytes = max_bytes
         self.max_frames = max_frames
+        self.join_bytes = min(WRITE_BYTES, max_bytes // WRITE_SHARE)
         self.budget = budget
         self.now = now
         self.losses = Losses()
@@ -320,7 +323,7 @@ class Backlog:
             batch = self._take_back(reference)
             pieces.append((batch.render_once(reference.queue.subscription.request_id), batch))
             size += batch.size
-            if size >= WRITE_BYTES:
+            if size >= self._account.join_bytes:
                 return pieces, since
         pieces += [(self._gap(queue), None) for queue in self._queues.values() if queue.lost]
         self._queues = {}

@@ -139,7 +139,7 @@ class Batch:
         self._pieces: dict[int, list[bytes]] = {}
         self._request_id = b""
         self._frames = b""
-        self._key: bytes | None = b""
+        self._key: tuple[Sequence[str], bytes | None] = ((), None)
         self._parts: Sequence[Batch] = ()
 
     @property
@@ -180,11 +180,11 @@ class Batch:
     def key(self, path: Sequence[str]) -> bytes | None:
         """Return the value that `path` leads to in the `data` of the first publication as JSON, or None: nowhere.
 
-        It is looked for once; `path` is always that of the room.
+        It is looked for once, unless `path` is another one than before.
         """
-        if self._key == b"":
-            self._key = _key(self.publications[0], path)
-        return self._key
+        if self._key[0] != path:
+            self._key = path, _key(self.publications[0], path)
+        return self._key[1]
 
 
 def _key(publication: Publication, path: Sequence[str]) -> bytes | None:

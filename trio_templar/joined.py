@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -70,7 +71,8 @@ class Joined:
         if end == len(self._data):
             return 0
         before = self.count
-        self._parts = [_kept(part, [each for each in ends if each <= end]) for part in self._parts]
+        kept = ends[: bisect_right(ends, end)]
+        self._parts = [_kept(part, kept) for part in self._parts]
         data = self._data[done:end]  # a copy: what it was cut from is let go
         self._let_go()
         self._take(data, 0)
@@ -88,8 +90,8 @@ class Joined:
 
 
 def _kept(part: _Part, ends: Sequence[int]) -> _Part:
-    """Return `part` with the publications whose frames end at one of `ends`; the others are given up."""
-    count = sum(part.begin < end <= part.end for end in ends)
+    """Return `part` with the publications whose frames end at one of `ends`, in order; the others are given up."""
+    count = bisect_right(ends, part.end) - bisect_right(ends, part.begin)
     publications = part.batch.publications
     if count == len(publications):
         return part

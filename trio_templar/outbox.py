@@ -91,6 +91,9 @@ class Outbox:
         """Send the publications of `batch`, or let them wait. A client over its bounds is cut instead."""
         if self.closed is not None:
             self._refuse(batch)
+        elif self._backlog is None and batch.count > 1 and batch.size > self._waiting.join_bytes:
+            for part in batch.parts:  # what a full socket leaves of one write could not be left out
+                self.put(subscription, part)
         elif self._backlog is None:
             self.frames += batch.count
             self._write(batch.render(subscription.request_id), batch)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,7 @@ from trio_templar.errors import GONE, SLOW_BYTES, SLOW_FRAMES, STUCK, Close
 from trio_templar.frames import Batch, close_frame, closes, text_frame
 from trio_templar.hub import Hub, Subscription
 from trio_templar.outbox import Outbox, Waiting
+from trio_templar.policies import Policy
 from trio_templar.reports import Report
 from trio_templar.wire import PIECE_BYTES
 
@@ -464,3 +466,42 @@ class AnySocket(RuleBasedStateMachine):
 
 TestAnySocket = AnySocket.TestCase
 TestAnySocket.settings = settings(max_examples=40, stateful_step_count=30)
+
+
+@pytest.mark.parametrize("at_once", [1, 40])
+@pytest.mark.parametrize("kind", ["drop_oldest", "conflate"])
+def test_what_may_be_left_out_never_cuts_a_client_with_a_small_outbox(
+    kind: Literal["drop_oldest", "conflate"], at_once: int
+) -> None:
+    client = make_client(0, max_bytes=32_768)
+    assert client.subscription.room is not None
+    key = ("id",) if kind == "conflate" else ()
+    client.subscription.room.policy = Policy(kind, 32_768, key)
+    for turn in range(5):
+        publications = [batch({"id": number, "turn": turn, "text": "x" * 1000}) for number in range(40)]
+        if at_once > 1:
+            publications = [Batch([each.publications[0] for each in publications])]
+        for each in publications:
+            client.outbox.put(client.subscription, each)
+        client.write(1100)  # the first, and what waits is joined
+        for each in publications:
+            client.outbox.put(client.subscription, each)
+    assert client.outbox.closed is None
+    client.write_all()
+    assert json.loads(client.said[-1])["type"] in ("publish", "gap")
+    assert client.outbox.closed is None
+
+
+def test_to_cut_a_client_takes_no_longer_than_to_put_what_waits_for_it() -> None:
+    put, cut = [], []
+    for _ in range(3):
+        client = make_client(0, max_bytes=1_000_000, max_frames=10_000)
+        start = time.process_time()
+        for _ in range(1300):
+            client.outbox.put(client.subscription, batch(1))
+        put.append(time.process_time() - start)
+        client.write()  # the first; the others are joined
+        start = time.process_time()
+        client.outbox.cut(STUCK)
+        cut.append(time.process_time() - start)
+    assert min(cut) < 2 * min(put)  # if it were quadratic: ten times
