@@ -1,6 +1,7 @@
 """Time that stands still while this process did not run.
 
-After a SIGSTOP, a suspended machine or a long collection every deadline would be over, and nobody is at fault.
+After a SIGSTOP or a suspended machine every deadline would be over, and nobody is at fault. Time in which it was busy,
+as its CPU time tells, goes on: a gateway that has too much to do must not be patient for it.
 A process of our own forgives such time to everything that runs on Trio (`RunningClock`). Inside another program's
 Trio the supervisor forgives it to the clients that are connected (`Clock`).
 """
@@ -18,6 +19,8 @@ logger = logging.getLogger("trio_templar.clock")
 
 # Nothing we do on purpose takes so long without a look at the clock.
 GRACE_SECONDS: Final = 1.0
+# How often to ask for the CPU time, a system call; what was used before the last look is known as exactly as that.
+SAMPLE_SECONDS: Final = 0.1
 
 
 class Clock:
@@ -40,25 +43,37 @@ class Clock:
 class RunningClock(trio.abc.Clock):
     """A clock for `trio.run`: time that passes beyond what Trio meant to sleep is left out, and said in the log."""
 
-    def __init__(self, real: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, real: Callable[[], float] = time.perf_counter, cpu: Callable[[], float] = time.thread_time
+    ) -> None:
         self.real = real
-        self._looked = real()
+        self._cpu = cpu
+        self._looked = self._sampled = real()
+        self._worked = cpu()
         self._left_out = self._looked
         self._asleep = 0.0
 
     def start_clock(self) -> None:
         """Start at 0."""
-        self._looked = self._left_out = self.real()
+        self._looked = self._left_out = self._sampled = self.real()
+        self._worked = self._cpu()
 
     def current_time(self) -> float:
         """Return the seconds since the start in which this process ran or slept on purpose."""
         now = self.real()
-        missed = now - self._looked - self._asleep
+        if now - self._looked - self._asleep > GRACE_SECONDS:
+            self._leave_out(now)
+        if now - self._sampled > SAMPLE_SECONDS:
+            self._sampled, self._worked = now, self._cpu()
+        self._looked, self._asleep = now, 0.0
+        return now - self._left_out
+
+    def _leave_out(self, now: float) -> None:
+        """Leave out the time since the last look but for sleep on purpose and work: who is busy does run."""
+        missed = now - self._looked - max(self._asleep, self._cpu() - self._worked)
         if missed > GRACE_SECONDS:
             self._left_out += missed
             logger.warning("did not run for %.1f s; all deadlines are put off as long", missed)
-        self._looked, self._asleep = now, 0.0
-        return now - self._left_out
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Return how long to sleep until `deadline`; so much may pass until the next look."""

@@ -5,7 +5,8 @@ Outboxes judge their own bounds when something is put; what only time can tell i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -52,38 +53,55 @@ class _Watch:
 class Supervisor:
     """Watches `connections` and `waiting`, which others fill."""
 
-    def __init__(self, patience: Patience, connections: Iterable[Connection], waiting: Waiting, clock: Clock) -> None:
+    def __init__(
+        self,
+        patience: Patience,
+        connections: Iterable[Connection],
+        waiting: Waiting,
+        clock: Clock,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._patience = patience
         self._connections = connections
         self._waiting = waiting
         self._clock = clock
+        self._cpu = cpu
         self._watches: dict[Outbox, _Watch] = {}
 
     async def supervisor_loop(self) -> NoReturn:
-        """Look at everybody, for ever. Time in which this process did not run counts against nobody."""
+        """Look at everybody, for ever. Time in which this process did not run counts against nobody.
+
+        Time in which it was busy counts: a slow client must not stay the longer the more there is to do.
+        """
         tick = self._patience.tick
-        looked = trio.current_time()
+        looked, worked = trio.current_time(), self._cpu()
         while True:
             await trio.sleep(tick)
-            now = trio.current_time()
-            if now - looked > 2 * tick:
-                self._clock.forgive(now - looked - tick)
-            looked = now
-            self.look(self._clock.now())
+            late = trio.current_time() - looked - tick
+            missed = late - max(0.0, self._cpu() - worked - tick)
+            looked, worked = trio.current_time(), self._cpu()
+            if missed > tick:
+                self._clock.forgive(missed)
+            if late > tick:
+                await trio.lowlevel.checkpoint()  # what came in meanwhile is heard before anybody is judged
+            await self.look(self._clock.now())
             await self._look_for_silence()
 
     async def relief_loop(self) -> NoReturn:
         """Close the worst clients whenever more waits than memory allows, for ever."""
         while True:
             await self._waiting.budget.alarm.park()
-            self.relieve()
+            await self.relieve()
 
-    def look(self, now: float) -> None:
-        """Close who has been slow for too long."""
+    async def look(self, now: float) -> None:
+        """Close who has been slow for too long, giving way after each: to cut takes a while."""
         watches: dict[Outbox, _Watch] = {}
         for outbox in list(self._waiting.outboxes):
-            watches[outbox] = watch = self._watches.get(outbox) or _Watch(outbox.sent_bytes, now)
-            self._judge_slowness(outbox, watch, now)
+            if outbox.closed is None and not outbox.idle:  # it may have changed meanwhile
+                watches[outbox] = watch = self._watches.get(outbox) or _Watch(outbox.sent_bytes, now)
+                self._judge_slowness(outbox, watch, now)
+                if outbox.closed is not None:
+                    await trio.lowlevel.checkpoint()
         self._watches = watches
 
     async def _look_for_silence(self) -> None:
@@ -94,15 +112,18 @@ class Supervisor:
             for connection in connections[start : start + TURN_CONNECTIONS]:
                 if connection.outbox.closed is None:
                     self._judge_silence(connection, now)
+                    if connection.outbox.closed is not None:
+                        await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
 
-    def relieve(self) -> None:
+    async def relieve(self) -> None:
         """Close those for whom most waits, of these the one who waits longest, until memory suffices."""
         outboxes = sorted(self._waiting.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
         for outbox in outboxes:
             if not self._waiting.budget.exceeded:
                 return
             outbox.cut(CROWDED)
+            await trio.lowlevel.checkpoint()
 
     def _judge_slowness(self, outbox: Outbox, watch: _Watch, now: float) -> None:
         if watch.sent_bytes != outbox.sent_bytes:

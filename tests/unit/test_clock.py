@@ -22,7 +22,7 @@ async def test_it_goes_as_trios_does_but_for_what_was_forgiven(autojump_clock: M
 
 def started(real: Now) -> RunningClock:
     real.time = 100
-    clock = RunningClock(real)
+    clock = RunningClock(real, Now())
     real.time = 500
     clock.start_clock()
     return clock
@@ -85,3 +85,13 @@ def test_trio_runs_on_it() -> None:
         return trio.current_time() - begin
 
     assert 0.01 <= trio.run(main, clock=RunningClock()) < GRACE_SECONDS
+
+
+def test_work_is_no_time_that_is_left_out() -> None:
+    real, cpu = Now(), Now()
+    clock = RunningClock(real, cpu)
+    clock.start_clock()
+    real.time, cpu.time = 60, 59.5
+    assert clock.current_time() == 60
+    real.time, cpu.time = 120, 79.5
+    assert clock.current_time() == 80

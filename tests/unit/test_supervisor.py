@@ -173,47 +173,47 @@ def supervisor(waiting: Waiting, **changes: Any) -> Supervisor:
     return Supervisor(Patience(**bounds), [], waiting, Clock())
 
 
-def test_progress_is_any_byte() -> None:
+async def test_progress_is_any_byte() -> None:
     client = make_client(0)
     watch = supervisor(client.waiting)
     client.outbox.put(client.subscription, batch("x" * 50))
     for now in range(0, 90, 9):
-        watch.look(now)
+        await watch.look(now)
         client.write(1)
     assert client.outbox.closed is None
-    watch.look(90)
-    watch.look(99)
+    await watch.look(90)
+    await watch.look(99)
     assert client.outbox.closed is None
-    watch.look(100)
+    await watch.look(100)
     assert client.outbox.closed == STUCK
 
 
-def test_a_burst_that_drains_is_no_offence() -> None:
+async def test_a_burst_that_drains_is_no_offence() -> None:
     client = make_client(0, max_bytes=1000)
     watch = supervisor(client.waiting)
     for start in range(0, 100, 10):
         client.outbox.put(client.subscription, batch("x" * 900))
         for now in range(start, start + 9):
-            watch.look(now)
+            await watch.look(now)
         client.write_all()
-        watch.look(start + 9)
+        await watch.look(start + 9)
         client.transport.takes = [0]
     assert client.outbox.closed is None
 
 
-def test_who_stays_over_half_of_its_bytes_is_cut_although_it_makes_progress() -> None:
+async def test_who_stays_over_half_of_its_bytes_is_cut_although_it_makes_progress() -> None:
     client = make_client(0, max_bytes=1000)
     watch = supervisor(client.waiting)
     client.outbox.put(client.subscription, batch("x" * 900))
     for now in range(10):
-        watch.look(now)
+        await watch.look(now)
         client.write(1)
     assert client.outbox.closed is None
-    watch.look(10)
+    await watch.look(10)
     assert client.outbox.closed == LAGGING
 
 
-def test_who_comes_below_half_of_its_bytes_in_between_stays() -> None:
+async def test_who_comes_below_half_of_its_bytes_in_between_stays() -> None:
     client = make_client(0, max_bytes=1000)
     watch = supervisor(client.waiting)
     for now in range(40):
@@ -223,25 +223,25 @@ def test_who_comes_below_half_of_its_bytes_in_between_stays() -> None:
             client.outbox.put(client.subscription, batch("x" * 400))
         if now % 9 == 1:
             client.outbox.put(client.subscription, batch("x" * 400))
-        watch.look(now)
+        await watch.look(now)
         client.write(1)
     assert client.outbox.closed is None
 
 
-def test_what_waits_for_too_long_cuts_the_client_where_it_must_not_be_lost() -> None:
+async def test_what_waits_for_too_long_cuts_the_client_where_it_must_not_be_lost() -> None:
     now = Now()
     client = make_client(0, now=now)
     watch = supervisor(client.waiting, age=20)
     client.outbox.put(client.subscription, batch("x" * 50))
     for now.time in range(20):
-        watch.look(now.time)
+        await watch.look(now.time)
         client.write(1)
     assert client.outbox.closed is None
-    watch.look(20)
+    await watch.look(20)
     assert client.outbox.closed == STALE
 
 
-def test_those_for_whom_most_waits_go_while_memory_is_short_and_of_these_the_oldest() -> None:
+async def test_those_for_whom_most_waits_go_while_memory_is_short_and_of_these_the_oldest() -> None:
     now = Now()
     waiting = make_waiting(now=now)
     outboxes = []
@@ -254,12 +254,12 @@ def test_those_for_whom_most_waits_go_while_memory_is_short_and_of_these_the_old
         outboxes.append(outbox)
     budget = waiting.budget
     budget.hard_bytes = budget.used_bytes
-    supervisor(waiting).relieve()
+    await supervisor(waiting).relieve()
     assert [outbox.closed for outbox in outboxes] == [None] * 5
     closed = []
     while any(outbox.closed is None for outbox in outboxes):
         budget.hard_bytes = budget.used_bytes - 1
-        supervisor(waiting).relieve()
+        await supervisor(waiting).relieve()
         closed += [index for index, outbox in enumerate(outboxes) if outbox.closed and index not in closed]
     assert closed == [2, 3, 0, 4, 1]
     assert {outbox.closed for outbox in outboxes} == {CROWDED}
@@ -308,3 +308,50 @@ def test_after_a_suspended_machine_everybody_gets_time_again() -> None:
             assert house.gateway.statistics().connections == 0
 
     trio.run(main, clock=clock)
+
+
+async def test_others_get_their_turn_between_two_clients_that_are_cut(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(slow_seconds=15), backend=FakeBackend([CAR])) as house:
+        for _ in range(10):
+            client = await house.connect(make_pair=lockstep_stream_pair)
+            await client.receive()
+            await client.subscribe(1, CAR)
+        await house.gateway.publish([CAR], 1)
+        seen: list[int] = []
+        await trio.sleep_until(15.5)
+        with trio.move_on_after(1):
+            while seen[-1:] != [10]:
+                await trio.lowlevel.checkpoint()
+                seen.append(house.gateway.statistics().drops["progress"])
+                if seen == [0] or seen[-1] == 0:
+                    seen = [0]
+                    await trio.sleep(0.0625)
+        assert len(set(seen)) > 5
+
+
+async def late(work: float) -> float:
+    """Return what the clock that clients are judged by says after a minute in which the process worked so long."""
+    cpu = Now()
+    clock = Clock()
+    watch = Supervisor(Patience(slow=15, age=60, ping=30, pong=20, idle=None), [], make_waiting(), clock, cpu)
+    virtual = trio.lowlevel.current_clock()
+    assert isinstance(virtual, MockClock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.supervisor_loop)
+        await settled()
+        virtual.jump(60)
+        cpu.time += work
+        await settled()
+        now = clock.now()
+        nursery.cancel_scope.cancel()
+    return now
+
+
+async def test_time_without_work_is_forgiven_and_work_is_not(mock_clock: MockClock) -> None:
+    assert await late(0.0) == 1
+    begun = trio.current_time()
+    assert await late(60.0) == begun + 60
+
+
+async def test_of_time_with_some_work_the_rest_is_forgiven(mock_clock: MockClock) -> None:
+    assert await late(20.0) == 20
