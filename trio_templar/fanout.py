@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +17,7 @@ import trio
 from trio_templar.budget import Budget
 from trio_templar.counters import DELIVERY_BOUNDS, Histogram
 from trio_templar.errors import Busy, TooLarge
-from trio_templar.frames import Batch, Publication
+from trio_templar.frames import PUBLICATION_BYTES, Batch, Publication
 from trio_templar.hub import Hub, Room, Subscription
 from trio_templar.triggers import Trigger
 
@@ -175,14 +176,15 @@ class Fanout:
         """
         start = trio.current_time()
         batches = self._by_room(triggers)
+        at_once = self._at_once(batches)
+        self._check(batches, at_once)
         self.triggers += len(triggers)
-        small, left, inline = deque[Room](), TURN_BYTES, 0
+        small, inline = deque[Room](), 0
         for room, batch in batches:
             self.publications += batch.count
             room.publications += batch.count
             batch.expect()
-            if left > 0 and self._is_inline(room, batch):
-                left -= _turn_share(batch) * len(room.subscriptions)
+            if room in at_once:
                 self._deliver(room, batch, room.subscriptions)
                 batch.finish()
                 inline += batch.count
@@ -203,7 +205,7 @@ class Fanout:
         Raises Full: if the channel, or memory, is full.
         Raises Busy: if `close` was called.
         """
-        self._check([(room, batch)])
+        self._check([(room, batch)], frozenset())
         rooms: deque[Room] = deque()
         self._enqueue(room, batch, rooms, trio.current_time())
         if rooms:
@@ -214,7 +216,7 @@ class Fanout:
         self.deliveries -= deliveries
 
     def _by_room(self, triggers: Sequence[Trigger]) -> list[tuple[Room, Batch]]:
-        """Return what each room that somebody is in would get, in order. Raises Full, TooLarge or Busy: if not."""
+        """Return what each room that somebody is in would get, in order."""
         by_room: dict[Room, list[Publication]] = {}
         rooms = self._hub.rooms
         for keys, publication, tallies, _ in triggers:
@@ -223,17 +225,28 @@ class Fanout:
                 if room is not None:
                     counted = publication if tallies is None else publication._replace(tally=tallies[index])
                     by_room.setdefault(room, []).append(counted)
-        batches = [(room, Batch(publications)) for room, publications in by_room.items()]
-        self._check(batches)
-        return batches
+        return [(room, Batch(publications)) for room, publications in by_room.items()]
 
-    def _check(self, batches: Sequence[tuple[Room, Batch]]) -> None:
+    def _at_once(self, batches: Sequence[tuple[Room, Batch]]) -> AbstractSet[Room]:
+        """Return the rooms that are delivered to at once, a turn of them: what goes there waits nowhere."""
+        rooms, left = set(), TURN_BYTES
+        for room, batch in batches:
+            if left > 0 and self._is_inline(room, batch):
+                left -= _turn_share(batch) * len(room.subscriptions)
+                rooms.add(room)
+        return rooms
+
+    def _check(self, batches: Sequence[tuple[Room, Batch]], at_once: AbstractSet[Room]) -> None:
+        """Raise Full, TooLarge or Busy if `batches` cannot be taken; those of the rooms `at_once` take no memory."""
         if self._closed:
             raise Busy("the gateway is stopping")
         bounds = self.bounds
+        shared: dict[int, int] = {}
         cost = 0
         for room, batch in batches:
-            cost += batch.cost
+            if room not in at_once:
+                cost += PUBLICATION_BYTES * batch.count
+                shared |= {id(side): len(side) for sides in batch.publications for side in sides[:2]}
             if batch.count > bounds.room_publications:
                 raise TooLarge(f"{batch.count} publications for one room at once (room_publications)")
             channel = room.channel
@@ -243,7 +256,7 @@ class Fanout:
                 raise Full(f"the room {_shown(room)} is full (room_publications)")
             if channel.bytes and batch.size + channel.bytes > bounds.room_bytes:
                 raise Full(f"the room {_shown(room)} is full (room_bytes)")
-        if not self._budget.fits(cost):
+        if not self._budget.fits(cost + sum(shared.values())):
             raise Full("the gateway is full (memory_bytes)")
 
     def _is_inline(self, room: Room, batch: Batch) -> bool:
@@ -261,7 +274,7 @@ class Fanout:
                 self._nursery.start_soon(self._fanout_loop, deque([room]), name=f"room {room.key.decode()}")
         room.channel.put(batch, now)
         self.in_flight_bytes += batch.size
-        self._budget.take(batch.cost)
+        self._hold(batch)
 
     async def _fanout_loop(self, rooms: deque[Room]) -> None:
         """Deliver what waits in the channels of `rooms`, a pass for each in turn, until nothing does."""
@@ -303,6 +316,7 @@ class Fanout:
     async def _pass(self, room: Room, batch: Batch, left: int) -> int:
         """Offer `batch` to all, giving way after each turn. `left` bytes are left of one; return the new rest."""
         self._budget.look_again()
+        self._budget.take(batch.size)  # the pieces of its frames
         subscriptions = list(room.subscriptions)
         share = _turn_share(batch)
         while subscriptions:
@@ -313,9 +327,24 @@ class Fanout:
             self._deliver(room, batch, some)
             left -= share * len(some)
             del subscriptions[: len(some)]
-        self._budget.give(batch.cost)
         batch.finish()
+        self._budget.give(batch.size)
+        self._release(batch)
         return left
+
+    def _hold(self, batch: Batch) -> None:
+        """Count what `batch` takes while it waits; what is in other rooms too is counted once."""
+        self._budget.take(PUBLICATION_BYTES * batch.count)
+        for left, right, _ in batch.publications:
+            self._budget.hold(left, len(left))
+            self._budget.hold(right, len(right))
+
+    def _release(self, batch: Batch) -> None:
+        """Undo `_hold`."""
+        self._budget.give(PUBLICATION_BYTES * batch.count)
+        for left, right, _ in batch.publications:
+            self._budget.release(left, len(left))
+            self._budget.release(right, len(right))
 
     def _deliver(self, room: Room, batch: Batch, subscriptions: Iterable[Subscription]) -> None:
         offered = 0

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import tracemalloc
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -469,6 +469,63 @@ async def test_a_client_that_falls_behind_is_told_what_it_missed_and_stays(autoj
         assert [each.get("data", each.get("lost")) for each in heard] == [0, 3, 4]
         await house.gateway.publish([CAR], 5)
         assert (await client.receive())["data"] == 5
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "conflate"])
+@pytest.mark.parametrize("burst", [1, 30])
+async def test_a_client_that_may_lose_publications_keeps_its_connection_with_a_small_outbox(
+    policy: Literal["drop_oldest", "conflate"], burst: int, autojump_clock: MockClock
+) -> None:
+    rule = RoomPolicy(match=CAR, policy=policy, key="id" if policy == "conflate" else None)
+    async with open_gateway(quiet(outbox_bytes=32_768, room_policy=[rule]), backend=FakeBackend([CAR])) as house:
+        client = await house.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        await settled()
+        for number in range(0, 300, burst):
+            some = [{"id": number + place, "text": "x" * 1000} for place in range(burst)]
+            for data in some:
+                house.gateway.publish_nowait([CAR], data)
+            if number % 60 == 0:
+                await client.receive()
+        newest = 0
+        while newest < 299:
+            newest = (await client.receive()).get("data", {"id": newest})["id"]
+        assert house.gateway.statistics().connections == 1
+
+
+async def test_what_is_delivered_at_once_needs_no_memory(autojump_clock: MockClock) -> None:
+    rooms = [{"target": "car", "car": number} for number in range(8)]
+    async with open_gateway(quiet(memory_bytes=1_000_000), backend=FakeBackend([CAR, *rooms])) as house:
+        slow = await house.connect(make_pair=lockstep_stream_pair)
+        await slow.receive()
+        await slow.subscribe(1, CAR)
+        clients = [await house.subscriber(1, room) for room in rooms]
+        await settled()
+        await house.gateway.publish([CAR], 1)
+        assert house.gateway.statistics().waiting_bytes > 0
+        house.gateway.publish_nowait(rooms, "x" * 100_000)
+        for client in clients:
+            assert (await client.receive())["data"] == "x" * 100_000
+
+
+async def test_what_waits_for_many_rooms_is_counted_once(autojump_clock: MockClock) -> None:
+    rooms = [{"target": "car", "car": number} for number in range(50)]
+    async with open_gateway(quiet(memory_bytes=20_000_000), backend=FakeBackend([CAR, *rooms])) as house:
+        slow = await house.connect(make_pair=lockstep_stream_pair)
+        await slow.receive()
+        await slow.subscribe(1, CAR)
+        clients = [await house.subscriber(1, room) for room in rooms]
+        await settled()
+        await house.gateway.publish([CAR], 1)
+        assert house.gateway.statistics().waiting_bytes > 0
+        house.gateway.publish_nowait(rooms, "x" * 100_000)
+        for client in clients:
+            assert (await client.receive())["data"] == "x" * 100_000
+        used = house.gateway.budget.used_bytes
+        await slow.receive()
+        await settled()
+        assert house.gateway.budget.used_bytes == 0 < used
 
 
 # The log
