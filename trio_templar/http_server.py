@@ -53,6 +53,7 @@ class Callers:
         self._shared = Shared(app)
         self._max_callers = max_callers
         self._count = 0
+        self._lingering: dict[trio.CancelScope, None] = {}  # of those that have their last answer
         self._refused = 0
         self._quiet_until = 0.0
 
@@ -67,7 +68,11 @@ class Callers:
             caller.end()
 
     def make_room(self) -> bool:
-        """End the caller that is idle longest; return whether there was one."""
+        """End a caller that has its last answer, or the one that is idle longest; return whether there was one."""
+        for scope in self._lingering:
+            del self._lingering[scope]
+            scope.cancel()
+            return True
         caller = next(iter(self._shared.idle), None)
         if caller is not None:
             del self._shared.idle[caller]
@@ -94,12 +99,21 @@ class Callers:
     async def _serve(self, stream: trio.abc.Stream) -> None:
         if self._count <= self._bound or self.make_room():
             await Caller(self._shared, stream).serve()
-        elif self._count <= self._bound + TOLD_CALLERS:
+            await self._linger(stream)
+            return
+        if self._count <= self._bound + TOLD_CALLERS:
             self._note_refusal()
             await send_in_time(stream, plain_response(503, "too many callers (max_callers)", ("Retry-After", "1")))
-        else:
-            return
-        await hang_up(stream, LINGER_SECONDS)
+            await hang_up(stream, LINGER_SECONDS)
+
+    async def _linger(self, stream: trio.abc.Stream) -> None:
+        """Give a caller time to take its last answer, unless its place is wanted."""
+        with trio.CancelScope() as scope:
+            self._lingering[scope] = None
+            try:
+                await hang_up(stream, LINGER_SECONDS)
+            finally:
+                self._lingering.pop(scope, None)
 
     def _note_refusal(self) -> None:
         self._refused += 1

@@ -226,3 +226,24 @@ async def test_callers_that_have_gone_leave_nothing_for_the_collector(autojump_c
         assert seen > 1
     finally:
         gc.enable()
+
+
+async def test_those_that_have_their_last_answer_give_way_first(autojump_clock: MockClock) -> None:
+    last = GET + b"Connection: close\r\n\r\n"
+    async with server(max_callers=4) as served:
+        idle = await served.call(GET + b"\r\n")
+        for _ in range(20):  # none of them ends by itself
+            assert b"now" in await (await served.call(last)).receive_some()
+        assert trio.current_time() == 0
+        await idle.send_all(GET + b"\r\n")
+        await settled()
+        assert (await idle.receive_some()).count(b"HTTP/1.1 200 ") >= 1
+
+
+async def test_the_idle_are_ended_without_waiting_for_them(autojump_clock: MockClock) -> None:
+    async with server(max_callers=4) as served:
+        for _ in range(50):  # none of them ends by itself
+            caller = await served.call(b"")
+        await caller.send_all(GET + b"\r\n")
+        assert b"now" in await caller.receive_some()
+        assert trio.current_time() == 0
