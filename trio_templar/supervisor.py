@@ -121,9 +121,9 @@ class Supervisor:
         outboxes = sorted(self._waiting.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
         for outbox in outboxes:
             if not self._waiting.budget.exceeded:
-                return
-            outbox.cut(CROWDED)
-            await trio.lowlevel.checkpoint()
+                break
+            outbox.cut(CROWDED)  # without a turn in between, in which a pass puts in more than one cut gives back
+        await trio.lowlevel.checkpoint()
 
     def _judge_slowness(self, outbox: Outbox, watch: _Watch, now: float) -> None:
         if watch.sent_bytes != outbox.sent_bytes:
