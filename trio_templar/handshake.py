@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ssl
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +20,8 @@ from trio_templar.errors import TemplarError
 from trio_templar.forwarding import ClientRequest
 from trio_templar.http_head import Head, HeadError, HeadParser, plain_response
 from trio_templar.origins import is_forwarded_securely, is_origin, origin_allowed, same_machine
+from trio_templar.sockets import transport_of
+from trio_templar.tls_stream import TlsStream
 
 READ_BYTES: Final = 4096
 # A TLS handshake begins so: a record of that type (RFC 8446, 5.1), which no HTTP request does.
@@ -63,6 +67,27 @@ def busy(text: str, retry_after: int = 1, *, cause: str, hint: str = "") -> Hand
 
 class PeerLeft(TemplarError):
     """The client went away before it was let in."""
+
+
+PLAIN: Final = HandshakeError(400, "this address speaks TLS: wss://, not ws://")
+
+
+async def shake_hands(stream: trio.abc.Stream) -> None:
+    """Do the TLS handshake of a client, if `stream` is TLS.
+
+    Raises PeerLeft: if it fails. Who speaks plain HTTP is told so. The caller sets the deadline.
+    """
+    if not isinstance(stream, TlsStream | trio.SSLStream):
+        return
+    try:
+        await stream.do_handshake()
+        return
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        reason = error.__cause__.reason if isinstance(error.__cause__, ssl.SSLError) else ""
+    if reason == "HTTP_REQUEST":
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await transport_of(stream).send_all(PLAIN.response())
+    raise PeerLeft(f"no TLS: {reason.lower().replace('_', ' ')}" if reason else "")
 
 
 @dataclass(frozen=True, slots=True)

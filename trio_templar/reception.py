@@ -22,11 +22,11 @@ from trio_templar.handshake import (
     choose_subprotocol,
     read_upgrade,
     receive,
+    shake_hands,
 )
 from trio_templar.log import log
 from trio_templar.settings import Settings
 from trio_templar.sockets import hang_up, peer_of, reset_on_close, transport_of
-from trio_templar.tls import shake_hands
 
 logger = logging.getLogger("trio_templar.reception")
 

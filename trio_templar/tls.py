@@ -1,21 +1,16 @@
-"""TLS on the websocket addresses: a certificate that can be replaced, and a handshake that may fail."""
+"""TLS on the websocket addresses: a certificate that can be replaced."""
 
 from __future__ import annotations
 
 import hashlib
 import ssl
-from contextlib import suppress
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import trio
 
 from trio_templar.errors import SettingsError
 from trio_templar.files import read_small
-from trio_templar.handshake import HandshakeError, PeerLeft
-from trio_templar.sockets import transport_of
 from trio_templar.tls_stream import TlsStream
-
-PLAIN: Final = HandshakeError(400, "this address speaks TLS: wss://, not ws://")
 
 
 class Certificate:
@@ -72,21 +67,3 @@ class TlsListener(trio.abc.Listener[TlsStream]):
     async def aclose(self) -> None:
         """Listen no longer."""
         await self._transport.aclose()
-
-
-async def shake_hands(stream: trio.abc.Stream) -> None:
-    """Do the TLS handshake of a client, if `stream` is TLS.
-
-    Raises PeerLeft: if it fails. Who speaks plain HTTP is told so. The caller sets the deadline.
-    """
-    if not isinstance(stream, TlsStream | trio.SSLStream):
-        return
-    try:
-        await stream.do_handshake()
-        return
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        reason = error.__cause__.reason if isinstance(error.__cause__, ssl.SSLError) else ""
-    if reason == "HTTP_REQUEST":
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await transport_of(stream).send_all(PLAIN.response())
-    raise PeerLeft(f"no TLS: {reason.lower().replace('_', ' ')}" if reason else "")
