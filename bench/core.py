@@ -15,12 +15,12 @@ from bench.process import SERVER_CORE
 from bench.report import Column, Report
 from bench.target import room, trigger
 from bench.wire import canonical, data_of
-from trio_templar.dialects import Dialect2
-from trio_templar.frames import Batch, text_frame
-from trio_templar.hub import Hub, Subscription
-from trio_templar.rooms import is_allowed, room_key
-from trio_templar.session import Rules, Session
-from trio_templar.triggers import TriggerReader
+from trio_templar.core.dialects import Dialect2
+from trio_templar.core.frames import Batch, text_frame
+from trio_templar.core.hub import Hub, Subscription
+from trio_templar.core.rooms import is_allowed, room_key
+from trio_templar.core.session import Rules, Session
+from trio_templar.core.triggers import TriggerReader
 
 COLUMNS = (Column("us", "CPU µs/call", 3),)
 _SUBSCRIBERS = 1000

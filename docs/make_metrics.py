@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from trio_templar.metrics import FAMILIES, Family
+from trio_templar.http.metrics import FAMILIES, Family
 
 PAGE: Final = Path(__file__).with_name("metrics.md")
 DASHBOARD: Final = Path(__file__).parents[1] / "deploy" / "grafana-dashboard.json"
@@ -16,7 +16,7 @@ COLUMNS: Final = 3
 HEAD: Final = """\
 # Metrics
 
-<!-- Made by make_metrics.py from trio_templar/metrics.py: change it there. -->
+<!-- Made by make_metrics.py from trio_templar/http/metrics.py: change it there. -->
 
 `GET /metrics` on the [HTTP address](http.md) answers in the text format of Prometheus. It needs the token:
 

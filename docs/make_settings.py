@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from trio_templar.options import Option
-from trio_templar.settings import options
+from trio_templar.core.options import Option
+from trio_templar.core.settings import options
 
 PAGE: Final = Path(__file__).with_name("settings.md")
 
 HEAD: Final = """\
 # Settings
 
-<!-- Made by make_settings.py from trio_templar/settings.py: change it there. -->
+<!-- Made by make_settings.py from trio_templar/core/settings.py: change it there. -->
 
 Each setting can be given in three ways. The command line wins over the environment, the environment over the file.
 

@@ -1,48 +1,122 @@
 """A real-time gateway for APIs that only speak HTTP.
 
-The map, in reading order; the core is pure and synchronous, the shell is Trio:
+The map. A package imports from those above it, never from those below. In each, what is to be read first is first.
 
-    serving      serve(): listeners, nurseries, and the order in which they end
-    gateway      a running one: what its parts share, what can be done with it; totals: what it counts
-    reception    who is let in: handshake (one request head), backend (the API over httpx); answers: core: what its
-                 answers mean
-    connection   one admitted client, from its 101 to its last byte
-    protocol     what a client's bytes are, within bounds
-    session      core: a client's message in, the reply out; dialects: the wire formats
-    hub          core: who listens to what; rooms: room keys and permission
-    http_head    core: one request head as RFC 9112 has it, on both ports
-    http_api     answers over HTTP (an ASGI app; http_server, http_caller: hypercorn); http_guard: who may call;
-                 http_triggers: POST /trigger/; triggers: core: JSON → checked triggers; http_drain: POST /drain/
-                 http_app: all routes put together;
-                 preferences: core: what a publisher asks of the answer; idempotency: what was published already
-    metrics      what Prometheus is told; exposition: how; counters: core: what is counted; lag: how late timers are
-    health       whether it is ready, by a publication to itself
-    views        who is connected, which rooms there are; nursery_tree: what runs; rates: how busy a room is;
-                 steering: disconnect, unsubscribe; selection: whom; http_input: what a caller asks, checked
-    fanout       publish, room channels, the fan-out loop; frames: core: websocket frames; reports: what became of it
-    outbox       the bounded way to one socket; backlog: what waits for it; wire: bytes in and out; sockets: what
-                 Trio leaves to us; policies: core: what gives way in which room
-    supervisor   slow consumers, silence, memory; budget: what waits in all; clock: time that counts;
-                 machine: how much memory there is
-    listeners    addresses made into listeners; tls: the certificate, and a handshake that may fail;
-                 tls_stream: TLS with writes that do not wait
-    drain        sending everybody away one by one
-    hooks        what happens elsewhere when a client connects, pings or leaves
-    settings     core: all settings; options: core: what makes options of its fields; texts: core: what becomes of
-                 their texts; files: core: small files that are named there; reload: core: new ones for a gateway that
-                 runs; forwarding: core: which headers go to the API; origins: core: which pages may talk to us
-    cli          `trio-templar`: argv and environment to one of the commands in commands/
-    client       the other end, for commands and tests
-    page         the dashboard: its files, which are in page_files/
-    demo         --demo: an API inside the gateway, for the two clients of the page
-    testing      what embedding programs (and our tests) test with
+    errors       what can go wrong, named for who can mend it, and how a connection ends
+    log          log lines as an event and its fields
+    log_writer   the thread that writes them, so that a slow reader of the log holds up nothing
+    files        small files that an operator names
+    clock        time that stands still while this process did not run
+    counters     numbers that only grow, and histograms
+    lag          how late timers fire
+    machine      what this machine, or the container we are in, allows us
 
-A message goes `http_triggers.trigger → fanout.publish → fan-out loop → outbox.put → (socket | write loop)`.
+    core/        pure and synchronous: no Trio, no I/O, no clock, no logging
+      rooms        room keys, and who may enter
+      frames       websocket frames, and batches of publications
+      hub          who listens to what
+      dialects     the two wire formats of clients, byte for byte
+      session      what one admitted client may do: a message in, the reply out
+      triggers     what a publisher sends: JSON in, checked triggers out
+      preferences  what a publisher asks of the answer
+      policies     which publications give way when a client is slow
+      answers      what the API's answer about a client means
+      forwarding   which headers of a client go on to the API
+      origins      which web pages may talk to us
+      settings     all settings, as one frozen value
+      options      what makes command-line options, variables and TOML keys of its fields
+      texts        how the texts of settings are made normal
+      reload       which new settings a running gateway can take over
+
+    net/         bytes in and out, and addresses
+      sockets      accepting through shortages, and hanging up without losing the last words
+      listeners    addresses made into listeners
+      tls          the certificate
+      tls_stream   TLS with writes that do not wait
+      wire         reading and writing one client's stream
+      http_head    one request head as RFC 9112 has it, on both ports
+      protocol     the websocket protocol of one client, within bounds
+
+    delivery/    from a publication to a socket
+      fanout       publish, room channels, the fan-out loop
+      outbox       the bounded way to one client's socket
+      backlog      the publications and replies that wait for it
+      write        the frames that are written next
+      budget       the bytes that wait, in all
+      tally        what became of a publisher's triggers
+      idempotency  what was published already
+
+    clients/     one client, and all of them
+      handshake    the opening handshake, from the first byte to the 101
+      admission    who is let in
+      backend      the API over httpx: bootstrap and hooks
+      connection   one admitted client, from its 101 to its last byte
+      hooks        what happens elsewhere when a client connects, pings or leaves
+      supervisor   slow consumers, silence, memory
+      selection    which connections an operator means
+      drain        sending everybody away one by one
+      statistics   the totals of a gateway
+
+    http/        the HTTP API for publishers, operators and monitoring
+      server       how many callers there are
+      caller       one of them, answered by hypercorn
+      app          requests, bodies, answers: an ASGI app
+      authorization  who may call
+      routes       all routes put together
+      input        queries and bodies of operators, checked
+      triggers     POST /trigger/
+      steering     POST /disconnect/, /unsubscribe/
+      drain        POST /drain/
+      health       GET /health/live, /health/ready: a publication to ourselves comes back
+      views        GET /status, /connections/, /rooms/
+      rates        how busy each room is
+      trends       GET /history: the last ten minutes
+      tree         GET /tree: the tasks that run
+      metrics      what GET /metrics says
+      exposition   the text format of Prometheus
+      page         GET /: the dashboard, whose files are in page_files/
+
+    serving      serve(): the nursery tree, and the order in which it ends
+    gateway      what an embedding program holds
+    demo         --demo: an API inside the gateway
+    client       a websocket client, for commands and tests
+    testing      what embedding programs test with
+
+    commands/    the terminal, one module a command; `cli` leads to them
+      cli          argv and environment to one of the commands, and from its end to an exit status
+      command      what a command is, how it fails, and how it runs on Trio
+      serve        run a gateway
+      ready        the ready file
+      check        what serve would say, without serving
+      checks       what that looks at
+      holder       who holds an address that is in use
+      publish      post a trigger
+      publish_stream  a stream of them, line by line
+      trigger_lines  triggers in the input, checked
+      listen       be a client, and print what comes
+      listener     the client that stays
+      printer      what it hears, as lines
+      top          a gateway at a glance, again and again
+      snapshots    what that shows
+      dashboard    its picture
+      tree         what runs inside, drawn
+      completion   what a shell needs to complete options
+      sources      where settings come from: options, environment, a TOML file
+      places       where a running gateway is
+      dialing      the way to its websocket
+      gateway_api  its HTTP API, for commands that call it
+      asking       the options of these commands
+      streams      standard streams that are shut, or cannot be written to
+
+A message goes `http.triggers.trigger → fanout.publish → fan-out loop → outbox.put → (socket | write loop)`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from trio_templar.core.forwarding import ClientRequest
+from trio_templar.core.rooms import Room
+from trio_templar.core.settings import Settings
 from trio_templar.errors import (
     BackendError,
     Busy,
@@ -56,17 +130,14 @@ from trio_templar.errors import (
     TriggerError,
     Unavailable,
 )
-from trio_templar.forwarding import ClientRequest
-from trio_templar.rooms import Room
-from trio_templar.settings import Settings
 
 if TYPE_CHECKING:
-    from trio_templar.backend import Bootstrap
+    from trio_templar.clients.backend import Bootstrap
+    from trio_templar.clients.hooks import Client, Hooks
+    from trio_templar.clients.selection import Selection
+    from trio_templar.clients.statistics import Statistics
     from trio_templar.gateway import Gateway
-    from trio_templar.hooks import Client, Hooks
-    from trio_templar.selection import Selection
     from trio_templar.serving import serve
-    from trio_templar.totals import Statistics
 
 __version__ = "0.1.0"
 
@@ -96,13 +167,13 @@ __all__ = [
 
 # These need Trio, which takes longer to import than `trio-templar --help` should take.
 _SHELL = {
-    "Bootstrap": "backend",
+    "Bootstrap": "clients.backend",
     "Gateway": "gateway",
-    "Statistics": "totals",
+    "Statistics": "clients.statistics",
     "serve": "serving",
-    "Client": "hooks",
-    "Hooks": "hooks",
-    "Selection": "selection",
+    "Client": "clients.hooks",
+    "Hooks": "clients.hooks",
+    "Selection": "clients.selection",
 }
 
 

@@ -1,5 +1,5 @@
 """`python -m trio_templar`."""
 
-from trio_templar.cli import main
+from trio_templar.commands.cli import main
 
 main()

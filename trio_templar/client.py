@@ -24,8 +24,8 @@ from wsproto.events import (
 )
 from wsproto.utilities import RemoteProtocolError
 
+from trio_templar.core.rooms import Room
 from trio_templar.errors import Close
-from trio_templar.rooms import Room
 
 # A gateway's publications are far smaller; who sends more is none.
 MAX_TEXT: Final = 2**28

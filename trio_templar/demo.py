@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import trio
 
+from trio_templar.core.forwarding import ClientRequest
+from trio_templar.core.rooms import Room
 from trio_templar.errors import Refused
-from trio_templar.forwarding import ClientRequest
-from trio_templar.rooms import Room
 
 # Who may enter what. The token of a real user would be a secret; these are their names.
 USERS: Final[Mapping[str, Sequence[Room]]] = {

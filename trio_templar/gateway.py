@@ -11,36 +11,36 @@ from typing import Any
 import trio
 
 from trio_templar import __version__
-from trio_templar.backend import Gate
-from trio_templar.budget import Budget
+from trio_templar.clients.admission import Reception
+from trio_templar.clients.backend import Gate
+from trio_templar.clients.connection import Connection
+from trio_templar.clients.drain import shuffle
+from trio_templar.clients.selection import Selection
+from trio_templar.clients.statistics import Statistics, slowest
 from trio_templar.clock import Clock
-from trio_templar.connection import Connection
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.hub import Hub
+from trio_templar.core.reload import merge
+from trio_templar.core.rooms import Room
+from trio_templar.core.settings import Settings, is_local
+from trio_templar.core.triggers import Trigger, TriggerReader, to_json
 from trio_templar.counters import DELIVERY_BOUNDS, ConnectionCounts
-from trio_templar.dialects import DIALECTS
-from trio_templar.drain import shuffle
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.fanout import Fanout
+from trio_templar.delivery.outbox import Waiting
 from trio_templar.errors import CAUSES, SettingsError
-from trio_templar.fanout import Fanout
-from trio_templar.health import Health
-from trio_templar.history import Counts, History
-from trio_templar.http_guard import Access, Guard
-from trio_templar.hub import Hub
+from trio_templar.http.authorization import Access, Guard
+from trio_templar.http.health import Health
+from trio_templar.http.rates import Rates
+from trio_templar.http.steering import Steering
+from trio_templar.http.tree import NamedTask
+from trio_templar.http.trends import Counts, History
+from trio_templar.http.views import utc
 from trio_templar.lag import Lag
-from trio_templar.listeners import Listening, is_reachable, is_unix, url_of
 from trio_templar.log import log
 from trio_templar.machine import descriptor_limit, memory_bytes
-from trio_templar.nursery_tree import NamedTask
-from trio_templar.outbox import Waiting
-from trio_templar.rates import Rates
-from trio_templar.reception import Reception
-from trio_templar.reload import merge
-from trio_templar.rooms import Room
-from trio_templar.selection import Selection
-from trio_templar.settings import Settings, is_local
-from trio_templar.steering import Steering
-from trio_templar.tls import Certificate, TlsListener
-from trio_templar.totals import Statistics, slowest
-from trio_templar.triggers import Trigger, TriggerReader, to_json
-from trio_templar.views import utc
+from trio_templar.net.listeners import Listening, is_reachable, is_unix, url_of
+from trio_templar.net.tls import Certificate, TlsListener
 
 logger = logging.getLogger("trio_templar.gateway")
 

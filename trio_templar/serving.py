@@ -11,22 +11,22 @@ from typing import Any
 import trio
 
 from trio_templar import demo
-from trio_templar.backend import Bootstrap, Gate, HttpBackend
-from trio_templar.connection import House, serve_client
-from trio_templar.drain import CLOSING_SHARE, Departure
+from trio_templar.clients.admission import Reception
+from trio_templar.clients.backend import Bootstrap, Gate, HttpBackend
+from trio_templar.clients.connection import House, serve_client
+from trio_templar.clients.drain import CLOSING_SHARE, Departure
+from trio_templar.clients.hooks import Caller, Client, Hook, HookQueue, Hooks
+from trio_templar.clients.supervisor import Patience, Supervisor
+from trio_templar.core.reload import Derived
+from trio_templar.core.session import Rules
+from trio_templar.core.settings import OTHER_DESCRIPTORS, Settings
+from trio_templar.delivery.fanout import Bounds, Fanout
 from trio_templar.errors import STOPPING, SettingsError
-from trio_templar.fanout import Bounds, Fanout
 from trio_templar.gateway import Gateway, certificate_of
-from trio_templar.health import Canary, Health
-from trio_templar.hooks import Caller, Client, Hook, HookQueue, Hooks
-from trio_templar.http_app import start_http
-from trio_templar.listeners import Listening, open_listeners
-from trio_templar.reception import Reception
-from trio_templar.reload import Derived
-from trio_templar.session import Rules
-from trio_templar.settings import OTHER_DESCRIPTORS, Settings
-from trio_templar.sockets import accept_loop
-from trio_templar.supervisor import Patience, Supervisor
+from trio_templar.http.health import Canary, Health
+from trio_templar.http.routes import start_http
+from trio_templar.net.listeners import Listening, open_listeners
+from trio_templar.net.sockets import accept_loop
 
 
 async def serve(

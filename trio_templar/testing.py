@@ -18,14 +18,14 @@ from typing import Any
 import trio
 import trio.testing
 
-from trio_templar.backend import Bootstrap
 from trio_templar.client import Closed, Rejected, WebsocketClient
-from trio_templar.forwarding import ClientRequest
+from trio_templar.clients.backend import Bootstrap
+from trio_templar.clients.hooks import Hooks
+from trio_templar.core.forwarding import ClientRequest
+from trio_templar.core.rooms import Room
+from trio_templar.core.settings import Settings
 from trio_templar.gateway import Gateway
-from trio_templar.hooks import Hooks
-from trio_templar.rooms import Room
 from trio_templar.serving import serve
-from trio_templar.settings import Settings
 
 __all__ = ["Closed", "FakeBackend", "House", "MemoryListener", "Rejected", "WebsocketClient", "open_gateway"]
 

@@ -11,19 +11,20 @@ import kosoku
 import pytest
 import trio
 
-from trio_templar import ClientRequest, Settings, connection
-from trio_templar.backend import Gate
-from trio_templar.budget import Budget
+from trio_templar import ClientRequest, Settings
+from trio_templar.clients import connection
+from trio_templar.clients.admission import Reception
+from trio_templar.clients.backend import Gate
+from trio_templar.clients.connection import House
 from trio_templar.clock import Clock
-from trio_templar.connection import House
-from trio_templar.dialects import DIALECTS
-from trio_templar.frames import header, text_frame
-from trio_templar.hub import Hub
-from trio_templar.listeners import open_listeners, url_of
-from trio_templar.outbox import Waiting
-from trio_templar.reception import Reception
-from trio_templar.session import Rules
-from trio_templar.sockets import accept_loop
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.frames import header, text_frame
+from trio_templar.core.hub import Hub
+from trio_templar.core.session import Rules
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.outbox import Waiting
+from trio_templar.net.listeners import open_listeners, url_of
+from trio_templar.net.sockets import accept_loop
 
 BINARY = 0x82
 # Compression, which we do not offer.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import PATIENCE_SECONDS, ROOT
-from trio_templar.settings import options
+from trio_templar.core.settings import options
 
 DEPLOY = ROOT / "deploy"
 ANALYZE = shutil.which("systemd-analyze")

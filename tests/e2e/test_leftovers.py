@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.e2e.processes import PATIENCE_SECONDS
 from trio_templar import ClientRequest, Gateway, Settings, serve
-from trio_templar.connection import Connection
+from trio_templar.clients.connection import Connection
 from trio_templar.testing import WebsocketClient
 
 CAR = {"target": "car", "car": 1}

@@ -22,8 +22,8 @@ TOKEN = {"Authorization": "Bearer s3cret"}
 STUCK = """
 import sys, trio
 from pathlib import Path
-from trio_templar.cli import main
-from trio_templar.fanout import Fanout
+from trio_templar.commands.cli import main
+from trio_templar.delivery.fanout import Fanout
 go_on = Fanout._fanout_loop
 async def stand_still(self, rooms):
     while Path(sys.argv[1]).exists():

@@ -14,12 +14,12 @@ import trio.testing
 from hypothesis import strategies as st
 
 from trio_templar import Settings
-from trio_templar.budget import Budget
-from trio_templar.frames import header
+from trio_templar.core.frames import header
+from trio_templar.core.hub import Subscription
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.outbox import Waiting
 from trio_templar.gateway import Gateway
-from trio_templar.http_app import http_app
-from trio_templar.hub import Subscription
-from trio_templar.outbox import Waiting
+from trio_templar.http.routes import http_app
 
 hypothesis.settings.register_profile("unit", derandomize=True, deadline=None, database=None, max_examples=60)
 hypothesis.settings.load_profile("unit")

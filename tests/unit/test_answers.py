@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_templar import BackendError, Busy, Refused, Unavailable
-from trio_templar.answers import as_json, failure, hint_of, read_as_python, retry_seconds
+from trio_templar.core.answers import as_json, failure, hint_of, read_as_python, retry_seconds
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 

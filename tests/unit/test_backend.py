@@ -13,7 +13,7 @@ import trio
 
 from tests.unit.conftest import CAR, quiet
 from trio_templar import BackendError, Busy, ClientRequest, Refused, SettingsError, Unavailable
-from trio_templar.backend import Admission, Gate, HttpBackend, NoRoom, admission
+from trio_templar.clients.backend import Admission, Gate, HttpBackend, NoRoom, admission
 
 COOKIE = ClientRequest("/ws/?token=t", [(b"cookie", b"a=\xe9"), (b"user-agent", b"x")])
 BARE = ClientRequest("/ws/", [])

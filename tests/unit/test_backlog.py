@@ -12,12 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.unit.conftest import FakeTransport, Now, frames, make_waiting, opcode, texts
 from tests.unit.test_outbox import batch, reply
-from trio_templar.backlog import REFERENCE_BYTES
+from trio_templar.core.frames import PUBLICATION_BYTES, gap_frame
+from trio_templar.core.hub import Hub, Subscription
+from trio_templar.core.policies import Policies, RoomPolicy
+from trio_templar.delivery.backlog import REFERENCE_BYTES
+from trio_templar.delivery.outbox import Outbox, Waiting
 from trio_templar.errors import SLOW_BYTES, SLOW_FRAMES, SLOW_ROOM, STALE, STUCK, Close
-from trio_templar.frames import PUBLICATION_BYTES, gap_frame
-from trio_templar.hub import Hub, Subscription
-from trio_templar.outbox import Outbox, Waiting
-from trio_templar.policies import Policies, RoomPolicy
 
 # One publication of one digit: its two sides, without header and requestId.
 DIGIT_BYTES = batch(0).size

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.conftest import settled
-from trio_templar.budget import Budget
+from trio_templar.delivery.budget import Budget
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=30))

@@ -12,11 +12,11 @@ import trio
 from trio.testing import MockClock
 
 from tests.unit.conftest import settled
-from trio_templar.budget import Budget
-from trio_templar.http_api import HttpApi, Request, Response, route_of, text
-from trio_templar.http_caller import IDLE_SECONDS, Caller
-from trio_templar.http_guard import Access, Guard
-from trio_templar.http_server import LINGER_SECONDS, TOLD_CALLERS, serve_http
+from trio_templar.delivery.budget import Budget
+from trio_templar.http.app import HttpApi, Request, Response, route_of, text
+from trio_templar.http.authorization import Access, Guard
+from trio_templar.http.caller import IDLE_SECONDS, Caller
+from trio_templar.http.server import LINGER_SECONDS, TOLD_CALLERS, serve_http
 from trio_templar.testing import MemoryListener
 
 GET = b"GET /now HTTP/1.1\r\nHost: x\r\n"

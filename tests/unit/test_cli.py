@@ -17,11 +17,11 @@ import trio
 
 from tests.unit.conftest import PYTHON, one_line
 from trio_templar import Settings, SettingsError
-from trio_templar.cli import COMMANDS, main, make_parser
 from trio_templar.clock import RunningClock
+from trio_templar.commands.cli import COMMANDS, main, make_parser
 from trio_templar.commands.command import Command, run_on_trio
 from trio_templar.commands.sources import misspelt, read_settings
-from trio_templar.settings import GROUPS, groups, options
+from trio_templar.core.settings import GROUPS, groups, options
 
 
 def settings(*argv: str, env: dict[str, str] | None = None) -> Settings:

@@ -19,8 +19,8 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from tests.unit.conftest import CAR, RIDE, frames, quiet, settled
 from tests.unit.test_dialects import any_message
 from trio_templar import Settings
+from trio_templar.core.policies import RoomPolicy
 from trio_templar.errors import Close
-from trio_templar.policies import RoomPolicy
 from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
 
 EVERYTHING = [{}, {"target": "*"}]
@@ -360,7 +360,7 @@ async def test_a_crash_of_ours_harms_one_connection(
         def crash(_: object) -> str:
             raise RuntimeError("a fault of ours")
 
-        monkeypatch.setattr("trio_templar.session.parse", crash)
+        monkeypatch.setattr("trio_templar.core.session.parse", crash)
         await victim.send("ping")
         await settled()
         monkeypatch.undo()

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from trio_templar import ClientRequest, Refused, Settings, SettingsError, demo
-from trio_templar.backend import admission
-from trio_templar.rooms import Room, is_allowed
+from trio_templar.clients.backend import admission
+from trio_templar.core.rooms import Room, is_allowed
 from trio_templar.serving import serve
 from trio_templar.testing import MemoryListener, Rejected, WebsocketClient
 
@@ -34,7 +34,7 @@ async def test_nobody_else_is_let_in(target: str) -> None:
 
 
 def test_the_page_has_the_clients_that_are_let_in() -> None:
-    script = (importlib.resources.files("trio_templar") / "page_files" / "demo.js").read_text()
+    script = (importlib.resources.files("trio_templar.http") / "page_files" / "demo.js").read_text()
     users = re.search(r"const USERS = \{(.*)\};", script)
     assert users is not None
     assert re.findall(r"(\w+): \[", users[1]) == list(demo.USERS)

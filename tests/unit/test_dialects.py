@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.conftest import json_values, rooms, scalars
-from trio_templar.dialects import DIALECTS, Command, Dialect, Ping, Status, Subscribe, Unsubscribe, parse
+from trio_templar.core.dialects import DIALECTS, Command, Dialect, Ping, Status, Subscribe, Unsubscribe, parse
+from trio_templar.core.frames import Batch
 from trio_templar.errors import ClientError
-from trio_templar.frames import Batch
 
 TWO: Dialect = DIALECTS["2"]
 THREE: Dialect = DIALECTS["3"]

@@ -14,13 +14,13 @@ import pytest
 from tests.unit.conftest import operator
 from tests.unit.test_docs_terminal import flags
 from trio_templar import Settings, errors
-from trio_templar import page as dashboard
-from trio_templar.cli import COMMANDS
-from trio_templar.dialects import DIALECTS, unsubscribed
+from trio_templar.commands.cli import COMMANDS
+from trio_templar.core.dialects import DIALECTS, unsubscribed
+from trio_templar.core.settings import options
 from trio_templar.errors import ClientError, Close
-from trio_templar.http_api import STATUS
-from trio_templar.http_app import http_app
-from trio_templar.settings import options
+from trio_templar.http import page as dashboard
+from trio_templar.http.app import STATUS
+from trio_templar.http.routes import http_app
 from trio_templar.testing import FakeBackend, open_gateway
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def test_every_status_of_the_trigger_address_is_in_the_tables() -> None:
 
 def test_every_status_of_the_websocket_address_is_in_the_table() -> None:
     table = page("docs/operating.md").partition("### Of the trigger address")[0]
-    sources = "".join(page(f"trio_templar/{name}.py") for name in ("handshake", "reception"))
+    sources = "".join(page(f"trio_templar/clients/{name}.py") for name in ("handshake", "admission"))
     used = {*re.findall(r"HandshakeError\((\d{3})", sources), "401", "403", "503"}
     assert len(used) > 7
     for status in used:
@@ -110,7 +110,7 @@ def test_every_status_of_the_websocket_address_is_in_the_table() -> None:
 
 
 def test_every_error_a_client_can_get_is_in_the_table() -> None:
-    sources = "".join(page(f"trio_templar/{name}.py") for name in ("dialects", "session"))
+    sources = "".join(page(f"trio_templar/core/{name}.py") for name in ("dialects", "session"))
     codes = set(re.findall(r'ClientError\(\s*"([a-z-]+)"', sources))
     assert len(codes) > 7
     table = page("docs/wire.md").partition("The messages of an error")[2]

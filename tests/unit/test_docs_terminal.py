@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_templar.cli import COMMANDS, EPILOG, make_parser
+from trio_templar.commands.cli import COMMANDS, EPILOG, make_parser
 from trio_templar.commands.command import Command, Status
 
 ROOT = Path(__file__).parents[2]

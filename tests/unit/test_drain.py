@@ -15,15 +15,15 @@ from trio.testing import MockClock, lockstep_stream_pair
 
 from tests.unit.conftest import CAR, frames, quiet, settled
 from trio_templar import Client, Hooks
-from trio_templar.budget import Budget
-from trio_templar.connection import Connection
-from trio_templar.drain import PASS_LOOK_SECONDS, shuffle
-from trio_templar.fanout import DELIVERY_SECONDS, EXPENSIVE_SECONDS, RoomChannel
-from trio_templar.frames import Batch, Publication
-from trio_templar.http_api import HttpApi
-from trio_templar.http_drain import drain_routes
-from trio_templar.http_guard import Access, Guard
-from trio_templar.rooms import room_key
+from trio_templar.clients.connection import Connection
+from trio_templar.clients.drain import PASS_LOOK_SECONDS, shuffle
+from trio_templar.core.frames import Batch, Publication
+from trio_templar.core.rooms import room_key
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.fanout import DELIVERY_SECONDS, EXPENSIVE_SECONDS, RoomChannel
+from trio_templar.http.app import HttpApi
+from trio_templar.http.authorization import Access, Guard
+from trio_templar.http.drain import drain_routes
 from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
 
 

@@ -24,7 +24,7 @@ def test_all_that_is_exported_is_shown_before_it_is_asked_for() -> None:
 
 
 def test_without_rich_top_names_what_it_needs_and_the_rest_works() -> None:
-    code = "import sys; sys.modules['rich'] = None; from trio_templar.cli import main; main(sys.argv[1:])"
+    code = "import sys; sys.modules['rich'] = None; from trio_templar.commands.cli import main; main(sys.argv[1:])"
     asked = subprocess.run([PYTHON, "-c", code, "top", "--once"], capture_output=True, text=True, check=False)
     assert (asked.returncode, asked.stdout) == (1, "")
     assert one_line(asked.stderr)

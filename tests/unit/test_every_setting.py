@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from trio_templar import Settings, SettingsError
-from trio_templar.cli import make_parser
+from trio_templar.commands.cli import make_parser
 from trio_templar.commands.sources import read_settings
-from trio_templar.options import Option
-from trio_templar.settings import options, settings_from
+from trio_templar.core.options import Option
+from trio_templar.core.settings import options, settings_from
 
 # What goes with a setting so that it may be given.
 WITH: dict[str, dict[str, Any]] = {

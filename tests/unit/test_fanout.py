@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, Sequencer
 
 from tests.unit.conftest import FakeReceiver, settled
-from trio_templar.budget import Budget
-from trio_templar.dialects import DIALECTS
-from trio_templar.errors import Busy, TooLarge
-from trio_templar.fanout import (
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.frames import Batch, Publication
+from trio_templar.core.hub import Hub, Subscription
+from trio_templar.core.triggers import Trigger
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.fanout import (
     ARRIVAL_SHARE,
     DELIVERY_SECONDS,
     INLINE_SUBSCRIBERS,
@@ -29,9 +31,7 @@ from trio_templar.fanout import (
     Full,
     RoomChannel,
 )
-from trio_templar.frames import Batch, Publication
-from trio_templar.hub import Hub, Subscription
-from trio_templar.triggers import Trigger
+from trio_templar.errors import Busy, TooLarge
 
 MANY = INLINE_SUBSCRIBERS + 1
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_templar import ClientRequest
-from trio_templar.forwarding import Forwarding, HeaderRule
+from trio_templar.core.forwarding import Forwarding, HeaderRule
 
 PLAIN = Forwarding()
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol
 
 from tests.unit.conftest import frames
+from trio_templar.core.frames import CLOSE, PING, TEXT, Batch, Publication, close_frame, closes, header, text_frame
 from trio_templar.errors import Close
-from trio_templar.frames import CLOSE, PING, TEXT, Batch, Publication, close_frame, closes, header, text_frame
 
 
 def read(data: bytes) -> list[tuple[int, bytes]]:

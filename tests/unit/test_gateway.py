@@ -18,8 +18,8 @@ from tests.unit.conftest import CAR, RIDE, FakeReceiver, quiet, settled
 from tests.unit.test_connection import closing
 from tests.unit.test_supervisor import reading
 from trio_templar import Busy, Close, Gateway, Settings, SettingsError, TooLarge, TriggerError
-from trio_templar.policies import RoomPolicy
-from trio_templar.rooms import room_key
+from trio_templar.core.policies import RoomPolicy
+from trio_templar.core.rooms import room_key
 from trio_templar.testing import Closed, FakeBackend, House, MemoryListener, Rejected, WebsocketClient, open_gateway
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
 
 from trio_templar import ClientRequest
-from trio_templar.handshake import (
+from trio_templar.clients.handshake import (
     HandshakeError,
     PeerLeft,
     Upgrade,

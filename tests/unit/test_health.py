@@ -12,8 +12,8 @@ from trio.testing import MockClock
 from tests.unit.conftest import CAR, operator, quiet
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house, see
-from trio_templar.fanout import Fanout
-from trio_templar.health import CANARY_SECONDS
+from trio_templar.delivery.fanout import Fanout
+from trio_templar.http.health import CANARY_SECONDS
 from trio_templar.testing import House, open_gateway
 
 

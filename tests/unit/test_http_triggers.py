@@ -14,11 +14,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.unit.conftest import CAR, RIDE, FakeTransport, make_waiting, operator, quiet
-from tests.unit.test_http_api import NDJSON, ONE, Api, api
-from trio_templar.fanout import TURN_DELIVERIES
-from trio_templar.hub import Room
-from trio_templar.outbox import Outbox
-from trio_templar.rooms import room_key
+from tests.unit.test_http_app import NDJSON, ONE, Api, api
+from trio_templar.core.hub import Room
+from trio_templar.core.rooms import room_key
+from trio_templar.delivery.fanout import TURN_DELIVERIES
+from trio_templar.delivery.outbox import Outbox
 from trio_templar.testing import open_gateway
 
 JSON = {"accept": "application/json"}

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.unit.conftest import FakeReceiver
-from trio_templar.dialects import DIALECTS
-from trio_templar.frames import Batch, Publication
-from trio_templar.hub import Hub
-from trio_templar.rooms import room_key
-from trio_templar.session import Rules, Session
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.frames import Batch, Publication
+from trio_templar.core.hub import Hub
+from trio_templar.core.rooms import room_key
+from trio_templar.core.session import Rules, Session
 
 BATCH = Batch([Publication(b"", b"")])
 MAX_SUBSCRIPTIONS = 4

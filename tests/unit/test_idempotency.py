@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.unit.conftest import Now, settled
-from trio_templar.idempotency import ENTRY_BYTES, Claim, KeyReused, Memory, claim
+from trio_templar.delivery.idempotency import ENTRY_BYTES, Claim, KeyReused, Memory, claim
 
 ONE = claim("one", [b"content"])
 OTHER = claim("one", [b"other content"])

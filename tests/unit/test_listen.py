@@ -24,7 +24,7 @@ from trio_templar.commands.listen import _headers, _with_token
 from trio_templar.commands.listener import GOODBYE_SECONDS, Listener
 from trio_templar.commands.places import Place
 from trio_templar.commands.printer import Printer
-from trio_templar.rooms import Room
+from trio_templar.core.rooms import Room
 from trio_templar.testing import FakeBackend, House, MemoryListener, open_gateway
 
 

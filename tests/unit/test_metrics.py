@@ -20,7 +20,7 @@ from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house, publish_to_many
 from trio_templar import Refused, Unavailable
 from trio_templar.counters import ConnectionCounts, Histogram
-from trio_templar.metrics import FAMILIES
+from trio_templar.http.metrics import FAMILIES
 from trio_templar.testing import Closed, House, Rejected, open_gateway
 
 ROOT = Path(__file__).parents[2]

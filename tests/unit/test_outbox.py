@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.conftest import FakeTransport, frames, make_waiting, opcode, texts
-from trio_templar.backlog import WRITE_BYTES
-from trio_templar.dialects import DIALECTS
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.frames import Batch, close_frame, closes, text_frame
+from trio_templar.core.hub import Hub, Subscription
+from trio_templar.core.policies import Policy
+from trio_templar.delivery.backlog import WRITE_BYTES
+from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.delivery.tally import Report
 from trio_templar.errors import GONE, SLOW_BYTES, SLOW_FRAMES, STUCK, Close
-from trio_templar.frames import Batch, close_frame, closes, text_frame
-from trio_templar.hub import Hub, Subscription
-from trio_templar.outbox import Outbox, Waiting
-from trio_templar.policies import Policy
-from trio_templar.reports import Report
-from trio_templar.wire import PIECE_BYTES
+from trio_templar.net.wire import PIECE_BYTES
 
 BYE = Close(1012, "bye")
 

@@ -8,12 +8,12 @@ import re
 import httpx
 import pytest
 
-from trio_templar import page
-from trio_templar.budget import Budget
-from trio_templar.http_api import HttpApi
-from trio_templar.http_guard import Access, Guard
+from trio_templar.delivery.budget import Budget
+from trio_templar.http import page
+from trio_templar.http.app import HttpApi
+from trio_templar.http.authorization import Access, Guard
 
-FOLDER = importlib.resources.files("trio_templar") / "page_files"
+FOLDER = importlib.resources.files("trio_templar.http") / "page_files"
 DEMO_URL = "ws://127.0.0.1:1234/live/"
 PATHS = sorted(path for _, path in page.routes(needs_token=bool))
 SCRIPTS = [path for path in PATHS if path.endswith(".js") and "uplot" not in path]

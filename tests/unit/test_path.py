@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from trio_templar.connection import Connection
-from trio_templar.fanout import Fanout
-from trio_templar.http_triggers import TriggerApi
-from trio_templar.outbox import Outbox
+from trio_templar.clients.connection import Connection
+from trio_templar.delivery.fanout import Fanout
+from trio_templar.delivery.outbox import Outbox
+from trio_templar.http.triggers import TriggerApi
 
 # In reading order; each of the six steps calls, or wakes, the next one.
 PATH: list[tuple[Callable[..., Any], ...]] = [

@@ -9,8 +9,8 @@ from hypothesis import given
 
 from tests.unit.conftest import CAR, rooms
 from trio_templar import Settings, SettingsError
-from trio_templar.policies import Policies, Policy, RoomPolicy
-from trio_templar.rooms import room_key
+from trio_templar.core.policies import Policies, Policy, RoomPolicy
+from trio_templar.core.rooms import room_key
 
 
 def policies(*entries: Any) -> Policies:

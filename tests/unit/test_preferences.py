@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_templar.core.preferences import MAX_WAIT_SECONDS, Preferences
 from trio_templar.errors import TriggerError
-from trio_templar.preferences import MAX_WAIT_SECONDS, Preferences
 
 
 def preferences(**headers: str) -> Preferences:

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, RIDE, operator, quiet
 from trio_templar import Settings, SettingsError
-from trio_templar.reload import AT_ONCE, FOR_NEW_CLIENTS, Derived, merge
+from trio_templar.core.reload import AT_ONCE, FOR_NEW_CLIENTS, Derived, merge
 from trio_templar.testing import FakeBackend, Rejected, open_gateway
 
 ROOT = Path(__file__).parents[2]

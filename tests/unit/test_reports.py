@@ -11,13 +11,13 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import FakeTransport, make_waiting, settled
 from tests.unit.test_fanout import MANY
-from trio_templar.dialects import DIALECTS
-from trio_templar.fanout import Bounds, Fanout
-from trio_templar.hub import Hub, Subscription
-from trio_templar.outbox import Outbox, Waiting
-from trio_templar.policies import Policies, RoomPolicy
-from trio_templar.reports import Report, RoomTally
-from trio_templar.triggers import Trigger
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.hub import Hub, Subscription
+from trio_templar.core.policies import Policies, RoomPolicy
+from trio_templar.core.triggers import Trigger
+from trio_templar.delivery.fanout import Bounds, Fanout
+from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.delivery.tally import Report, RoomTally
 
 BOUNDS = Bounds(room_publications=100, room_bytes=10**6, max_waiting=10, wait_seconds=5)
 LATEST = RoomPolicy(match={"room": "latest"}, policy="conflate")

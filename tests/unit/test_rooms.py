@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.conftest import json_values, rooms
-from trio_templar.rooms import RoomIndex, is_allowed, room_key
+from trio_templar.core.rooms import RoomIndex, is_allowed, room_key
 
 
 def identity(room: Any) -> str:

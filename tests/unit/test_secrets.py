@@ -10,9 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, quiet, settled
+from tests.unit.test_admission import rest
 from tests.unit.test_backend import BARE, api, response
 from tests.unit.test_handshake import HEADERS
-from tests.unit.test_reception import rest
 from trio_templar import BackendError, Settings
 from trio_templar.log import JsonFormatter, TextFormatter
 from trio_templar.testing import FakeBackend, open_gateway

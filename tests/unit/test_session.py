@@ -11,9 +11,9 @@ from hypothesis import example, given
 
 from tests.unit.conftest import CAR, RIDE, FakeReceiver
 from tests.unit.test_dialects import any_message
-from trio_templar.dialects import DIALECTS
-from trio_templar.hub import Hub
-from trio_templar.session import Bucket, Rules, Session
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.hub import Hub
+from trio_templar.core.session import Bucket, Rules, Session
 
 
 def session(

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from trio_templar import Settings, SettingsError
-from trio_templar.options import PREFIX
-from trio_templar.settings import is_local, options, settings_from
-from trio_templar.texts import split_address
+from trio_templar.core.options import PREFIX
+from trio_templar.core.settings import is_local, options, settings_from
+from trio_templar.core.texts import split_address
 
 
 def complaint(**changes: Any) -> str:

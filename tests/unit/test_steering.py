@@ -13,7 +13,7 @@ from tests.unit.conftest import CAR, RIDE, operator, settled
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house
 from trio_templar import NotFound, RequestError
-from trio_templar.selection import Selection
+from trio_templar.clients.selection import Selection
 from trio_templar.testing import Closed, House, WebsocketClient
 
 

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, FakeReceiver, quiet, settled
 from trio_templar import Busy, Close
-from trio_templar.rooms import room_key
+from trio_templar.core.rooms import room_key
 from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
 
 LINE = b'{"rooms": [{"target": "car"}], "data": 1}\n'

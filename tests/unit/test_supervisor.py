@@ -12,11 +12,11 @@ from trio.testing import MockClock, lockstep_stream_pair
 
 from tests.unit.conftest import CAR, FakeTransport, Now, make_waiting, quiet, settled
 from tests.unit.test_outbox import batch, make_client
+from trio_templar.clients.supervisor import Patience, Supervisor
 from trio_templar.clock import Clock
+from trio_templar.core.frames import close_frame
+from trio_templar.delivery.outbox import Outbox, Waiting
 from trio_templar.errors import CROWDED, LAGGING, SILENT, STALE, STUCK, Close
-from trio_templar.frames import close_frame
-from trio_templar.outbox import Outbox, Waiting
-from trio_templar.supervisor import Patience, Supervisor
 from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
 
 

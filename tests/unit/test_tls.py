@@ -19,8 +19,8 @@ import trustme
 
 from tests.unit.conftest import CAR, quiet, settled
 from trio_templar import Gateway, Settings, SettingsError
+from trio_templar.net.tls import Certificate
 from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
-from trio_templar.tls import Certificate
 
 
 class Authority:

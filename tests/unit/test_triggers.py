@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, RIDE, json_values, operator, quiet, rooms
-from trio_templar.dialects import DIALECTS
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.rooms import room_key
+from trio_templar.core.triggers import Trigger, TriggerReader
 from trio_templar.errors import TooLarge, TriggerError
-from trio_templar.rooms import room_key
 from trio_templar.testing import open_gateway
-from trio_templar.triggers import Trigger, TriggerReader
 
 READER = TriggerReader(DIALECTS["2"], 10_000)
 

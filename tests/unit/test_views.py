@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from tests.unit.conftest import CAR, RIDE, FakeReceiver, operator, quiet, settled
 from tests.unit.test_gateway import stuck_subscriber
 from trio_templar import Settings
-from trio_templar.rooms import room_key
+from trio_templar.core.rooms import room_key
 from trio_templar.testing import FakeBackend, House, WebsocketClient, open_gateway
 
 

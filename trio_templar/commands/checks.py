@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from trio_templar.backend import Gate, HttpBackend
+from trio_templar.clients.backend import Gate, HttpBackend
 from trio_templar.commands.holder import is_held_by_a_gateway
 from trio_templar.commands.serve import NO_ADDRESS
+from trio_templar.core.forwarding import ClientRequest
+from trio_templar.core.settings import Settings, is_local
+from trio_templar.core.texts import inherited_descriptor
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, Unavailable
-from trio_templar.forwarding import ClientRequest
-from trio_templar.listeners import open_listeners
 from trio_templar.machine import memory_bytes, most_descriptors
-from trio_templar.settings import Settings, is_local
-from trio_templar.texts import inherited_descriptor
-from trio_templar.tls import Certificate
+from trio_templar.net.listeners import open_listeners
+from trio_templar.net.tls import Certificate
 
 # Of letters and digits, so many cannot be tried out.
 MIN_TOKEN_LENGTH: Final = 16

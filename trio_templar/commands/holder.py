@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from trio_templar.texts import split_address
+from trio_templar.core.texts import split_address
 
 SECONDS: Final = 2.0
 MAX_ANSWER_BYTES: Final = 16_384

@@ -15,7 +15,7 @@ from trio_templar.client import Closed, WebsocketClient
 from trio_templar.commands.command import CommandError, Status
 from trio_templar.commands.dialing import Ended
 from trio_templar.commands.printer import Printer, shown
-from trio_templar.rooms import WILDCARD, Room, room_key
+from trio_templar.core.rooms import WILDCARD, Room, room_key
 
 # A client that says so often `ping` is not idle, not even for dialect 3, and hears if the gateway is gone.
 KEEP_ALIVE_SECONDS: Final = 30.0

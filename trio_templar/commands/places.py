@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from trio_templar.commands.command import CommandError, Status
 from trio_templar.commands.sources import read_settings
-from trio_templar.settings import Settings
-from trio_templar.texts import inherited_descriptor, split_address
+from trio_templar.core.settings import Settings
+from trio_templar.core.texts import inherited_descriptor, split_address
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from trio_templar.rooms import Room
+from trio_templar.core.rooms import Room
 
 
 class Printer:

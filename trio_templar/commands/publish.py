@@ -16,8 +16,8 @@ import msgspec
 from trio_templar.commands.command import Command, CommandError, Status, run_on_trio
 from trio_templar.commands.places import add_http_options, caller_settings, count, http_place
 from trio_templar.commands.trigger_lines import PATH, Lines, trigger_body
+from trio_templar.core.rooms import Room
 from trio_templar.errors import TriggerError
-from trio_templar.rooms import Room
 
 if TYPE_CHECKING:
     from trio_templar.commands.gateway_api import Answer

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from trio_templar.commands.command import Command, run_on_trio
 from trio_templar.commands.ready import ready_file
 from trio_templar.commands.sources import CONFIG, misspelt, read_settings
+from trio_templar.core.options import PREFIX, Option
+from trio_templar.core.settings import Settings, groups
 from trio_templar.errors import SettingsError
 from trio_templar.machine import raise_descriptor_limit
-from trio_templar.options import PREFIX, Option
-from trio_templar.settings import Settings, groups
 
 if TYPE_CHECKING:
     import trio

@@ -9,11 +9,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
+from trio_templar.core.options import PREFIX, hint
+from trio_templar.core.settings import Settings, options, settings_from
+from trio_templar.core.texts import number
 from trio_templar.errors import SettingsError
 from trio_templar.files import read_text
-from trio_templar.options import PREFIX, hint
-from trio_templar.settings import Settings, options, settings_from
-from trio_templar.texts import number
 
 # Where the file of settings is, if no option says so.
 CONFIG: Final = f"{PREFIX}CONFIG"

@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from trio_templar.dialects import DIALECTS
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.rooms import Room
+from trio_templar.core.triggers import TriggerReader, to_json
 from trio_templar.errors import TriggerError
-from trio_templar.rooms import Room
-from trio_templar.triggers import TriggerReader, to_json
 
 PATH: Final = "/trigger/"
 

@@ -1,0 +1,210 @@
+"""Who is let in: a client from its first byte to the backend's word on it. The 101 comes after that."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from trio_templar.clients.backend import Admission, Gate, NoRoom
+from trio_templar.clients.handshake import (
+    HandshakeError,
+    PeerLeft,
+    Upgrade,
+    busy,
+    check_origin,
+    choose_subprotocol,
+    read_upgrade,
+    receive,
+    shake_hands,
+)
+from trio_templar.core.forwarding import ClientRequest
+from trio_templar.core.settings import Settings
+from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unavailable, let_go
+from trio_templar.log import log
+from trio_templar.net.sockets import hang_up, peer_of, reset_on_close, transport_of
+
+logger = logging.getLogger("trio_templar.reception")
+
+
+# Clients beyond `max_connections` that are heard out and get their 503; more are dropped without a word.
+TOLD_CLIENTS: Final = 1000
+# How often the log says that clients are dropped, at most.
+OVERRUN_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A client that gets its 101. Without an `admission` it is told that it is refused, and closed (dialect 3).
+
+    `early` came behind its request head; `address` is its peer with the port.
+    """
+
+    request: ClientRequest
+    key: bytes
+    early: bytes
+    address: str
+    admission: Admission | None
+    subprotocol: str
+
+
+class Reception:
+    """Where all clients of a gateway arrive."""
+
+    def __init__(self, settings: Callable[[], Settings], gate: Gate, *, refuses_by_message: bool) -> None:
+        self._settings_in_force = settings
+        self._gate = gate
+        self._refuses_by_message = refuses_by_message
+        self._arriving: set[trio.CancelScope] = set()
+        self._closed = False
+        self.clients = 0
+        self.refused: Counter[str] = Counter()  # by cause
+        self._overrun_said = -OVERRUN_SECONDS
+
+    @property
+    def _settings(self) -> Settings:
+        return self._settings_in_force()
+
+    def overrun(self) -> bool:
+        """Return whether there are so many clients that one more is dropped without an answer. It is counted."""
+        if self.clients <= self._settings.max_connections + TOLD_CLIENTS:
+            return False
+        self.refused["overrun"] += 1
+        now = trio.current_time()
+        if now >= self._overrun_said + OVERRUN_SECONDS:
+            self._overrun_said = now
+            log(logger, logging.WARNING, "overrun", clients=self.clients, dropped=self.refused["overrun"])
+        return True
+
+    def close(self) -> None:
+        """Let nobody in any more: who is on the way in gets 503 at once, who comes later once it has asked."""
+        self._closed = True
+        for scope in self._arriving:
+            scope.cancel()
+
+    async def let_in(self, stream: trio.abc.Stream) -> Guest | None:
+        """Ask the client what it wants and the backend who it is.
+
+        Returns None once a client that is not let in has been answered over HTTP, or has left.
+        """
+        host, address = peer_of(stream)
+        try:
+            upgrade = await self._read_upgrade(stream, host)
+            inbox = bytearray(upgrade.early)
+            admission = await self._ask(upgrade.request, stream, inbox)
+        except PeerLeft as left:
+            self.refused["left"] += 1
+            log(logger, logging.INFO, "left before it was let in", peer=address, why=str(left))
+            let_go(left)
+        except HandshakeError as error:
+            self.refused[error.cause] += 1
+            self._log_refusal(error, address)
+            let_go(error)
+            await self._answer(stream, error)
+        else:
+            if admission is None:
+                self.refused["not authorized"] += 1
+            subprotocol = choose_subprotocol(upgrade.request, self._settings.subprotocol)
+            return Guest(upgrade.request, upgrade.key, bytes(inbox), address, admission, subprotocol)
+        return None
+
+    def _log_refusal(self, error: HandshakeError, address: str) -> None:
+        failure = error.status >= 500 and not self._closed
+        level = logging.WARNING if failure or error.hint else logging.INFO
+        log(logger, level, "refused", status=error.status, why=error.text, hint=error.hint, peer=address)
+
+    async def _read_upgrade(self, stream: trio.abc.Stream, host: str) -> Upgrade:
+        settings = self._settings
+        secured = False
+        with trio.move_on_after(settings.handshake_seconds) as scope:
+            self._arriving.add(scope)
+            try:
+                await shake_hands(stream)
+                secured = True
+                upgrade = await read_upgrade(stream, settings.path, host, settings.max_handshake_bytes)
+            finally:
+                self._arriving.discard(scope)
+        if not secured:
+            raise PeerLeft("no TLS handshake in time (handshake_seconds)")
+        if self._closed:
+            raise busy("the gateway is stopping", cause="stopping")
+        if scope.cancelled_caught:
+            raise HandshakeError(408, "no whole request head in time (handshake_seconds)")
+        if self.clients > settings.max_connections:
+            raise busy("too many connections (max_connections)", cause="full")
+        check_origin(upgrade.request, settings.allowed_origin, over_tls=transport_of(stream) is not stream)
+        return upgrade
+
+    async def _ask(self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray) -> Admission | None:
+        """Return what the backend says; None for a client that is refused by a message.
+
+        Raises HandshakeError: with the HTTP answer for any other outcome.
+        """
+        try:
+            return await self._ask_while_connected(request, stream, inbox)
+        except Busy as error:
+            raise busy(str(error), error.retry_after, cause="API busy") from error
+        except Refused as error:
+            status = error.status if error.status in (401, 403) else 403
+            # RFC 9110, 11.6.1: a 401 has one. Which of them the API meant is not known here.
+            challenge = [("WWW-Authenticate", "Bearer")] if status == 401 else []
+            text = f"not authorized: {error}"
+            refusal = HandshakeError(status, text, *challenge, hint=error.hint, cause="not authorized")
+            if not self._refuses_by_message:
+                raise refusal from error
+            if refusal.hint:
+                self._log_refusal(refusal, peer_of(stream)[1])
+            return None
+        except Unavailable as error:
+            raise busy("the API is not available", error.retry_after, hint=str(error), cause="API down") from error
+        except BackendError as error:
+            if self._refuses_by_message and isinstance(error, NoRoom):
+                return None
+            raise HandshakeError(502, "the API's answer is of no use", hint=str(error)) from error
+
+    async def _ask_while_connected(
+        self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray
+    ) -> Admission:
+        """Ask the backend, and stop asking when the client leaves; what it sends meanwhile is kept, within bounds."""
+        answer: Admission | TemplarError = PeerLeft()
+        async with trio.open_nursery() as nursery:
+            self._arriving.add(nursery.cancel_scope)
+            nursery.start_soon(self._keep_early, stream, inbox, nursery.cancel_scope)
+            try:
+                answer = await self._gate.admit(request)
+            except TemplarError as error:
+                answer = error
+            finally:
+                self._arriving.discard(nursery.cancel_scope)
+            nursery.cancel_scope.cancel()
+        if self._closed:
+            raise busy("the gateway is stopping", cause="stopping")
+        try:
+            if isinstance(answer, TemplarError):
+                raise answer
+            return answer
+        finally:
+            del answer  # an error has this frame in its traceback
+
+    async def _keep_early(self, stream: trio.abc.Stream, inbox: bytearray, asking: trio.CancelScope) -> None:
+        try:
+            while len(inbox) < self._settings.max_message_bytes:
+                inbox += await receive(stream)
+        except PeerLeft:
+            asking.cancel()
+
+    async def _answer(self, stream: trio.abc.Stream, error: HandshakeError) -> None:
+        seconds = self._settings.goodbye_seconds
+        with trio.move_on_after(seconds) as sending:
+            try:
+                await stream.send_all(error.response())
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+        if sending.cancelled_caught:
+            reset_on_close(stream)
+        else:
+            await hang_up(stream, seconds)  # it has its own deadline, at which it resets: none may be around it

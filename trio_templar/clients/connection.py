@@ -1,0 +1,384 @@
+"""One admitted client, from its 101 to its last byte."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import uuid
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
+
+from trio_templar.clients.admission import Guest, Reception
+from trio_templar.clients.handshake import switching_protocols
+from trio_templar.clients.hooks import Caller, HookCalls
+from trio_templar.clock import Clock
+from trio_templar.core.dialects import unsubscribed
+from trio_templar.core.frames import closes, text_frame
+from trio_templar.core.session import Bucket, Failure, Rules, Session
+from trio_templar.counters import ConnectionCounts
+from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.errors import CRASHED, DROPPED, GONE, NOT_AUTHORIZED, TOO_MANY_MESSAGES, Close, let_go
+from trio_templar.log import log, user_text
+from trio_templar.net.protocol import Protocol
+from trio_templar.net.sockets import hang_up, reset_on_close, transport_of
+from trio_templar.net.wire import wire_for
+
+logger = logging.getLogger("trio_templar.connection")
+
+# How many of a slow client's rooms its log line has.
+SHOWN_ROOMS: Final = 5
+# How many refused messages of a client are logged, and how much of the room: a page may try again for ever.
+LOGGED_FAILURES: Final = 3
+LOGGED_ROOM_CHARACTERS: Final = 200
+# Messages trio-websocket may read ahead; while its queue is full it answers no ping.
+QUEUED_MESSAGES: Final = 4
+# What is kept of a User-Agent, and how many of them are shared by all who send the same.
+AGENT_BYTES: Final = 256
+SHARED_AGENTS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What all connections of a gateway share. `connections` holds those that got their 101 and are not over."""
+
+    rules: Rules
+    waiting: Waiting
+    connections: set[Connection]
+    hooks: Caller | None
+    clock: Clock
+    max_message_bytes: int
+    messages_per_second: float
+    messages_burst: int
+    goodbye_seconds: float
+    counts: ConnectionCounts = field(default_factory=ConnectionCounts)
+
+
+class Connection(trio.abc.Stream):
+    """One client. For trio-websocket it is the stream: what the library writes passes through the outbox too.
+
+    Only its owner closes the socket. `since` is of `trio.current_time`, the other times are of the gateway's clock.
+    """
+
+    __slots__ = (
+        "_bucket",
+        "_failures",
+        "_goodbye_seconds",
+        "_hook_calls",
+        "_house",
+        "_nursery",
+        "_pings",
+        "_wire",
+        "agent",
+        "id",
+        "last_heard",
+        "last_message",
+        "outbox",
+        "peer",
+        "pinged",
+        "session",
+        "since",
+        "task",
+        "user_id",
+    )
+
+    def __init__(self, house: House, stream: trio.abc.Stream, guest: Guest) -> None:
+        self._house = house
+        self._wire = wire_for(stream)
+        self._nursery: trio.Nursery | None = None
+        self._hook_calls: HookCalls | None = None
+        self._goodbye_seconds = house.goodbye_seconds
+        self._failures = 0
+        self.id = str(uuid.uuid4())
+        self.peer = guest.address
+        self.agent = _shared((guest.request.header(b"user-agent") or b"")[:AGENT_BYTES])
+        self.outbox = Outbox(self._wire, self, house.waiting)
+        self.session: Session | None = None
+        self.user_id: object = None
+        self.task: trio.lowlevel.Task | None = None
+        self.pinged = False
+        self.since = trio.current_time()
+        self.last_heard = self.last_message = house.clock.now()
+        self._bucket = Bucket(house.messages_per_second, house.messages_burst, self.last_message)
+        self._pings: Bucket | None = None  # browsers send none
+        if guest.admission is not None:
+            self._admit(guest)
+
+    def _admit(self, guest: Guest) -> None:
+        assert guest.admission is not None
+        self.user_id = guest.admission.user_id
+        admission = guest.admission
+        self.session = Session(self._house.rules, admission.allowed_rooms, self.outbox, self.id, admission.index)
+        if self._house.hooks is not None:
+            self._hook_calls = self._house.hooks.calls_for(self.id, self.user_id, guest.request)
+
+    async def serve(self, websocket: WebSocketConnection, opening: bytes) -> None:
+        """Serve the client until it has gone or its outbox was closed; the caller closes the stream.
+
+        `opening` is the 101 that goes out first, in one write with the welcome.
+        """
+        self._house.connections.add(self)
+        self._house.counts.opened += 1
+        self.task = trio.lowlevel.current_task()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._welcome(opening)
+                self._nursery.start_soon(websocket._reader_task)  # noqa: SLF001  # see `websocket_on`
+                await self._read_loop(websocket)
+            await self._say_goodbye()
+        finally:
+            self._nursery = self.task = None
+            self._house.connections.discard(self)
+            self._end()
+
+    def _welcome(self, opening: bytes) -> None:
+        dialect = self._house.rules.dialect
+        if self.session is None:
+            self.outbox.reply(opening + text_frame((dialect.refusal() or "").encode()))
+            self.outbox.close(NOT_AUTHORIZED)
+            return
+        self.outbox.reply(opening + text_frame(self.session.welcome().encode()))
+        log(logger, logging.INFO, "open", id=self.id, user=user_text(self.user_id), peer=self.peer)
+        if self._hook_calls is not None:
+            self._hook_calls.connected()
+
+    async def _read_loop(self, websocket: WebSocketConnection) -> None:
+        try:
+            while True:
+                message = await websocket.get_message()
+                self.last_message = self._house.clock.now()
+                self._hear(message)
+        except ConnectionClosed as closed:
+            self.outbox.close(_close_of(closed.reason))
+
+    def _hear(self, message: str | bytes) -> None:
+        if self.session is None or self.outbox.closed is not None:
+            return
+        if not self._bucket.take(self.last_message):
+            self.outbox.close(TOO_MANY_MESSAGES)
+            return
+        if self._hook_calls is not None and message == "ping":
+            self._hook_calls.pinged()
+        known = self.session.broken_bound
+        self.outbox.reply(text_frame(self.session.receive(message).encode()))
+        if self.session.broken_bound != known:
+            log(logger, logging.WARNING, "over a bound", id=self.id, bound=self.session.broken_bound)
+        if self.session.failure is not None:
+            self._note(self.session.failure)
+
+    def _note(self, failure: Failure) -> None:
+        """Count a message that was answered with an error; the first few of each client are logged."""
+        self._house.counts.errors[failure.code] += 1
+        self._failures += 1
+        if self._failures <= LOGGED_FAILURES:
+            room = failure.room.decode()
+            if len(room) > LOGGED_ROOM_CHARACTERS:
+                room = room[: LOGGED_ROOM_CHARACTERS - 1] + "…"
+            log(
+                logger,
+                logging.INFO,
+                "message refused",
+                id=self.id,
+                user=user_text(self.user_id),
+                why=failure.code,
+                room=room,
+            )
+
+    def may_ping(self) -> bool:
+        """Return whether one more ping or pong of the protocol may come; they have the bounds of messages."""
+        if self._pings is None:
+            self._pings = Bucket(self._house.messages_per_second, self._house.messages_burst, self.last_heard)
+        return self._pings.take(self.last_heard)
+
+    async def _write_loop(self) -> None:
+        """Write what the socket could not take at once, until nothing waits."""
+        while self.outbox.unsent() is not None:
+            try:
+                self._sent(await self._wire.write(self.outbox.unsent))
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                self.outbox.close(GONE)
+                self.outbox.discard()
+        if self.outbox.closed is not None:
+            self._conclude()
+
+    def _sent(self, size: int) -> None:
+        self.outbox.sent(size)
+        if size and self._wire.shows_life:
+            self.last_heard = self._house.clock.now()
+
+    async def _say_goodbye(self) -> None:
+        if self.session is not None:
+            self.session.end()  # not only when the peer has hung up
+        if self.outbox.idle and self._close.code != GONE.code:
+            await hang_up(self._wire.stream, self._house.goodbye_seconds)
+        else:
+            reset_on_close(self._wire.stream)
+
+    def _end(self) -> None:
+        # Where nothing closed the outbox, either we failed or the gateway was cancelled.
+        self.outbox.close(CRASHED if isinstance(sys.exception(), Exception) else DROPPED)
+        self.outbox.end()
+        if self.session is not None:
+            self.session.end()
+        if self._hook_calls is not None:
+            self._hook_calls.disconnected(self._close)
+        self._house.counts.close(self._close.code, self.outbox.sent_bytes, self.outbox.peak_bytes)
+        self._log_end()
+
+    def send_away(self, close: Close, seconds: float) -> None:
+        """Close with `close`; the client has so long for what waits, or `goodbye_seconds` if that is more."""
+        self._goodbye_seconds = max(self._goodbye_seconds, seconds)
+        self.outbox.close(close)
+
+    @property
+    def _close(self) -> Close:
+        return self.outbox.closed or DROPPED
+
+    def _log_end(self) -> None:
+        close = self._close
+        log(
+            logger,
+            logging.WARNING if close in (CRASHED, TOO_MANY_MESSAGES) else logging.INFO,
+            "close" if self.session else "refused",
+            id=self.id,
+            user=user_text(self.user_id),
+            peer=self.peer,
+            code=close.code,
+            seconds=trio.current_time() - self.since,
+            frames=self.outbox.frames,
+            bytes=self.outbox.sent_bytes,
+            why=close.reason,
+        )
+
+    def unsubscribe(self, key: bytes, reason: str) -> int:
+        """End what the client has subscribed to in the room of `key`, and tell it; return how many that were."""
+        ended = self.session.leave(key) if self.session else []
+        for request_id in ended:
+            self.outbox.reply(text_frame(unsubscribed(request_id, reason).encode()))
+        return len(ended)
+
+    def _log_overdue(self) -> None:
+        """Name a client that was too slow, with what an operator needs to judge it."""
+        overdue = self.outbox.overdue
+        if overdue is None:
+            return
+        rooms = self.session.room_keys() if self.session is not None else []
+        log(
+            logger,
+            logging.WARNING,
+            "slow",
+            id=self.id,
+            user=user_text(self.user_id),
+            peer=self.peer,
+            agent=self.agent,
+            why=self._close.reason,
+            waiting_bytes=overdue.bytes,
+            waiting_frames=overdue.frames,
+            peak_bytes=self.outbox.peak_bytes,
+            oldest_seconds=overdue.oldest_seconds,
+            policy="+".join(sorted(overdue.policies)),
+            rooms=" ".join(key.decode() for key in list(dict.fromkeys(rooms))[:SHOWN_ROOMS]),
+            subscriptions=len(rooms),
+        )
+
+    # What the outbox needs: outbox.Owner
+
+    def start_writing(self) -> None:
+        """Start the write loop."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._write_loop)
+
+    def closing(self) -> None:
+        """End the conversation: now if nothing waits, else when it is written or its time to take it is over."""
+        self._log_overdue()
+        self._conclude()
+
+    def _conclude(self) -> None:
+        if self._nursery is None:
+            return
+        scope = self._nursery.cancel_scope
+        if self.outbox.idle:
+            scope.cancel()
+        else:
+            scope.deadline = min(scope.deadline, trio.current_time() + self._goodbye_seconds)
+
+    # What trio-websocket needs: trio.abc.Stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what the client sends."""
+        data = await self._wire.read()
+        self.last_heard = self._house.clock.now()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Put one frame of the library into the outbox; its close frame is a close like any other."""
+        await trio.lowlevel.checkpoint()
+        frame = bytes(data)
+        close = closes(frame)
+        if close is None:
+            self.outbox.reply(frame)
+        else:
+            self.outbox.close(close, frame)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return at once: the outbox takes what it is given."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Do nothing: the library is done, the connection may not be."""
+        await trio.lowlevel.checkpoint()
+
+
+@functools.lru_cache(SHARED_AGENTS)
+def _shared(agent: bytes) -> str:
+    """Return a User-Agent as text, equal ones as the same object: ten thousand clients are a few browsers."""
+    return agent.decode("latin-1")
+
+
+def _close_of(reason: CloseReason | None) -> Close:
+    """Return what trio-websocket knows of the end as a close."""
+    if reason is None or reason.code == GONE.code:
+        return GONE
+    return Close(reason.code, reason.reason or "")
+
+
+def websocket_on(connection: Connection, protocol: Protocol, max_message_bytes: int) -> WebSocketConnection:
+    """Return trio-websocket's end of a connection that is open already.
+
+    The library's own way in would have the handshake again, from bytes made up for it, and keep what it made of them
+    (3 KB) for as long as the connection lasts. The price is that we start its reader ourselves.
+    """
+    return WebSocketConnection(
+        connection,
+        protocol,  # type: ignore[arg-type]  # what a WSConnection passes everything on to
+        message_queue_size=QUEUED_MESSAGES,
+        max_message_size=max_message_bytes,
+    )
+
+
+async def serve_client(reception: Reception, house: House, stream: trio.abc.Stream) -> None:
+    """Own one client from accepted stream to closed socket. Nothing a client does escapes."""
+    transport = transport_of(stream)
+    reception.clients += 1
+    try:
+        if reception.overrun():
+            return
+        guest = await reception.let_in(stream)
+        if guest is not None:
+            connection = Connection(house, stream, guest)
+            opening = switching_protocols(guest.key, guest.subprotocol)
+            protocol = Protocol(guest.early, house.max_message_bytes, connection.may_ping, connection.outbox.close)
+            del guest  # nothing of the handshake is kept
+            try:
+                await connection.serve(websocket_on(connection, protocol, house.max_message_bytes), opening)
+            finally:
+                protocol.end()
+    except* Exception as crash:
+        logger.exception("a connection crashed")
+        let_go(crash)
+    finally:
+        reception.clients -= 1
+        await trio.aclose_forcefully(transport)

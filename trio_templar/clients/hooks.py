@@ -1,0 +1,162 @@
+"""What happens elsewhere when a client connects, pings or leaves. A hook that fails is logged and harms nobody."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import trio
+
+from trio_templar.core.forwarding import ClientRequest, Header
+from trio_templar.errors import Close
+
+logger = logging.getLogger("trio_templar.hooks")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An admitted client, as hooks see it. `headers` are those that went to the API for it; `close` only at the end."""
+
+    id: str
+    user_id: Any
+    request: ClientRequest
+    headers: Sequence[Header] = field(default=(), repr=False)
+    close: Close | None = None
+
+
+Hook = Callable[[Client], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The hooks of a gateway; each is optional. Connect comes after the welcome frame, disconnect after the close."""
+
+    connect: Hook | None = None
+    ping: Hook | None = None
+    disconnect: Hook | None = None
+
+    def __bool__(self) -> bool:
+        return any((self.connect, self.ping, self.disconnect))
+
+
+class HookQueue:
+    """The hook calls of a gateway: at most `max_calls` at once, in `nursery`, which its owner opens; others wait.
+
+    Clients take turns. The time of a call starts when its turn has come, however long it waited.
+    """
+
+    def __init__(self, max_calls: int) -> None:
+        self.nursery: trio.Nursery
+        self._max_calls = max_calls
+        self._under_way = 0
+        self._waiting: deque[HookCalls] = deque()
+        self._left_out = 0
+
+    def add(self, calls: HookCalls, max_waiting: int) -> bool:
+        """Give `calls` their turn, now or later; return False if `max_waiting` clients wait for theirs already."""
+        if self._under_way < self._max_calls:
+            self._under_way += 1
+            self.nursery.start_soon(self._call_loop, calls)
+        elif len(self._waiting) < max_waiting:
+            self._waiting.append(calls)
+        else:
+            if not self._left_out:
+                logger.warning("hook calls are left out: %d wait already (max_connections)", len(self._waiting))
+            self._left_out += 1
+            return False
+        return True
+
+    def close(self) -> None:
+        """Say what there was no time for; the nursery is over."""
+        self._say_left_out()
+        unfinished = self._under_way + len(self._waiting)
+        if unfinished:
+            logger.warning("%d hook calls were not made, or not to their end: the gateway had to end", unfinished)
+
+    async def _call_loop(self, calls: HookCalls) -> None:
+        self._waiting.append(calls)
+        while self._waiting:
+            calls = self._waiting.popleft()
+            if await calls.call_next():
+                self._waiting.append(calls)
+        self._say_left_out()
+        self._under_way -= 1
+
+    def _say_left_out(self) -> None:
+        if self._left_out:
+            logger.warning("%d hook calls were left out", self._left_out)
+        self._left_out = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Makes the hook calls of a gateway's clients, in `queue`, where at most `max_waiting` of them wait."""
+
+    hooks: Hooks
+    queue: HookQueue
+    api_headers: Callable[[ClientRequest], Sequence[Header]]
+    seconds: float
+    ping_seconds: float
+    max_waiting: int
+
+    def calls_for(self, id_: str, user_id: Any, request: ClientRequest) -> HookCalls:
+        """Return the calls of one client."""
+        client = Client(id_, user_id, request, self.api_headers(request))
+        return HookCalls(self, client)
+
+
+class HookCalls:
+    """The hook calls of one connection: one at a time, in order; they can outlive the connection.
+
+    At most one call is under way and one waits, but for the disconnect.
+    """
+
+    __slots__ = ("_caller", "_client", "_next_ping", "_queued", "_todo")
+
+    def __init__(self, caller: Caller, client: Client) -> None:
+        self._caller = caller
+        self._client = client
+        self._next_ping = trio.current_time()
+        self._queued = False
+        self._todo: list[tuple[str, Hook, Client]] = []
+
+    def connected(self) -> None:
+        """Call the connect hook."""
+        self._call("connect", self._caller.hooks.connect, self._client)
+
+    def pinged(self) -> None:
+        """Call the ping hook, unless a call is under way or waits, or the last one was less than `ping_seconds` ago."""
+        now = trio.current_time()
+        if not self._queued and now >= self._next_ping:
+            self._next_ping = now + self._caller.ping_seconds
+            self._call("ping", self._caller.hooks.ping, self._client)
+
+    def disconnected(self, close: Close) -> None:
+        """Call the disconnect hook once the others are through."""
+        self._call("disconnect", self._caller.hooks.disconnect, replace(self._client, close=close))
+
+    def _call(self, name: str, hook: Hook | None, client: Client) -> None:
+        if hook is None:
+            return
+        self._queued = self._queued or self._caller.queue.add(self, self._caller.max_waiting)
+        if self._queued:
+            self._todo.append((name, hook, client))
+
+    async def call_next(self) -> bool:
+        """Make the first call of those to make; return whether another one is left."""
+        await self._one(*self._todo.pop(0))
+        self._queued = bool(self._todo)
+        return self._queued
+
+    async def _one(self, name: str, hook: Hook, client: Client) -> None:
+        try:
+            with trio.fail_after(self._caller.seconds):
+                await hook(client)
+        except trio.TooSlowError:
+            seconds = self._caller.seconds
+            logger.warning("%s hook for %s: no answer within %g s (hook_seconds)", name, client.id, seconds)
+        except Exception as error:  # noqa: BLE001  # a hook is foreign code
+            logger.warning("%s hook for %s failed: %s: %s", name, client.id, type(error).__name__, error)

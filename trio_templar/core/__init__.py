@@ -1,0 +1,1 @@
+"""Pure and synchronous: no Trio, no I/O, no clock, no logging."""

@@ -1,0 +1,85 @@
+"""What becomes of publications that a slow client did not take, by class of room. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from trio_templar.core.rooms import covers
+from trio_templar.errors import SettingsError
+
+Kind = Literal["disconnect", "drop_oldest", "conflate"]
+
+MAX_OUTBOX_BYTES: Final = 2**40
+
+
+class RoomPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One entry of the setting `room_policy`, as it is written.
+
+    `match` is a room in which `*` stands for any value; without it, the entry is for all rooms that no other matches.
+    `outbox_bytes` is what may wait in one outbox for one subscription of such a room (without it: as much as the outbox
+    holds). `key` is a path in `data`, as `object.id`: the latest publication of each value there is kept.
+    """
+
+    match: dict[str, Any] | None = None
+    policy: Kind = "disconnect"
+    outbox_bytes: Annotated[int, Meta(ge=64, le=MAX_OUTBOX_BYTES)] | None = None
+    key: Annotated[str, Meta(min_length=1)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What holds for one room.
+
+    `disconnect`: a client over its bounds is closed. `drop_oldest`: it loses the oldest publications that wait.
+    `conflate`: a publication takes the place of older ones that wait (of its key, if there is a path `key`).
+    """
+
+    kind: Kind
+    outbox_bytes: int
+    key: Sequence[str] = ()
+
+
+class Policies:
+    """The policies of a gateway, in order: the first that matches a room decides.
+
+    Raises SettingsError: if an entry can never match, has a bound over `outbox_bytes`, or a key it has no use for.
+    """
+
+    def __init__(self, entries: Sequence[RoomPolicy], outbox_bytes: int) -> None:
+        self._default = Policy("disconnect", outbox_bytes)
+        self._entries: list[tuple[dict[str, Any] | None, Policy]] = []
+        for index, entry in enumerate(entries):
+            self._add(entry, f"room_policy[{index}]", outbox_bytes)
+
+    def of(self, key: bytes) -> Policy:
+        """Return the policy of the room with this key."""
+        if self._entries:
+            try:
+                room = msgspec.json.decode(key)
+            except RecursionError:  # the key was made with a shallower stack; no entry means such a room
+                return self._default
+            for match, policy in self._entries:
+                if match is None or covers(match, room):
+                    return policy
+        return self._default
+
+    def _add(self, entry: RoomPolicy, where: str, outbox_bytes: int) -> None:
+        for index, (earlier, _) in enumerate(self._entries):
+            if earlier is None or (entry.match is not None and covers(earlier, entry.match)):
+                raise SettingsError(f"{where}.match: it matches nothing that room_policy[{index}] leaves")
+        if entry.outbox_bytes is not None and entry.outbox_bytes > outbox_bytes:
+            raise SettingsError(f"{where}.outbox_bytes: {entry.outbox_bytes} is over outbox_bytes, {outbox_bytes}")
+        if entry.key is not None and entry.policy != "conflate":
+            raise SettingsError(f"{where}.key: only the policy conflate has one, this is {entry.policy}")
+        path = tuple((entry.key or "").split(".")) if entry.key else ()
+        if "" in path:
+            raise SettingsError(f"{where}.key: {entry.key!r} is no path like object.id")
+        self._entries.append((entry.match, Policy(entry.policy, entry.outbox_bytes or outbox_bytes, path)))
+
+
+DISCONNECT_ALL: Final = Policies((), MAX_OUTBOX_BYTES)

@@ -1,0 +1,88 @@
+"""New settings for a gateway that runs: which of them it can take over at once, and what is made of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from trio_templar.core.settings import Settings
+
+T = TypeVar("T")
+
+# Taken over at once.
+AT_ONCE: Final = frozenset(
+    {
+        "allowed_origin",
+        "drain_seconds",
+        "insecure_trigger",
+        "log_level",
+        "room_policy",
+        "trigger_token",
+        "trigger_token_file",
+        "trusted_host",
+    }
+)
+# Taken over for clients that come from then on; the others keep what they were admitted with.
+FOR_NEW_CLIENTS: Final = frozenset(
+    {
+        "allow_status",
+        "goodbye_seconds",
+        "handshake_seconds",
+        "hook_seconds",
+        "max_connections",
+        "max_handshake_bytes",
+        "max_message_bytes",
+        "max_request_id_bytes",
+        "max_room_bytes",
+        "max_subscriptions",
+        "subprotocol",
+        "messages_burst",
+        "messages_per_second",
+        "ping_hook_seconds",
+        "tls_cert",
+        "tls_key",
+    }
+)
+
+
+class Reloaded(NamedTuple):
+    """What comes of new settings: those in force, what changed by that, and what would need a restart to change."""
+
+    settings: Settings
+    changed: list[str]
+    restart: list[str]
+
+
+def merge(old: Settings, new: Settings) -> Reloaded:
+    """Return what comes of `new`: what cannot be taken over stays as it is in `old`.
+
+    Raises SettingsError: if the two do not go together; the text names the setting.
+    """
+    names = [field.name for field in fields(Settings) if getattr(old, field.name) != getattr(new, field.name)]
+    possible = AT_ONCE | FOR_NEW_CLIENTS
+    if bool(old.tls_cert) != bool(new.tls_cert):
+        possible -= {"tls_cert", "tls_key"}  # another certificate is no other protocol
+    changed = [name for name in names if name in possible]
+    if old.token != new.token and not {"trigger_token", "trigger_token_file"} & set(changed):
+        changed.append("trigger_token_file")  # the same file, with another token in it
+    restart = [name for name in names if name not in possible]
+    settings = replace(new, **{name: getattr(old, name) for name in restart}) if restart else new
+    return Reloaded(settings, changed, restart)
+
+
+class Derived(Generic[T]):
+    """What `make` makes of the settings in force; made again once they are others."""
+
+    def __init__(self, settings: Callable[[], Settings], make: Callable[[], T]) -> None:
+        self._settings = settings
+        self._make = make
+        self._made_of = settings()
+        self._value = make()
+
+    def __call__(self) -> T:
+        """Return it."""
+        settings = self._settings()
+        if settings is not self._made_of:
+            self._made_of, self._value = settings, self._make()
+        return self._value

@@ -1,0 +1,165 @@
+"""What one admitted client may do, and has subscribed to. Pure: a message in, a reply out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from trio_templar.core.dialects import Command, Dialect, Ping, Status, Subscribe, Unsubscribe, parse
+from trio_templar.core.hub import Hub, Receiver, Subscription
+from trio_templar.core.rooms import Room, RoomIndex, is_allowed, room_key
+from trio_templar.errors import ClientError
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What all sessions of a gateway share. `status` makes the answer to a status message, or is None: not allowed."""
+
+    dialect: Dialect
+    hub: Hub
+    max_subscriptions: int
+    max_room_bytes: int
+    max_request_id_bytes: int
+    status: Callable[[], str] | None = None
+
+
+class Failure(NamedTuple):
+    """Why a message was answered with an error, and the key of the room that it is about, if it is about one."""
+
+    code: str
+    room: bytes
+
+
+class Bucket:
+    """How much a client may say: `burst` messages at once, `rate` a second in the long run (a token bucket)."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = float(burst)
+        self._at = now
+
+    def take(self, now: float) -> bool:
+        """Return whether one more message may come at `now` (seconds), and count it."""
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Session:
+    """One admitted client. Only its own connection calls it."""
+
+    __slots__ = (
+        "_allowed_rooms",
+        "_connection_id",
+        "_index",
+        "_receiver",
+        "_rules",
+        "_subscriptions",
+        "broken_bound",
+        "failure",
+    )
+
+    def __init__(
+        self,
+        rules: Rules,
+        allowed_rooms: Sequence[Room],
+        receiver: Receiver,
+        connection_id: str,
+        index: RoomIndex | None = None,
+    ) -> None:
+        self._rules = rules
+        self._index = index
+        self._allowed_rooms = allowed_rooms
+        self._receiver = receiver
+        self._connection_id = connection_id
+        self._subscriptions: dict[bytes, Subscription] = {}
+        self.broken_bound = ""
+        self.failure: Failure | None = None
+
+    def welcome(self) -> str:
+        """Return the first message the client gets."""
+        return self._rules.dialect.welcome(self._allowed_rooms)
+
+    def receive(self, message: str | bytes) -> str:
+        """Do what `message` says and return the one reply to it. Any message has a reply; none raises.
+
+        A message that is answered with an error leaves it in `failure` until the next one comes, and one over a bound
+        the name of its setting in `broken_bound`.
+        """
+        self.failure = None
+        try:
+            return self._obey(parse(message, self._rules.max_request_id_bytes))
+        except ClientError as error:
+            self.broken_bound = self.broken_bound or error.over
+            self.failure = Failure(error.code, error.room)
+            return self._rules.dialect.error(error, self._connection_id)
+
+    def end(self) -> None:
+        """Leave all rooms."""
+        for subscription in self._subscriptions.values():
+            self._rules.hub.unsubscribe(subscription)
+        self._subscriptions.clear()
+
+    def room_keys(self) -> list[bytes]:
+        """Return the key of the room of each subscription, in the order they were made."""
+        return [subscription.room.key for subscription in self._subscriptions.values() if subscription.room]
+
+    def leave(self, key: bytes) -> list[str]:
+        """End the subscriptions of the room of `key`; return their requestIds, as JSON."""
+        left = [kept for kept in self._subscriptions.values() if kept.room and kept.room.key == key]
+        for subscription in left:
+            self._rules.hub.unsubscribe(subscription)
+            del self._subscriptions[subscription.request_id]
+        return [subscription.request_id.decode() for subscription in left]
+
+    def _obey(self, command: Command) -> str:
+        match command:
+            case Ping():
+                return "pong"
+            case Subscribe(request_id, room):
+                self._subscribe(request_id, room)
+                return self._rules.dialect.success(request_id)
+            case Unsubscribe(request_id):
+                self._unsubscribe(request_id)
+                return self._rules.dialect.success(request_id)
+            case Status(request_id):
+                if self._rules.status is None:
+                    raise ClientError("message-type-not-allowed", request_id)
+                return self._rules.status()
+
+    def _subscribe(self, request_id: str, room: Room) -> None:
+        key = self._key(request_id, room)
+        if not (self._index.allows(room) if self._index else is_allowed(room, self._allowed_rooms)):
+            raise ClientError("room-not-found", request_id, room=key)
+        known = self._subscriptions.get(request_id.encode())
+        if known is not None:
+            if known.room is None or known.room.key != key:
+                raise ClientError("request-id-in-use", request_id, room=key)
+            return
+        if len(self._subscriptions) >= self._rules.max_subscriptions:
+            raise ClientError("too-many-subscriptions", request_id, over="max_subscriptions", room=key)
+        # The hub's copy of the requestId is the key here too: it is kept once.
+        subscription = self._rules.hub.subscribe(key, self._receiver, request_id.encode())
+        self._subscriptions[subscription.request_id] = subscription
+
+    def _key(self, request_id: str, room: Room) -> bytes:
+        try:
+            key = room_key(room)
+        except ValueError:
+            raise ClientError("invalid-room", request_id) from None
+        if len(key) > self._rules.max_room_bytes:
+            raise ClientError("invalid-room", request_id, over="max_room_bytes")
+        return key
+
+    def _unsubscribe(self, request_id: str) -> None:
+        subscription = self._subscriptions.pop(request_id.encode(), None)
+        if subscription is None:
+            raise ClientError("not-subscribed", request_id)
+        self._rules.hub.unsubscribe(subscription)

@@ -1,0 +1,306 @@
+"""All settings: one frozen value. Options, environment, TOML file, checks and the table in the docs come from it."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta
+
+from trio_templar.core import texts
+from trio_templar.core.forwarding import Forwarding, HeaderRule
+from trio_templar.core.options import Option, hint, options_of
+from trio_templar.core.policies import Policies, RoomPolicy
+from trio_templar.core.texts import inherited_descriptor, split_address
+from trio_templar.errors import SettingsError
+from trio_templar.files import read_first_line
+
+# Descriptors that are no client's and no caller's: listeners, the event loop, files.
+OTHER_DESCRIPTORS: Final = 100
+
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+Count = Annotated[int, Meta(ge=1, le=2**31)]
+Bytes = Annotated[int, Meta(ge=64, le=2**40)]
+Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything one gateway can be told. Raises SettingsError: if a value is out of range or two contradict."""
+
+    api_url: Annotated[
+        str, Meta(description="the API, as http(s)://HOST[:PORT]/PATH/; bootstrap/ is appended"), texts.api_url
+    ] = ""
+    api_socket: Annotated[
+        str, Meta(description="unix socket of the API, instead of its host and port"), texts.socket_path
+    ] = ""
+    api_ca: Annotated[str, Meta(description="file of certificates to trust for an https API")] = ""
+    bind: Annotated[
+        tuple[str, ...],
+        Meta(description="websockets: HOST:PORT, [V6]:PORT, unix:PATH or fd://N; port 0 picks one"),
+        texts.address,
+    ] = ("127.0.0.1:8001",)
+    trigger_bind: Annotated[
+        str, Meta(description="HTTP API for triggers; none: nobody can publish over HTTP"), texts.trigger_address
+    ] = "127.0.0.1:8002"
+    tls_cert: Annotated[
+        str, Meta(description="file of a certificate and its chain: websockets are wss:// then, but for unix sockets")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="file of its key; unset: in the file of the certificate")] = ""
+    unix_socket_mode: Annotated[
+        str,
+        Meta(description="permissions of unix sockets that are made, as in 0660; unset: what the umask leaves"),
+        texts.socket_mode,
+    ] = ""
+    path: Annotated[str, Meta(description="path of the websocket, with or without its last slash"), texts.path] = "/ws/"
+    dialect: Annotated[Literal["2", "3"], Meta(description="High-templar wire format that clients speak")] = "2"
+    allowed_origin: Annotated[
+        tuple[str, ...],
+        Meta(description="an Origin besides the request's own host, as scheme://host[:port], or *"),
+        texts.origin,
+    ] = ()
+    subprotocol: Annotated[
+        tuple[str, ...],
+        Meta(description="a Sec-WebSocket-Protocol to choose if a client offers it, as browsers insist on"),
+        texts.token,
+    ] = ()
+    trigger_token: Annotated[
+        str, Meta(description="token a trigger must carry; better by file or environment"), texts.unicode
+    ] = field(default="", repr=False)
+    trigger_token_file: Annotated[str, Meta(description="file whose first line is the trigger token")] = ""
+    insecure_trigger: Annotated[bool, Meta(description="allow triggers from other machines without a token")] = False
+    trusted_host: Annotated[
+        tuple[str, ...],
+        Meta(description="a name besides localhost by which the trigger address may be asked without a token"),
+        texts.host_name,
+    ] = ()
+    forward_ip_from: Annotated[
+        str, Meta(description="header (or `peer`) whose value goes to the API as X-Forwarded-For"), texts.header_or_peer
+    ] = ""
+    forward_host: Annotated[bool, Meta(description="send the client's Host to the API, not that of api_url")] = False
+    connection_header: Annotated[
+        tuple[str, ...],
+        Meta(description="header for the API, NAME=key:|param:|cookie:|fixed:SOURCE[:FORMAT with {}]"),
+        texts.unicode,
+    ] = ()
+    user_id_path: Annotated[str, Meta(description="where the bootstrap answer has the user's id"), texts.dotted] = (
+        "user.id"
+    )
+    on_connect: Annotated[str, Meta(description="API path to POST to when a client was admitted"), texts.hook] = ""
+    on_ping: Annotated[str, Meta(description="API path to POST to when a client pings"), texts.hook] = ""
+    on_disconnect: Annotated[str, Meta(description="API path to POST to when an admitted client left"), texts.hook] = ""
+    allow_status: Annotated[bool, Meta(description="dialect 3: show totals to a client that asks")] = False
+    demo: Annotated[bool, Meta(description="have an API of its own, and two clients for it on the dashboard")] = False
+    ready_file: Annotated[
+        str,
+        Meta(description="file that has the addresses as JSON while clients can come; written by the command `serve`"),
+    ] = ""
+    log_format: Annotated[Literal["text", "json"], Meta(description="how a log line looks")] = "text"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")] = (
+        "info"
+    )
+
+    max_connections: Annotated[Count, Meta(description="clients at once; one more gets 503")] = 10_000
+    max_subscriptions: Annotated[Count, Meta(description="subscriptions of one connection")] = 200
+    max_room_bytes: Annotated[Bytes, Meta(description="a room as canonical JSON")] = 2048
+    max_request_id_bytes: Annotated[Count, Meta(description="a requestId as JSON")] = 128
+    max_message_bytes: Annotated[Bytes, Meta(description="a client's message; over it: close 1009")] = 65_536
+    max_handshake_bytes: Annotated[Bytes, Meta(description="head of an upgrade request; over it: 431")] = 32_768
+    max_bootstrap_bytes: Annotated[Bytes, Meta(description="bootstrap answer of the API")] = 1_048_576
+    max_bootstraps: Annotated[Count, Meta(description="bootstrap calls at once, and hook calls")] = 32
+    max_bootstraps_waiting: Annotated[Count, Meta(description="clients waiting for a bootstrap call; else 503")] = 1000
+    max_trigger_bytes: Annotated[Bytes, Meta(description="body of a trigger, or a line of a stream; else 413")] = (
+        8_388_608
+    )
+    max_triggers_waiting: Annotated[Count, Meta(description="triggers waiting for a full room; else 503")] = 1000
+    max_callers: Annotated[
+        Count, Meta(description="callers of the HTTP API at once; one more replaces the longest idle, or gets 503")
+    ] = 1000
+    room_publications: Annotated[Count, Meta(description="publications one room channel holds")] = 1000
+    room_bytes: Annotated[Bytes, Meta(description="bytes of the publications one room channel holds")] = 16_777_216
+    outbox_bytes: Annotated[Bytes, Meta(description="what may wait for one client; over it: close 1013")] = 1_048_576
+    outbox_frames: Annotated[Count, Meta(description="frames that may wait for one client")] = 10_000
+    room_policy: Annotated[
+        tuple[RoomPolicy, ...],
+        Meta(description='what gives way when a client is slow, as {"match": ROOM, "policy": …}; first match wins'),
+    ] = ()
+    memory_bytes: Annotated[
+        Bytes | None,
+        Meta(description="what may wait in the gateway; over half: publishers wait; unset: a quarter of the memory"),
+    ] = None
+    send_buffer_bytes: Annotated[Bytes, Meta(description="what the kernel holds for one client (SO_SNDBUF)")] = 65_536
+    messages_per_second: Annotated[Rate, Meta(description="messages of one client in the long run; else 1008")] = 100.0
+    messages_burst: Annotated[Count, Meta(description="messages of one client at once; over it: close 1008")] = 1000
+    idempotency_entries: Annotated[Count, Meta(description="answers remembered under a publisher's key")] = 10_000
+    idempotency_bytes: Annotated[Bytes, Meta(description="and the bytes of these")] = 16_777_216
+
+    handshake_seconds: Annotated[Seconds, Meta(description="from accept to a whole request head")] = 10.0
+    bootstrap_seconds: Annotated[Seconds, Meta(description="the API's answer, from the moment it is asked")] = 10.0
+    idle_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=31_536_000)] | None,
+        Meta(description="no message for so long: close 1000; 0: never; unset: never in dialect 2, 300 in dialect 3"),
+    ] = None
+    ping_seconds: Annotated[Seconds, Meta(description="no byte from a client for so long: ping it")] = 30.0
+    pong_seconds: Annotated[Seconds, Meta(description="no byte after a ping for so long: close")] = 20.0
+    slow_seconds: Annotated[
+        Seconds, Meta(description="no progress, or over half of outbox_bytes, for so long: close 1013")
+    ] = 15.0
+    outbox_seconds: Annotated[Seconds, Meta(description="age of what waits for a client; over it: close 1013")] = 60.0
+    http_body_seconds: Annotated[Seconds, Meta(description="body of a trigger; in a stream, each line")] = 10.0
+    trigger_wait_seconds: Annotated[Seconds, Meta(description="a trigger's wait for a full room; then 503")] = 5.0
+    idempotency_seconds: Annotated[Seconds, Meta(description="how long a publisher's key is remembered")] = 300.0
+    hook_seconds: Annotated[Seconds, Meta(description="one call of a hook, from its turn on")] = 10.0
+    ping_hook_seconds: Annotated[Seconds, Meta(description="least time between two ping hooks of a client")] = 60.0
+    goodbye_seconds: Annotated[Seconds, Meta(description="a closing client's time to take what waits")] = 2.0
+    ready_seconds: Annotated[
+        Seconds, Meta(description="a publication to ourselves did not come back for so long: not ready")
+    ] = 5.0
+    drain_seconds: Annotated[
+        Seconds, Meta(description="from SIGTERM to the end; clients are sent away in the first three quarters of it")
+    ] = 10.0
+
+    def __post_init__(self) -> None:
+        for option in options():
+            value = getattr(self, option.name)
+            if option.many and not isinstance(value, list | tuple):
+                raise SettingsError(f"{option.name}: {value!r} is not a list")
+            object.__setattr__(self, option.name, option.convert(value, option.name))
+        if self.api_socket and not self.api_url.startswith("http://"):
+            raise SettingsError("api_socket: needs an api_url with http://")
+        if self.tls_key and not self.tls_cert:
+            raise SettingsError("tls_key: needs a tls_cert")
+        self._check_inherited()
+        _ = self.policies
+        self._check_triggers()
+        self._check_demo()
+        _ = self.forwarding
+
+    def _check_triggers(self) -> None:
+        if self.trigger_bind and not (self.token or self.insecure_trigger or is_local(self.trigger_bind)):
+            raise SettingsError(
+                f"trigger_bind: {self.trigger_bind} can be reached from other machines and no trigger_token is set; "
+                "set one, or insecure_trigger if something else guards it"
+            )
+
+    def _check_inherited(self) -> None:
+        inherited = [found for found in map(inherited_descriptor, (*self.bind, self.trigger_bind)) if found is not None]
+        if len(inherited) != len(set(inherited)):
+            raise SettingsError("bind, trigger_bind: a descriptor (fd://N) is given twice")
+
+    def _check_demo(self) -> None:
+        if self.demo and self.api_url:
+            raise SettingsError("demo: it has an API of its own; leave out api_url, or demo")
+        if self.demo and not (_has_port(self.trigger_bind) and any(map(_has_port, self.bind))):
+            raise SettingsError("demo: a browser must reach bind and trigger_bind, so both need HOST:PORT")
+
+    @functools.cached_property
+    def token(self) -> str:
+        """The trigger token, from its setting or its file; empty: none."""
+        if not self.trigger_token_file:
+            return self.trigger_token
+        return read_first_line(self.trigger_token_file, "trigger_token_file")
+
+    @property
+    def policies(self) -> Policies:
+        """What gives way in which room when a client is slow."""
+        return Policies(self.room_policy, self.outbox_bytes)
+
+    @property
+    def has_heirs(self) -> bool:
+        """Whether another process holds our websocket addresses too: who comes while we end can wait for the next."""
+        return bool(self.bind) and all(inherited_descriptor(address) is not None for address in self.bind)
+
+    @property
+    def socket_mode(self) -> int | None:
+        """`unix_socket_mode` as a number; None: what the umask leaves."""
+        return int(self.unix_socket_mode, 8) if self.unix_socket_mode else None
+
+    @property
+    def forwarding(self) -> Forwarding:
+        """Which headers of a client go on to the API."""
+        try:
+            rules = [HeaderRule.parse(text) for text in self.connection_header]
+        except ValueError as error:
+            raise SettingsError(f"connection_header: {error}") from error
+        ip_from = self.forward_ip_from.lower().encode()
+        return Forwarding(ip_from, self.forward_host, self.dialect == "3", rules)
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors it may need: clients, callers, calls to the API, and some for all else."""
+        return self.max_connections + self.max_callers + self.max_bootstraps + OTHER_DESCRIPTORS
+
+    @property
+    def max_publication_bytes(self) -> int:
+        """The largest `data`: half an outbox, so that one publication never cuts a client that keeps up."""
+        return self.outbox_bytes // 2
+
+
+@functools.cache
+def options() -> tuple[Option, ...]:
+    """Return all settings in the order of the class."""
+    return options_of(Settings)
+
+
+# What stands together in help: the first setting of each group, in the order of the class.
+GROUPS: Final = {
+    "api_url": "the API",
+    "bind": "addresses",
+    "allowed_origin": "who may connect, and who may publish",
+    "forward_ip_from": "what the API is told",
+    "allow_status": "what else it does",
+    "max_connections": "bounds",
+    "handshake_seconds": "deadlines",
+}
+
+
+def groups() -> Mapping[str, list[Option]]:
+    """Return all settings by the titles of their groups."""
+    found: dict[str, list[Option]] = {}
+    title = ""
+    for option in options():
+        title = GROUPS.get(option.name, title)
+        found.setdefault(title, []).append(option)
+    return found
+
+
+def settings_from(*sources: Mapping[str, tuple[Any, str]]) -> Settings:
+    """Return the settings that `sources` give, earlier ones first; each value comes with what its user calls it.
+
+    Raises SettingsError: if a name is unknown or a value does not fit.
+    """
+    known = {option.name: option for option in options()}
+    values: dict[str, Any] = {}
+    for name, (value, said_as) in _first_said(sources):
+        if name not in known:
+            raise SettingsError(f"{said_as}: there is no such setting{hint(name, known)}")
+        values[name] = known[name].convert(value, said_as, strict=False)
+    return Settings(**values)
+
+
+def _first_said(sources: tuple[Mapping[str, tuple[Any, str]], ...]) -> Iterator[tuple[str, tuple[Any, str]]]:
+    seen: set[str] = set()
+    for source in sources:
+        yield from ((name, said) for name, said in source.items() if name not in seen)
+        seen.update(source)
+
+
+def _has_port(address: str) -> bool:
+    return bool(address) and not address.startswith(("unix:", "fd://"))
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach `address` (a unix socket, `localhost` or a loopback address).
+
+    Of `fd://N` only the socket itself can tell; it counts as local until that is asked.
+    """
+    if address.startswith(("unix:", "fd://")):
+        return True
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

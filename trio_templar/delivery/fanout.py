@@ -1,0 +1,373 @@
+"""From a trigger to the outboxes: all or nothing, decided at once; coalesced where that is cheaper.
+
+A room that has few subscribers and nothing waiting is delivered to inline. Otherwise publications go into the room's
+bounded memory channel and a fan-out loop, started then, takes everything that waits there in one pass.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from trio_templar.core.frames import PUBLICATION_BYTES, Batch, Publication
+from trio_templar.core.hub import Hub, Room, Subscription
+from trio_templar.core.triggers import Trigger
+from trio_templar.counters import DELIVERY_BOUNDS, Histogram
+from trio_templar.delivery.budget import Budget
+from trio_templar.errors import Busy, TooLarge
+
+# A pass over so few subscribers costs less than starting a loop for it.
+INLINE_SUBSCRIBERS: Final = 16
+# One pass hands at most so many bytes to a subscriber: what a socket's send buffer takes at once.
+PASS_BYTES: Final = 65_536
+# Between two checkpoints a pass delivers at most so many batches and bytes, or other clients would notice.
+TURN_DELIVERIES: Final = 100
+TURN_BYTES: Final = 1_048_576
+# What one delivery is taken to cost; only to judge what a pass over a room will cost.
+DELIVERY_SECONDS: Final = 8e-6
+# A pass that costs less is not worth waiting for. Before others: wait while triggers keep arriving, each within this
+# share of the cost of the pass, and in all for no longer than so many passes.
+EXPENSIVE_SECONDS: Final = 0.002
+ARRIVAL_SHARE: Final = 0.375
+COALESCING_PASSES: Final = 2
+# How much of a room's key is told to a publisher.
+SHOWN_BYTES: Final = 200
+
+
+class Full(trio.WouldBlock):
+    """There is no room for a trigger now; the text says where."""
+
+
+class RoomChannel:
+    """Publications between trigger and fan-out for one room, bounded in number.
+
+    One batch that nothing comes behind is kept as it is: opening a memory channel costs more than delivering it.
+    `taken` counts those that left it, `passed` those of them that were offered to everybody: a drain waits for them.
+    """
+
+    __slots__ = (
+        "_alone",
+        "_max_publications",
+        "_puts",
+        "_receive",
+        "_send",
+        "bytes",
+        "passed",
+        "taken",
+        "waiting",
+    )
+
+    def __init__(self, max_publications: int) -> None:
+        self._max_publications = max_publications
+        self._alone: Batch | None = None
+        self._send: trio.MemorySendChannel[Publication] | None = None
+        self._receive: trio.MemoryReceiveChannel[Publication]
+        self._puts: deque[tuple[float, int]] = deque()  # when how many came; those that are not over
+        self.waiting = 0
+        self.bytes = 0
+        self.taken = self.passed = 0
+
+    def put(self, batch: Batch, now: float) -> None:
+        """Let the publications of `batch` wait; there must be room for them."""
+        self._puts.append((now, batch.count))
+        if not self.waiting and batch.size <= PASS_BYTES:
+            self._alone = batch
+        else:
+            if self._send is None:
+                self._send, self._receive = trio.open_memory_channel[Publication](self._max_publications)
+            for publication in batch.publications:
+                self._send.send_nowait(publication)
+        self.waiting += batch.count
+        self.bytes += batch.size
+
+    def take(self) -> Batch:
+        """Take what waits, up to the bytes of a pass, and at least one; something must wait."""
+        batch, self._alone = self._alone, None
+        if batch is None or self.waiting > batch.count:
+            batch = self._take_more(list(batch.publications) if batch else [])
+        self.waiting -= batch.count
+        self.bytes -= batch.size
+        self.passed = self.taken  # the pass before this one is over
+        self.taken += batch.count
+        return batch
+
+    def _take_more(self, taken: list[Publication]) -> Batch:
+        size = sum(publication.size for publication in taken)
+        while size < PASS_BYTES and len(taken) < self.waiting:
+            taken.append(self._receive.receive_nowait())
+            size += taken[-1].size
+        return Batch(taken)
+
+    def finish(self, count: int, over: dict[float, int]) -> None:
+        """Add the next `count` publications, whose pass is over, to `over`: how many came when."""
+        while count:
+            put, waited = self._puts.popleft()
+            if waited > count:
+                self._puts.appendleft((put, waited - count))
+                waited = count
+            over[put] = over.get(put, 0) + waited
+            count -= waited
+
+    def close(self) -> None:
+        """Let go of both ends."""
+        if self._send is not None:
+            self._send.close()
+            self._receive.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What may wait: in one room, publications and bytes; before all rooms, triggers, and for how many seconds."""
+
+    room_publications: int
+    room_bytes: int
+    max_waiting: int
+    wait_seconds: float
+
+
+class Fanout:
+    """The publications in flight in one gateway. Its loops run in the rooms nursery."""
+
+    def __init__(self, hub: Hub, nursery: trio.Nursery, budget: Budget, bounds: Bounds) -> None:
+        self._hub = hub
+        self._nursery = nursery
+        self._budget = budget
+        self.bounds = bounds
+        self.in_flight_bytes = 0
+        self.triggers = 0
+        self.publications = 0
+        self.deliveries = 0
+        self._closed = False
+        self._over: dict[float, int] = {}
+        self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
+
+    async def publish(self, triggers: Sequence[Trigger]) -> None:
+        """Put all publications of `triggers` on their way, in order; blocks while a room of theirs, or memory, is full.
+
+        Raises Busy: if there was no room for all of them in time, or `close` was called; then none was published.
+        Raises TooLarge: if they would not fit into an empty gateway.
+        """
+        await trio.lowlevel.checkpoint()
+        waiters = self._budget.publishers
+        with trio.move_on_after(self.bounds.wait_seconds):
+            while True:
+                try:
+                    self.publish_nowait(triggers)
+                except Full as error:
+                    full = error
+                else:
+                    waiters.unpark()  # there may be room for one more
+                    return
+                if len(waiters) >= self.bounds.max_waiting:
+                    raise Busy(f"{full}, and too many triggers wait already (max_triggers_waiting)")
+                await waiters.park()
+        raise Busy(f"{full}; nothing was published")
+
+    def publish_nowait(self, triggers: Sequence[Trigger]) -> None:
+        """Put all publications on their way, or none.
+
+        Raises Full (a `trio.WouldBlock`): if a room, or memory, is full. Raises Busy: if `close` was called.
+        Raises TooLarge: if they never will fit.
+        """
+        start = trio.current_time()
+        batches = self._by_room(triggers)
+        at_once = self._at_once(batches)
+        self._check(batches, at_once)
+        self.triggers += len(triggers)
+        small, inline = deque[Room](), 0
+        for room, batch in batches:
+            self.publications += batch.count
+            room.publications += batch.count
+            batch.expect()
+            if room in at_once:
+                self._deliver(room, batch, room.subscriptions)
+                batch.finish()
+                inline += batch.count
+            else:
+                self._enqueue(room, batch, small, start)
+        if small:
+            self._nursery.start_soon(self._fanout_loop, small, name="small rooms")
+        self.seconds.observe(trio.current_time() - start, inline)
+
+    def close(self) -> None:
+        """Take nothing more, also from those who wait; what was taken is still delivered."""
+        self._closed = True
+        self._budget.look_again()
+
+    def probe(self, room: Room, batch: Batch) -> None:
+        """Put `batch` on its way to `room`, which is in no hub, through a channel and a loop. It is not counted.
+
+        Raises Full: if the channel, or memory, is full.
+        Raises Busy: if `close` was called.
+        """
+        self._check([(room, batch)], frozenset())
+        rooms: deque[Room] = deque()
+        self._enqueue(room, batch, rooms, trio.current_time())
+        if rooms:
+            self._nursery.start_soon(self._fanout_loop, rooms, name=f"room {room.key.decode()}")
+
+    def discount(self, deliveries: int) -> None:
+        """Leave `deliveries` that are being made out of the count; for the receiver of a probe."""
+        self.deliveries -= deliveries
+
+    def _by_room(self, triggers: Sequence[Trigger]) -> list[tuple[Room, Batch]]:
+        """Return what each room that somebody is in would get, in order."""
+        by_room: dict[Room, list[Publication]] = {}
+        rooms = self._hub.rooms
+        for keys, publication, tallies, _ in triggers:
+            for index, key in enumerate(keys):
+                room = rooms.get(key)
+                if room is not None:
+                    counted = publication if tallies is None else publication._replace(tally=tallies[index])
+                    by_room.setdefault(room, []).append(counted)
+        return [(room, Batch(publications)) for room, publications in by_room.items()]
+
+    def _at_once(self, batches: Sequence[tuple[Room, Batch]]) -> AbstractSet[Room]:
+        """Return the rooms that are delivered to at once, a turn of them: what goes there waits nowhere."""
+        rooms, left = set(), TURN_BYTES
+        for room, batch in batches:
+            if left > 0 and self._is_inline(room, batch):
+                left -= _turn_share(batch) * len(room.subscriptions)
+                rooms.add(room)
+        return rooms
+
+    def _check(self, batches: Sequence[tuple[Room, Batch]], at_once: AbstractSet[Room]) -> None:
+        """Raise Full, TooLarge or Busy if `batches` cannot be taken; those of the rooms `at_once` take no memory."""
+        if self._closed:
+            raise Busy("the gateway is stopping")
+        bounds = self.bounds
+        shared: dict[int, int] = {}
+        cost = 0
+        for room, batch in batches:
+            if room not in at_once:
+                cost += PUBLICATION_BYTES * batch.count
+                shared |= {id(side): len(side) for sides in batch.publications for side in sides[:2]}
+            if batch.count > bounds.room_publications:
+                raise TooLarge(f"{batch.count} publications for one room at once (room_publications)")
+            channel = room.channel
+            if channel is None:
+                continue
+            if batch.count + channel.waiting > bounds.room_publications:
+                raise Full(f"the room {_shown(room)} is full (room_publications)")
+            if channel.bytes and batch.size + channel.bytes > bounds.room_bytes:
+                raise Full(f"the room {_shown(room)} is full (room_bytes)")
+        if not self._budget.fits(cost + sum(shared.values())):
+            raise Full("the gateway is full (memory_bytes)")
+
+    def _is_inline(self, room: Room, batch: Batch) -> bool:
+        """Whether a pass over `room` costs less than a loop for it, and nothing waits there."""
+        small = len(room.subscriptions) <= INLINE_SUBSCRIBERS
+        return room.channel is None and small and (batch.count == 1 or batch.size <= PASS_BYTES)
+
+    def _enqueue(self, room: Room, batch: Batch, small: deque[Room], now: float) -> None:
+        """Let `batch` wait in the channel of `room`. A new one gets its loop, or a place in the loop of all `small`."""
+        if room.channel is None:
+            room.channel = RoomChannel(self.bounds.room_publications)
+            if len(room.subscriptions) <= INLINE_SUBSCRIBERS:
+                small.append(room)
+            else:
+                self._nursery.start_soon(self._fanout_loop, deque([room]), name=f"room {room.key.decode()}")
+        room.channel.put(batch, now)
+        self.in_flight_bytes += batch.size
+        self._hold(batch)
+
+    async def _fanout_loop(self, rooms: deque[Room]) -> None:
+        """Deliver what waits in the channels of `rooms`, a pass for each in turn, until nothing does."""
+        left = TURN_BYTES
+        try:
+            while rooms:
+                await self._let_triggers_in(rooms[0], rooms[0].channel)
+                room = rooms[0]
+                batch = room.channel.take()
+                self.in_flight_bytes -= batch.size
+                left = await self._pass(room, batch, left)
+                self._note_seconds(room, batch.count, at_once=left <= 0 or len(rooms) == 1)
+                rooms.rotate(-1)
+                if not room.channel.waiting:
+                    _leave(rooms.pop())
+        finally:
+            _leave(*rooms)
+
+    def _note_seconds(self, room: Room, count: int, *, at_once: bool) -> None:
+        """Count how long the next `count` publications of `room` took, whose pass is over: now, or with others soon."""
+        if room.publications:  # a probe is no client's
+            room.channel.finish(count, self._over)
+        if at_once:
+            now = trio.current_time()
+            for put, times in self._over.items():
+                self.seconds.observe(now - put, times)
+            self._over.clear()
+
+    async def _let_triggers_in(self, room: Room, channel: RoomChannel) -> None:
+        """Wait for the triggers already on their way: one more in a pass costs far less than one more pass."""
+        cost = len(room.subscriptions) * DELIVERY_SECONDS
+        if cost < EXPENSIVE_SECONDS:
+            return
+        known = 0
+        with trio.move_on_after(COALESCING_PASSES * cost):
+            while known != (known := channel.waiting):  # noqa: ASYNC110  # an event would cost each put
+                await trio.sleep(cost * ARRIVAL_SHARE)
+
+    async def _pass(self, room: Room, batch: Batch, left: int) -> int:
+        """Offer `batch` to all, giving way after each turn. `left` bytes are left of one; return the new rest."""
+        self._budget.look_again()
+        self._budget.take(batch.size)  # the pieces of its frames
+        subscriptions = list(room.subscriptions)
+        share = _turn_share(batch)
+        while subscriptions:
+            if left <= 0:
+                await trio.lowlevel.checkpoint()
+                left = TURN_BYTES
+            some = subscriptions[: max(1, left // share)]
+            self._deliver(room, batch, some)
+            left -= share * len(some)
+            del subscriptions[: len(some)]
+        batch.finish()
+        self._budget.give(batch.size)
+        self._release(batch)
+        return left
+
+    def _hold(self, batch: Batch) -> None:
+        """Count what `batch` takes while it waits; what is in other rooms too is counted once."""
+        self._budget.take(PUBLICATION_BYTES * batch.count)
+        for left, right, _ in batch.publications:
+            self._budget.hold(left, len(left))
+            self._budget.hold(right, len(right))
+
+    def _release(self, batch: Batch) -> None:
+        """Undo `_hold`."""
+        self._budget.give(PUBLICATION_BYTES * batch.count)
+        for left, right, _ in batch.publications:
+            self._budget.release(left, len(left))
+            self._budget.release(right, len(right))
+
+    def _deliver(self, room: Room, batch: Batch, subscriptions: Iterable[Subscription]) -> None:
+        offered = 0
+        for subscription in tuple(subscriptions):  # a put may end subscriptions
+            if subscription.room is room:
+                subscription.receiver.put(subscription, batch)
+                offered += 1
+        self.deliveries += offered * batch.count
+        for tally in batch.tallies:
+            tally.offer(offered)
+
+
+def _turn_share(batch: Batch) -> int:
+    """Return the bytes of a turn that one delivery of `batch` uses up; a small one takes its time too."""
+    return max(batch.size, -(-TURN_BYTES // TURN_DELIVERIES))
+
+
+def _leave(*rooms: Room) -> None:
+    """Let `rooms` be without a channel again."""
+    for room in rooms:
+        room.channel.close()
+        room.channel = None
+
+
+def _shown(room: Room) -> str:
+    return room.key[:SHOWN_BYTES].decode(errors="replace")

@@ -1,0 +1,1 @@
+"""The HTTP API, and the dashboard: for publishers, operators and monitoring."""

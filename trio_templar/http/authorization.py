@@ -1,0 +1,134 @@
+"""Who may call the HTTP API: not a web page of another host, and only who has the token, where there is one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from trio_templar.core.origins import hostname, is_forwarded_securely, origin_allowed
+from trio_templar.errors import TemplarError
+from trio_templar.log import log
+
+logger = logging.getLogger("trio_templar.http_guard")
+
+# How long the answer to a wrong token takes, for how many callers at once. More are answered at once: those who wait
+# hold sockets that callers with the right token need.
+PENALTY_SECONDS: Final = 1.0
+MAX_PENALTIES: Final = 100
+# Wrong tokens in this time share a log line.
+QUIET_SECONDS: Final = 10.0
+
+
+class Unauthorized(TemplarError):
+    """The caller does not have the trigger token; `challenge` says how one is shown."""
+
+    def __init__(self, message: str, challenge: bytes = b'Bearer, Basic realm="trigger"') -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class ForeignPage(TemplarError):
+    """A web page of another host is the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a caller must show. `hosts` are the names it may ask for besides loopback and addresses; None: any."""
+
+    token: bytes = field(default=b"", repr=False)
+    hosts: Collection[str] | None = None
+
+
+class Guard:
+    """Lets callers in, or not. `access` can be replaced at any time."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._penalties = 0
+        self._wrong = 0
+        self._quiet_until = 0.0
+
+    async def check(self, headers: Mapping[bytes, bytes], peer: str) -> None:
+        """Let the caller with these headers in. Who has the right token never waits.
+
+        Raises ForeignPage: if a page of another host is the caller, or may be one that gave its own name our address.
+        Raises Unauthorized: if the token is missing, or wrong; of that the log has a line at times.
+        """
+        host = headers.get(b"host", b"")
+        secure = is_forwarded_securely(headers.get(b"x-forwarded-proto", b""))
+        if not origin_allowed(headers.get(b"origin", b""), host, secure=secure):
+            raise ForeignPage("pages of other hosts may not call this API")
+        if not self.access.token:
+            self._check_host(host)
+            return
+        authorization = headers.get(b"authorization", b"")
+        token = _token_in(authorization)
+        if hmac.compare_digest(token, self.access.token):
+            return
+        if token:
+            self._note(peer)
+            await self._slow_down()
+        message = "the trigger token is missing or wrong"
+        if authorization.lower().startswith(b"bearer"):  # a browser that is offered Basic asks for a password itself
+            raise Unauthorized(message, b"Bearer")
+        raise Unauthorized(message)
+
+    def _check_host(self, host: bytes) -> None:
+        """Refuse names that are not ours: a page can let its own name lead to our address (DNS rebinding)."""
+        if self.access.hosts is None or not host:
+            return
+        name = hostname(f"//{host.decode('latin-1')}")
+        if not _is_address(name) and not _is_loopback(name) and name not in map(str.lower, self.access.hosts):
+            raise ForeignPage(f"not asked as localhost or by address; --trusted-host {name or 'NAME'} would allow it")
+
+    def _note(self, peer: str) -> None:
+        self._wrong += 1
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            log(logger, logging.WARNING, "wrong token", count=self._wrong, peer=peer)
+            self._wrong = 0
+            self._quiet_until = now + QUIET_SECONDS
+
+    async def _slow_down(self) -> None:
+        if self._penalties >= MAX_PENALTIES:
+            return
+        self._penalties += 1
+        try:
+            await trio.sleep(PENALTY_SECONDS)
+        finally:
+            self._penalties -= 1
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(name: str) -> bool:
+    return name == "localhost" or name.endswith(".localhost")  # RFC 6761, 6.3
+
+
+def _token_in(authorization: bytes) -> bytes:
+    """Return the token of a `Bearer` header, or the password of a `Basic` one (RFC 6750, RFC 7617)."""
+    scheme, _, value = authorization.partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return value.strip()
+        case b"basic":
+            try:
+                return base64.b64decode(value, validate=True).partition(b":")[2]
+            except binascii.Error:
+                return b""
+        case _:
+            return b""

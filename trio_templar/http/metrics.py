@@ -1,0 +1,313 @@
+"""What `/metrics` says, family by family. The collector, the reference page and the dashboard come from this table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from trio_templar import __version__
+from trio_templar.clients.admission import Reception
+from trio_templar.clients.backend import Gate
+from trio_templar.clients.connection import Connection
+from trio_templar.core.hub import Hub
+from trio_templar.counters import ConnectionCounts, Histogram
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.fanout import Fanout
+from trio_templar.delivery.outbox import Waiting
+from trio_templar.errors import CAUSES
+from trio_templar.http.app import HttpApi
+from trio_templar.lag import Lag
+
+PREFIX: Final = "trio_templar_"
+PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
+
+Labels = tuple[str, ...]
+Sample = tuple[Labels, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The parts of a gateway that count."""
+
+    hub: Hub
+    connections: Collection[Connection]
+    fanout: Fanout
+    waiting: Waiting
+    budget: Budget
+    reception: Reception
+    gate: Gate
+    counts: ConnectionCounts
+    lag: Lag
+    http: HttpApi
+    draining: Callable[[], bool]
+
+
+class Family(NamedTuple):
+    """One metric. `read` returns its samples (label values, value), or for a histogram the histogram itself.
+
+    `title` and `unit` say how the dashboard shows it; without a title it does not.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    read: Callable[[Sources], Any]
+    labels: Labels = ()
+    title: str = ""
+    unit: Literal["short", "bytes", "s"] = "short"
+
+    @property
+    def full_name(self) -> str:
+        """Its name as it is scraped; of a histogram, without `_bucket`, `_sum` and `_count`."""
+        return PREFIX + self.name + ("_total" if self.kind == "counter" else "")
+
+
+def _one(read: Callable[[Sources], float]) -> Callable[[Sources], Iterable[Sample]]:
+    return lambda sources: [((), read(sources))]
+
+
+def _by(read: Callable[[Sources], Mapping[Any, float]]) -> Callable[[Sources], Iterable[Sample]]:
+    def samples(sources: Sources) -> Iterable[Sample]:
+        for key, value in sorted(read(sources).items()):
+            yield (key if isinstance(key, tuple) else (key,)), value
+
+    return samples
+
+
+def _deliveries(sources: Sources) -> Mapping[str, int]:
+    queued = sources.waiting.losses.queued
+    return {"written": sources.fanout.deliveries - queued, "queued": queued}
+
+
+def _sent_bytes(sources: Sources) -> int:
+    return sources.counts.sent_bytes + sum(connection.outbox.sent_bytes for connection in sources.connections)
+
+
+def _peak_bytes(sources: Sources) -> int:
+    return max([sources.counts.peak_bytes, *(connection.outbox.peak_bytes for connection in sources.connections)])
+
+
+def _requests(sources: Sources) -> Mapping[Labels, int]:
+    return {(path, str(status)): count for (path, status), count in sources.http.answers.items()}
+
+
+def _triggers(sources: Sources) -> Mapping[str, int]:
+    return {str(status): n for (path, status), n in sources.http.answers.items() if path == "/trigger"}
+
+
+def _slow(sources: Sources) -> Mapping[str, int]:
+    return {cause: sources.waiting.drops.get(close, 0) for close, cause in CAUSES.items()}
+
+
+def resident_bytes() -> int:
+    """Return the memory this process has, as the kernel counts it; 0 where it does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _memory(sources: Sources) -> Mapping[str, int]:
+    budget = sources.budget
+    return {"used": budget.used_bytes, "soft": budget.soft_bytes, "hard": budget.hard_bytes}
+
+
+FAMILIES: Final = (
+    Family("info", "gauge", "Always 1; the label has the version.", _by(lambda _: {__version__: 1}), ("version",)),
+    Family("connections", "gauge", "Clients connected now.", _one(lambda s: len(s.connections)), title="Connections"),
+    Family(
+        "connections_opened",
+        "counter",
+        "Clients that were admitted and got a websocket.",
+        _one(lambda s: s.counts.opened),
+        title="Opened",
+    ),
+    Family(
+        "connections_closed",
+        "counter",
+        "Connections that ended, by close code; codes 3000 to 3999 are 3xxx, and 4000 to 4999 are 4xxx.",
+        _by(lambda s: s.counts.closed),
+        ("code",),
+        title="Closed",
+    ),
+    Family(
+        "slow_closed",
+        "counter",
+        "Clients that were closed because they were too slow, by cause.",
+        _by(_slow),
+        ("cause",),
+        title="Closed for being slow",
+    ),
+    Family(
+        "handshakes_refused",
+        "counter",
+        "Clients that were refused a websocket, by cause.",
+        _by(lambda s: s.reception.refused),
+        ("cause",),
+        title="Refused",
+    ),
+    Family(
+        "client_errors",
+        "counter",
+        "Error replies to clients, by message; room-not-found is a refused subscription.",
+        _by(lambda s: s.counts.errors),
+        ("error",),
+        title="Errors to clients",
+    ),
+    Family(
+        "bootstraps",
+        "counter",
+        "Bootstrap calls, by outcome: admitted, refused, busy, unavailable, nonsense, or left (the client left).",
+        _by(lambda s: s.gate.answers),
+        ("status",),
+        title="Bootstraps",
+    ),
+    Family(
+        "bootstrap_seconds",
+        "histogram",
+        "Time that the API took to answer a bootstrap call.",
+        lambda s: s.gate.seconds,
+        title="Bootstrap",
+        unit="s",
+    ),
+    Family("rooms", "gauge", "Rooms that have a subscriber now.", _one(lambda s: len(s.hub.rooms)), title="Rooms"),
+    Family("subscriptions", "gauge", "Subscriptions now.", _one(lambda s: s.hub.subscriptions), title="Subscriptions"),
+    Family(
+        "triggers",
+        "counter",
+        "Triggers that were published; each item of an array and each line of a stream counts.",
+        _one(lambda s: s.fanout.triggers),
+        title="Triggers",
+    ),
+    Family(
+        "trigger_requests",
+        "counter",
+        "Requests to /trigger/, by status.",
+        _by(_triggers),
+        ("status",),
+        title="Trigger requests",
+    ),
+    Family(
+        "http_requests",
+        "counter",
+        "Requests to the HTTP API, by path and status; `other` stands for all unknown paths.",
+        _by(_requests),
+        ("path", "status"),
+        title="HTTP requests",
+    ),
+    Family(
+        "publications",
+        "counter",
+        "Publications: a trigger counts once for each of its rooms that has a subscriber.",
+        _one(lambda s: s.fanout.publications),
+        title="Publications",
+    ),
+    Family(
+        "deliveries",
+        "counter",
+        "Deliveries, one for each publication and subscription: written at once, or queued because a socket was full.",
+        _by(_deliveries),
+        ("how",),
+        title="Deliveries",
+    ),
+    Family(
+        "conflated",
+        "counter",
+        "Queued deliveries that a newer one replaced.",
+        _one(lambda s: s.waiting.losses.conflated),
+        title="Conflated",
+    ),
+    Family(
+        "dropped",
+        "counter",
+        "Queued deliveries that were given up, by the policy of their room.",
+        _by(lambda s: s.waiting.losses.dropped),
+        ("policy",),
+        title="Dropped",
+    ),
+    Family(
+        "publication_seconds",
+        "histogram",
+        "Time from an accepted trigger to the last write to a client whose socket was free.",
+        lambda s: s.fanout.seconds,
+        title="From trigger to the last write",
+        unit="s",
+    ),
+    Family("sent_bytes", "counter", "Bytes written to clients.", _one(_sent_bytes), title="Sent", unit="bytes"),
+    Family(
+        "outbox_bytes",
+        "gauge",
+        "Bytes in all backlogs; shared bytes count for each client.",
+        _one(lambda s: s.waiting.bytes),
+        title="Waiting for clients",
+        unit="bytes",
+    ),
+    Family(
+        "outbox_peak_bytes",
+        "gauge",
+        "Largest backlog that one client ever had.",
+        _one(_peak_bytes),
+        title="Most for one client",
+        unit="bytes",
+    ),
+    Family(
+        "slow_connections",
+        "gauge",
+        "Clients that have a backlog now.",
+        _one(lambda s: len(s.waiting.outboxes)),
+        title="Clients that are behind",
+    ),
+    Family(
+        "room_channel_bytes",
+        "gauge",
+        "Bytes of publications that wait for a pass over their room.",
+        _one(lambda s: s.fanout.in_flight_bytes),
+        title="Waiting in rooms",
+        unit="bytes",
+    ),
+    Family(
+        "memory_bytes",
+        "gauge",
+        "The budget: bytes used now, where shared bytes count once, and the two marks of --memory-bytes.",
+        _by(_memory),
+        ("mark",),
+        title="Memory that waits",
+        unit="bytes",
+    ),
+    Family(
+        "resident_bytes",
+        "gauge",
+        "Memory of the process as the kernel counts it.",
+        _one(lambda _: resident_bytes()),
+        title="Memory of the process",
+        unit="bytes",
+    ),
+    Family(
+        "lag_seconds",
+        "histogram",
+        "How late a timer fires; everything waits this long while the event loop is busy.",
+        lambda s: s.lag.histogram,
+        title="Event loop lag",
+        unit="s",
+    ),
+    Family(
+        "draining",
+        "gauge",
+        "1 while the gateway drains and admits no client.",
+        _one(lambda s: int(s.draining())),
+        title="Draining",
+    ),
+)
+
+
+def buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Return the cumulative buckets of `histogram` as Prometheus wants them."""
+    total = 0
+    found: list[tuple[str, float]] = []
+    for bound, count in zip([*map(str, histogram.bounds), "+Inf"], histogram.counts, strict=True):
+        total += count
+        found.append((bound, total))
+    return found

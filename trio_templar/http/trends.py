@@ -1,0 +1,131 @@
+"""`GET /history`: the last ten minutes, sample by sample. What the dashboard's charts are drawn from.
+
+Kept here and not in the page: who opens it at three in the morning wants to see what was before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, Final, NoReturn
+
+import msgspec
+import trio
+from msgspec import Meta
+
+from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
+from trio_templar.http.input import read_query
+
+SAMPLE_SECONDS: Final = 2.0
+SAMPLES: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is so now, and what was counted since the start. `latency` has a count for each bound and one for more."""
+
+    connections: int
+    waiting_bytes: int
+    triggers: int
+    publications: int
+    deliveries: int
+    latency: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """What happened between two looks, as rates; `at` is the clock of the second."""
+
+    at: float
+    connections: int
+    waiting_bytes: int
+    triggers: float
+    publications: float
+    deliveries: float
+    p50_seconds: float | None
+    p99_seconds: float | None
+
+
+# The names in the answer; `at` is said as `seconds_ago`.
+_COLUMNS: Final = tuple(field for field in _Sample.__dataclass_fields__ if field != "at")
+
+
+class _Query(msgspec.Struct, forbid_unknown_fields=True):
+    after: Annotated[int, Meta(ge=0, le=2**53)] = 0
+
+
+class History:
+    """Samples of one gateway, which starts now.
+
+    `look` returns its counts, `bounds` are the upper bounds of their `latency`, ascending.
+    """
+
+    def __init__(self, look: Callable[[], Counts], bounds: Sequence[float] = ()) -> None:
+        self._look = look
+        self._bounds = bounds
+        self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
+        self._taken = 0
+        self._last = Counts(0, 0, 0, 0, 0, (0,) * (len(bounds) + 1 if bounds else 0))
+        self._at = self._since = trio.current_time()
+
+    async def history_loop(self) -> NoReturn:
+        """Take samples, for ever."""
+        while True:
+            await trio.sleep(SAMPLE_SECONDS)
+            self.take()
+
+    def take(self) -> None:
+        """Take a sample; some time must have passed since the last."""
+        now, counts, last = trio.current_time(), self._look(), self._last
+        seconds = now - self._at
+        fresh = [count - before for count, before in zip(counts.latency, last.latency, strict=True)]
+        sample = _Sample(
+            at=now,
+            connections=counts.connections,
+            waiting_bytes=counts.waiting_bytes,
+            triggers=round((counts.triggers - last.triggers) / seconds, 3),
+            publications=round((counts.publications - last.publications) / seconds, 3),
+            deliveries=round((counts.deliveries - last.deliveries) / seconds, 3),
+            p50_seconds=quantile(0.5, self._bounds, fresh),
+            p99_seconds=quantile(0.99, self._bounds, fresh),
+        )
+        self._samples.append(sample)
+        self._taken += 1
+        self._at, self._last = now, counts
+
+    def routes(self) -> Routes:
+        """Return its route for `HttpApi.routes`."""
+        return route_of("GET", "/history", self.history)
+
+    async def history(self, request: Request) -> Response:
+        """`GET /history`: the samples with a number over `after`, as columns; `next` is the `after` to go on with."""
+        await trio.lowlevel.checkpoint()
+        return json_answer(self.view(read_query(request, _Query).after))
+
+    def view(self, after: int) -> Mapping[str, Any]:
+        """Return what `/history` answers."""
+        now = trio.current_time()
+        first = self._taken - len(self._samples)
+        samples = list(self._samples)[max(0, after - first) :]
+        columns: dict[str, list[Any]] = {name: [getattr(sample, name) for sample in samples] for name in _COLUMNS}
+        columns["seconds_ago"] = [round(now - sample.at, 3) for sample in samples]
+        return {"uptime_seconds": round(now - self._since, 3), "next": self._taken, "samples": columns}
+
+
+def quantile(share: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
+    """Return below which value `share` of what was counted lies: straight between two bounds, None if nothing was.
+
+    `counts` has one for each of `bounds` (what is at most that, and over the one before) and one for more than all.
+    What is more than all is said to be the last bound.
+    """
+    wanted = share * sum(counts)
+    if not wanted:
+        return None
+    below = 0
+    for (lower, upper), count in zip(pairwise((0.0, *bounds)), counts, strict=False):
+        if below + count >= wanted:
+            return lower + (upper - lower) * (wanted - below) / count
+        below += count
+    return float(bounds[-1])

@@ -1,0 +1,204 @@
+"""`POST /trigger/`: what a publisher sends over HTTP, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from trio_templar.core.preferences import Preferences
+from trio_templar.core.triggers import Trigger, TriggerReader, is_array
+from trio_templar.delivery.fanout import Fanout, Full
+from trio_templar.delivery.idempotency import Claim, KeyReused, Memory, claim
+from trio_templar.delivery.tally import Report, RoomTally
+from trio_templar.errors import Busy, TriggerError
+from trio_templar.http.app import Body, Request, Response, Routes, TooSlow, UnsupportedType, route_of, text
+
+FORM_TYPES: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+NDJSON_TYPE: Final = b"application/x-ndjson"
+# Lines of a stream that are published before others get their turn.
+TURN_LINES: Final = 50
+# A pass over a room takes milliseconds; a report that takes so long says what is known.
+REPORT_SECONDS: Final = 10.0
+
+# What a trigger of many is told: JSON, or what becomes of it.
+Entry = dict[str, Any] | msgspec.Raw
+REPEATED: Final = msgspec.Raw(b'{"repeated":true}')
+
+
+class TriggerApi:
+    """Publishes what is posted. `memory` has what was published under a key: a whole request, or one of many."""
+
+    def __init__(self, fanout: Fanout, reader: TriggerReader, memory: Memory[Any]) -> None:
+        self._fanout = fanout
+        self._reader = reader
+        self._answers: Memory[Response] = memory
+        self._entries: Memory[msgspec.Raw] = memory
+
+    def routes(self) -> Routes:
+        """Return its routes for `HttpApi.routes`."""
+        return route_of("POST", "/trigger", self.trigger)
+
+    async def trigger(self, request: Request) -> Response:
+        """`POST /trigger/` (High-templar 2.5): publish one trigger, an array of them all or nothing, or a stream."""
+        wanted = _wanted(request)
+        if request.content_type == NDJSON_TYPE:
+            return await self._publish_stream(request.body, wanted)
+        body = await request.body.whole()
+        if wanted.key:
+            return await self._publish_once(claim(wanted.key, [body], "request"), body, wanted)
+        return await self._publish_body(body, wanted)
+
+    async def _publish_once(self, claim: Claim, body: bytes, wanted: Preferences) -> Response:
+        """Publish `body`, or give the answer that it got before; a failure is not remembered."""
+        (answer,) = await self._answers.known([claim])
+        if answer is None:
+            with self._answers.under_way([claim]):
+                answer = await self._publish_body(body, wanted)
+                self._answers.remember(claim, replace(answer, body=_trimmed(answer.body)), len(answer.body))
+        return answer
+
+    async def _publish_body(self, body: bytes, wanted: Preferences) -> Response:
+        triggers = self._reader.read(body)
+        if not wanted.counted and not any(trigger.idempotency_key for trigger in triggers):
+            await self._fanout.publish(triggers)
+            return Response(200, b"publish success")
+        entries = await self._publish_new(triggers, wanted)
+        if not wanted.report:
+            return Response(200, b"publish success", _applied(wanted))
+        return _json(entries if is_array(body) else entries[0], wanted)
+
+    async def _publish_new(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[Entry]:
+        """Publish those of `triggers` that were not published under their key, and return what each is told."""
+        claims = _claims(triggers)
+        found = await self._entries.known(list(claims.values()))
+        known: dict[str, Entry | None] = dict(zip(claims, found, strict=True))
+        new = _new(triggers, known)
+        with self._entries.under_way([claims[key] for key, entry in known.items() if entry is None]):
+            entries = await self._publish_counted([triggers[index] for index in new], wanted)
+            told: dict[int, Entry] = dict(zip(new, entries, strict=True))
+            for index, entry in zip(new, entries, strict=True):
+                key = triggers[index].idempotency_key
+                if key:
+                    known[key] = repeated = msgspec.Raw(_trimmed(msgspec.json.encode({**entry, "repeated": True})))
+                    self._entries.remember(claims[key], repeated, len(repeated))
+        return [told.get(index) or known[trigger.idempotency_key] or {} for index, trigger in enumerate(triggers)]
+
+    async def _publish_counted(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[dict[str, Any]]:
+        report = Report()
+        counted = [(trigger, report.tallies(len(trigger.keys))) for trigger in triggers]
+        await self._fanout.publish([trigger._replace(tallies=tallies) for trigger, tallies in counted])
+        await _known(report, wanted)
+        return [_entry(trigger, tallies, wanted) for trigger, tallies in counted]
+
+    async def _publish_stream(self, body: Body, wanted: Preferences) -> Response:
+        """Publish line by line. What came before a bad line is published; the answer says how many that were."""
+        report = Report()
+        (tally,) = report.tallies(1)
+        done = number = 0
+        try:
+            while lines := await body.lines():
+                for line in lines:
+                    number += 1
+                    body.check(line)
+                    if line.strip():
+                        await self._publish_line(self._reader.read_line(line), tally if wanted.counted else None)
+                        done += 1
+                    if number % TURN_LINES == 0:
+                        await trio.lowlevel.checkpoint()
+        except (TriggerError, Busy, KeyReused) as error:
+            raise type(error)(f"line {number}: {error}; published {done}") from error
+        except TooSlow as error:
+            raise TooSlow(f"line {number + 1}: {error}; published {done}") from error
+        if wanted.counted:
+            await _known(report, wanted)
+        if wanted.report:
+            return _json({"published": done, **tally.counts(waiting=wanted.wait is not None)}, wanted)
+        return text(200, f"publish success: {done}", *_applied(wanted))
+
+    async def _publish_line(self, trigger: Trigger, tally: RoomTally | None) -> None:
+        if tally is not None:
+            trigger = trigger._replace(tallies=[tally] * len(trigger.keys))
+        if not trigger.idempotency_key:
+            await self._publish_soon(trigger)
+            return
+        claims = [_claim(trigger)]
+        if await self._entries.known(claims) == [None]:
+            with self._entries.under_way(claims):
+                await self._publish_soon(trigger)
+                self._entries.remember(claims[0], REPEATED, len(REPEATED))
+
+    async def _publish_soon(self, trigger: Trigger) -> None:
+        """Publish without the checkpoint that `publish` is, if there is room."""
+        try:
+            self._fanout.publish_nowait([trigger])
+        except Full:
+            await self._fanout.publish([trigger])
+
+
+def _wanted(request: Request) -> Preferences:
+    if request.content_type in FORM_TYPES:
+        raise UnsupportedType("a form is no trigger; send JSON as Content-Type: application/json, or as none")
+    wanted = Preferences.of(request.headers)
+    if wanted.key and request.content_type == NDJSON_TYPE:
+        raise TriggerError("Idempotency-Key: a stream has a key in each of its lines")
+    return wanted
+
+
+def _claim(trigger: Trigger) -> Claim:
+    return claim(trigger.idempotency_key, [trigger.publication.left, trigger.publication.right, *trigger.keys])
+
+
+def _claims(triggers: Sequence[Trigger]) -> dict[str, Claim]:
+    """Return the claims of those triggers that have a key. Raises KeyReused: if a key is there for two contents."""
+    claims: dict[str, Claim] = {}
+    for index, trigger in enumerate(triggers):
+        if trigger.idempotency_key:
+            made = _claim(trigger)
+            if claims.setdefault(made.key, made) != made:
+                raise KeyReused(f"[{index}]: the key {made.key!r} is there twice, for two different triggers")
+    return claims
+
+
+def _new(triggers: Sequence[Trigger], known: dict[str, Entry | None]) -> list[int]:
+    """Return the indices of those triggers that were not published before under their key, each key once."""
+    seen = {key for key, entry in known.items() if entry is not None}
+    new: list[int] = []
+    for index, trigger in enumerate(triggers):
+        key = trigger.idempotency_key
+        if not key or key not in seen:
+            new.append(index)
+            seen.add(key)
+    return new
+
+
+async def _known(report: Report, wanted: Preferences) -> None:
+    """Wait for `report` as long as the publisher wants to, and at least for the passes."""
+    with trio.move_on_after(REPORT_SECONDS):
+        await report.offered()
+    if wanted.wait:
+        with trio.move_on_after(wanted.wait):
+            await report.settled()
+
+
+def _entry(trigger: Trigger, tallies: Sequence[RoomTally], wanted: Preferences) -> dict[str, Any]:
+    waiting = wanted.wait is not None
+    rooms = zip(trigger.keys, tallies, strict=True)
+    return {"rooms": [{"room": msgspec.Raw(key), **tally.counts(waiting=waiting)} for key, tally in rooms]}
+
+
+def _json(value: Any, wanted: Preferences) -> Response:
+    return Response(200, msgspec.json.encode(value), _applied(wanted), b"application/json")
+
+
+def _trimmed(encoded: bytes) -> bytes:
+    """Return a copy to keep: behind what msgspec encodes, up to half of its size more stays allocated."""
+    return bytes(memoryview(encoded))
+
+
+def _applied(wanted: Preferences) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the header that says which preference was honoured (RFC 7240, 3)."""
+    return () if wanted.wait is None else ((b"preference-applied", b"wait=%d" % wanted.wait),)

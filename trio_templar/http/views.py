@@ -1,0 +1,169 @@
+"""What is going on, as JSON: `GET /status`, `/connections/` and `/rooms/`. Pages are bounded in items and in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import trio
+from msgspec import UNSET, Meta, UnsetType
+
+from trio_templar.clients.connection import Connection
+from trio_templar.clients.selection import Selection
+from trio_templar.clock import Clock
+from trio_templar.core.hub import Hub, Room
+from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
+from trio_templar.http.input import NoQuery, given, read_query, read_room
+from trio_templar.http.rates import Rates
+from trio_templar.log import user_text
+
+# A page ends behind the item with which it is longer; the caller's socket need not hold more.
+PAGE_BYTES: Final = 262_144
+# How many rooms of a connection, and how many connections of a status, are named.
+NAMED_ROOMS: Final = 20
+NAMED_CONNECTIONS: Final = 10
+
+Limit = Annotated[int, Meta(ge=1, le=1000)]
+Offset = Annotated[int, Meta(ge=0, le=2**31)]
+# One item of a page, encoded when the page gets that far.
+Item = Callable[[], Mapping[str, Any]]
+
+
+class _ConnectionsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    user: str | UnsetType = UNSET
+    room: str | UnsetType = UNSET
+    peer: str | UnsetType = UNSET
+    sort: Literal["waiting", "age"] = "waiting"
+    limit: Limit = 100
+    offset: Offset = 0
+
+    def selection(self) -> Selection:
+        room = None if self.room is UNSET else read_room(self.room)
+        return Selection(user=given(self.user), room=room, peer=given(self.peer))
+
+
+class _RoomsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    sort: Literal["subscribers", "publications", "rate"] = "subscribers"
+    limit: Limit = 100
+    offset: Offset = 0
+
+
+class Views:
+    """The live views of one gateway. `totals` returns what `/status` says beside the slowest connections."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        connections: Collection[Connection],
+        rates: Rates,
+        clock: Clock,
+        totals: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._hub = hub
+        self._connections = connections
+        self._rates = rates
+        self._clock = clock
+        self._totals = totals
+
+    def routes(self) -> Routes:
+        """Return its routes for `HttpApi.routes`."""
+        return {
+            **route_of("GET", "/status", self.status),
+            **route_of("GET", "/connections", self.connections),
+            **route_of("GET", "/rooms", self.rooms),
+        }
+
+    async def status(self, request: Request) -> Response:
+        """`GET /status`: the totals, and the connections for which most waits."""
+        await trio.lowlevel.checkpoint()
+        read_query(request, NoQuery)
+        waiting = [connection for connection in self._connections if connection.outbox.waiting_bytes]
+        slowest = sorted(waiting, key=_most_waiting)[:NAMED_CONNECTIONS]
+        return json_answer({**self._totals(), "slowest": [self._connection_view(connection) for connection in slowest]})
+
+    async def connections(self, request: Request) -> Response:
+        """`GET /connections/`: those that were asked for, a page of them."""
+        await trio.lowlevel.checkpoint()
+        query = read_query(request, _ConnectionsQuery)
+        found = query.selection().of(self._hub, self._connections)
+        found.sort(key=_most_waiting if query.sort == "waiting" else _oldest)
+        items = (self._connection_view(connection) for connection in islice(found, query.offset, None))
+        return _page("connections", items, len(found), query.offset, query.limit)
+
+    async def rooms(self, request: Request) -> Response:
+        """`GET /rooms/`: a page of them."""
+        await trio.lowlevel.checkpoint()
+        query = read_query(request, _RoomsQuery)
+        figure: dict[str, Callable[[Room], float]] = {
+            "subscribers": lambda room: len(room.subscriptions),
+            "publications": lambda room: room.publications,
+            "rate": self._rates.of,
+        }
+        found = sorted(self._hub.rooms.values(), key=lambda room: (-figure[query.sort](room), room.key))
+        items = (self._room_view(room) for room in islice(found, query.offset, None))
+        return _page("rooms", items, len(found), query.offset, query.limit)
+
+    def _room_view(self, room: Room) -> Mapping[str, Any]:
+        return {
+            "room": msgspec.Raw(room.key),
+            "subscribers": len(room.subscriptions),
+            "publications": room.publications,
+            "channel": room.channel.waiting if room.channel else 0,
+            "rate": round(self._rates.of(room), 3),
+        }
+
+    def _connection_view(self, connection: Connection) -> Mapping[str, Any]:
+        age = trio.current_time() - connection.since
+        now = self._clock.now()
+        outbox, session = connection.outbox, connection.session
+        keys = session.room_keys() if session else []
+        return {
+            "id": connection.id,
+            "user": user_text(connection.user_id),
+            "peer": connection.peer,
+            "agent": connection.agent,
+            "since": utc(age),
+            "age_seconds": round(age, 3),
+            "rooms": [msgspec.Raw(key) for key in islice(dict.fromkeys(keys), NAMED_ROOMS)],
+            "subscriptions": len(keys),
+            "waiting_bytes": outbox.waiting_bytes,
+            "waiting_frames": outbox.waiting_frames,
+            "peak_bytes": outbox.peak_bytes,
+            "oldest_seconds": None if outbox.oldest is None else round(now - outbox.oldest, 3),
+            "last_alive_seconds": round(now - connection.last_heard, 3),
+            "lost": outbox.lost,
+            "frames": outbox.frames,
+            "sent_bytes": outbox.sent_bytes,
+        }
+
+
+def utc(seconds_ago: float) -> str:
+    """Return the time that was so long ago, as ISO 8601 in UTC."""
+    return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds")
+
+
+def _most_waiting(connection: Connection) -> tuple[float, float, str]:
+    return -connection.outbox.waiting_bytes, connection.since, connection.id
+
+
+def _oldest(connection: Connection) -> tuple[float, str]:
+    return connection.since, connection.id
+
+
+def _page(name: str, items: Iterable[Mapping[str, Any]], total: int, offset: int, limit: int) -> Response:
+    """Answer with up to `limit` items (which begin at `offset`), and where the next page begins.
+
+    Fewer of them if they are long, but at least one, if any is left.
+    """
+    encoded: list[msgspec.Raw] = []
+    size = 0
+    for item in islice(items, limit):
+        encoded.append(msgspec.Raw(msgspec.json.encode(item)))
+        size += len(encoded[-1])
+        if size >= PAGE_BYTES:
+            break
+    end = offset + len(encoded)
+    return json_answer({"total": total, "next": end if end < total else None, name: encoded})
