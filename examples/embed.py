@@ -44,7 +44,7 @@ async def tick(gateway: trio_templar.Gateway) -> None:
 
 
 async def main(settings: trio_templar.Settings) -> None:
-    """Run until somebody calls `gateway.stop()` (drain), or this is cancelled (now)."""
+    """Run until `gateway.drain()` or `gateway.stop()` is called, or this is cancelled."""
     hooks = trio_templar.Hooks(connect=connected, disconnect=disconnected)
     async with trio.open_nursery() as nursery:
         serve = partial(trio_templar.serve, settings, bootstrap=bootstrap, hooks=hooks)
