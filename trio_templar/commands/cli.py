@@ -12,7 +12,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from trio_templar import __version__
 from trio_templar.commands import check, listen, publish, serve, top, tree
@@ -21,6 +21,9 @@ from trio_templar.commands.completion import completion_of
 from trio_templar.commands.streams import give_up, open_streams
 from trio_templar.core.options import hint
 from trio_templar.errors import SettingsError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 EPILOG: Final = """\
 exit status:
@@ -63,8 +66,7 @@ def _run(argv: Sequence[str] | None) -> int:
         try:
             parser = make_parser()
             if not (sys.argv[1:] if argv is None else argv):
-                parser.print_help(sys.stderr)
-                return Status.USAGE
+                parser.exit(Status.USAGE, parser.format_help())
             arguments = parser.parse_args(argv)
             command: Command = arguments.command
             return command.run(vars(arguments), os.environ)
@@ -110,6 +112,10 @@ class _Parser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         """Its options."""
         return list(self._option_string_actions)
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help. Raises OSError: if it cannot be written, which argparse's own would keep to itself."""
+        print(self.format_help(), end="", file=file)
 
     def error(self, message: str) -> NoReturn:
         wrong = re.match("argument COMMAND: invalid choice: '([^']*)'", message)
