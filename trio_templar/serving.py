@@ -204,7 +204,7 @@ def _fanout(gateway: Gateway, rooms: trio.Nursery) -> Fanout:
     bounds = Bounds(
         room_publications=settings.room_publications,
         room_bytes=settings.room_bytes,
-        max_waiting=settings.max_triggers_waiting,
+        max_triggers_waiting=settings.max_triggers_waiting,
         wait_seconds=settings.trigger_wait_seconds,
     )
     return Fanout(gateway.hub, rooms, gateway.budget, bounds)

@@ -124,7 +124,7 @@ async def test_what_was_accepted_before_a_close_is_heard_before_it(autojump_cloc
 async def test_a_room_that_is_always_full_takes_no_close_frame_from_a_short_drain(autojump_clock: MockClock) -> None:
     backend = FakeBackend([CAR])
     async with open_gateway(quiet(drain_seconds=0.8), backend=backend) as house, crowd(house, 2) as clients:
-        channel = house.gateway.hub.rooms[room_key(CAR)].channel = RoomChannel(1)
+        channel = house.gateway.hub.rooms[room_key(CAR)].channel = RoomChannel()
         channel.put(Batch([Publication(b"", b"")]), 0)  # and nothing takes it
         house.gateway.drain()
         await house.served.wait()

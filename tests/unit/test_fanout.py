@@ -77,7 +77,7 @@ class Standstill:
 
 
 def make_gateway(nursery: trio.Nursery | Standstill, **bounds: Any) -> Gateway:
-    defaults = {"room_publications": 3, "room_bytes": 10**6, "max_waiting": 2, "wait_seconds": 5}
+    defaults = {"room_publications": 3, "room_bytes": 10**6, "max_triggers_waiting": 2, "wait_seconds": 5}
     budget = Budget(2 * bounds.pop("soft_bytes", 10**6))
     hub = Hub()
     return Gateway(Fanout(hub, cast(trio.Nursery, nursery), budget, Bounds(**{**defaults, **bounds})), hub)
@@ -311,7 +311,7 @@ async def test_a_trigger_waits_for_a_full_room(autojump_clock: MockClock) -> Non
     async with trio.open_nursery() as publishers:
         publishers.start_soon(gateway.fanout.publish, [trigger(3, "car")])
         await trio.sleep(4)
-        assert gateway.hub.rooms[b"car"].channel.waiting == 3
+        assert gateway.hub.rooms[b"car"].channel.publications == 3
         await nursery.go()
     await nursery.go()
     assert receiver.data == [0, 1, 2, 3]
@@ -325,7 +325,7 @@ async def test_a_trigger_waits_no_longer_than_it_may(autojump_clock: MockClock) 
         await gateway.fanout.publish([trigger(3, "car")])
     assert trio.current_time() == 5
     assert caught.value.retry_after == 1
-    assert gateway.hub.rooms[b"car"].channel.waiting == 3
+    assert gateway.hub.rooms[b"car"].channel.publications == 3
 
 
 async def test_a_room_is_looked_up_again_after_the_wait(autojump_clock: MockClock) -> None:
@@ -344,7 +344,7 @@ async def test_a_room_is_looked_up_again_after_the_wait(autojump_clock: MockCloc
 
 
 async def test_the_number_of_waiting_triggers_is_bounded(autojump_clock: MockClock) -> None:
-    gateway = make_gateway(Standstill(), max_waiting=2)
+    gateway = make_gateway(Standstill(), max_triggers_waiting=2)
     gateway.fill("car")
     gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
 
@@ -379,12 +379,11 @@ async def test_publish_is_a_checkpoint() -> None:
 
 
 def test_a_channel_gives_at_least_one_publication_however_large() -> None:
-    channel = RoomChannel(5)
+    channel = RoomChannel()
     large = Publication(b"x" * (PASS_BYTES + 1), b"")
     channel.put(Batch([large, large]), 0.0)
     assert [channel.take().publications, channel.take().publications] == [[large], [large]]
-    assert (channel.waiting, channel.bytes) == (0, 0)
-    channel.close()
+    assert (channel.publications, channel.bytes) == (0, 0)
 
 
 @given(
@@ -393,7 +392,7 @@ def test_a_channel_gives_at_least_one_publication_however_large() -> None:
 )
 async def test_every_room_hears_all_of_its_triggers_in_order(steps: list[list[str]], publishers: int) -> None:
     subscribers = {"a": 1, "b": MANY, "c": INLINE_SUBSCRIBERS}
-    async with running(room_publications=4, max_waiting=100) as gateway:
+    async with running(room_publications=4, max_triggers_waiting=100) as gateway:
         heard = {room: gateway.fill(room, count) for room, count in subscribers.items()}
         turns = Sequencer()
 

@@ -61,7 +61,7 @@ def make_memory() -> Memory[Any]:
 
 def make_app(nursery: trio.Nursery, **bounds: Any) -> tuple[HttpApi, Hub, Fanout]:
     hub = Hub()
-    bounds_ = Bounds(room_publications=5, room_bytes=10**6, max_waiting=2, wait_seconds=5)
+    bounds_ = Bounds(room_publications=5, room_bytes=10**6, max_triggers_waiting=2, wait_seconds=5)
     fanout = Fanout(hub, nursery, Budget(10**7), bounds_)
     reader = TriggerReader(DIALECTS["2"], 5000)
     access = Access(bounds.pop("token", "").encode(), bounds.pop("hosts", None))

@@ -221,7 +221,7 @@ def fill(gateway: Api) -> Room:
     """Make CAR full for good: its channel has no loop."""
 
     class Full:
-        waiting = 5
+        publications = 5
         bytes = 0
 
     room = gateway.hub.rooms[room_key(CAR)]

@@ -19,7 +19,7 @@ from trio_templar.delivery.fanout import Bounds, Fanout
 from trio_templar.delivery.outbox import Outbox, Waiting
 from trio_templar.delivery.tally import Report, RoomTally
 
-BOUNDS = Bounds(room_publications=100, room_bytes=10**6, max_waiting=10, wait_seconds=5)
+BOUNDS = Bounds(room_publications=100, room_bytes=10**6, max_triggers_waiting=10, wait_seconds=5)
 LATEST = RoomPolicy(match={"room": "latest"}, policy="conflate")
 RECENT = RoomPolicy(match={"room": "recent"}, policy="drop_oldest", outbox_bytes=100)
 

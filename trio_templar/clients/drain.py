@@ -80,7 +80,7 @@ class Departure:
     async def _let_pass(self, keys: Iterable[bytes]) -> None:
         """Return once what waits in these rooms now was offered to everybody in them."""
         rooms = [room for room in map(self.hub.rooms.get, keys) if room is not None and room.channel is not None]
-        marks = [(room, room.channel, room.channel.taken + room.channel.waiting) for room in rooms]
+        marks = [(room, room.channel, room.channel.taken + room.channel.publications) for room in rooms]
         for room, channel, mark in marks:
             while room.channel is channel and channel.passed < mark:  # noqa: ASYNC110  # an event would cost each pass
                 await trio.sleep(PASS_LOOK_SECONDS)

@@ -1,12 +1,12 @@
 """From a trigger to the outboxes: all or nothing, decided at once; coalesced where that is cheaper.
 
 A room that has few subscribers and nothing waiting is delivered to inline. Otherwise publications go into the room's
-bounded memory channel and a fan-out loop, started then, takes everything that waits there in one pass.
+channel and a fan-out loop, started then, takes everything that waits there in one pass.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -44,80 +44,43 @@ class Full(trio.WouldBlock):
 
 
 class RoomChannel:
-    """Publications between trigger and fan-out for one room, bounded in number.
+    """Publications between trigger and fan-out for one room, in order. `Fanout` keeps their bounds: all or nothing.
 
-    One batch that nothing comes behind is kept as it is: opening a memory channel costs more than delivering it.
     `taken` counts those that left it, `passed` those of them that were offered to everybody: a drain waits for them.
+    `under_way` is when the publications of the pass that is being made were published.
     """
 
-    __slots__ = (
-        "_alone",
-        "_max_publications",
-        "_puts",
-        "_receive",
-        "_send",
-        "bytes",
-        "passed",
-        "taken",
-        "waiting",
-    )
+    __slots__ = ("_waiting", "bytes", "passed", "taken", "under_way")
 
-    def __init__(self, max_publications: int) -> None:
-        self._max_publications = max_publications
-        self._alone: Batch | None = None
-        self._send: trio.MemorySendChannel[Publication] | None = None
-        self._receive: trio.MemoryReceiveChannel[Publication]
-        self._puts: deque[tuple[float, int]] = deque()  # when how many came; those that are not over
-        self.waiting = 0
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Publication, float]] = deque()
         self.bytes = 0
         self.taken = self.passed = 0
+        self.under_way: list[float] = []
+
+    @property
+    def publications(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     def put(self, batch: Batch, now: float) -> None:
         """Let the publications of `batch` wait; there must be room for them."""
-        self._puts.append((now, batch.count))
-        if not self.waiting and batch.size <= PASS_BYTES:
-            self._alone = batch
-        else:
-            if self._send is None:
-                self._send, self._receive = trio.open_memory_channel[Publication](self._max_publications)
-            for publication in batch.publications:
-                self._send.send_nowait(publication)
-        self.waiting += batch.count
+        self._waiting.extend([(publication, now) for publication in batch.publications])
         self.bytes += batch.size
 
     def take(self) -> Batch:
         """Take what waits, up to the bytes of a pass, and at least one; something must wait."""
-        batch, self._alone = self._alone, None
-        if batch is None or self.waiting > batch.count:
-            batch = self._take_more(list(batch.publications) if batch else [])
-        self.waiting -= batch.count
-        self.bytes -= batch.size
+        taken: list[Publication] = []
+        size, self.under_way = 0, []
+        while self._waiting and size < PASS_BYTES:
+            publication, published = self._waiting.popleft()
+            taken.append(publication)
+            self.under_way.append(published)
+            size += publication.size
+        self.bytes -= size
         self.passed = self.taken  # the pass before this one is over
-        self.taken += batch.count
-        return batch
-
-    def _take_more(self, taken: list[Publication]) -> Batch:
-        size = sum(publication.size for publication in taken)
-        while size < PASS_BYTES and len(taken) < self.waiting:
-            taken.append(self._receive.receive_nowait())
-            size += taken[-1].size
+        self.taken += len(taken)
         return Batch(taken)
-
-    def finish(self, count: int, over: dict[float, int]) -> None:
-        """Add the next `count` publications, whose pass is over, to `over`: how many came when."""
-        while count:
-            put, waited = self._puts.popleft()
-            if waited > count:
-                self._puts.appendleft((put, waited - count))
-                waited = count
-            over[put] = over.get(put, 0) + waited
-            count -= waited
-
-    def close(self) -> None:
-        """Let go of both ends."""
-        if self._send is not None:
-            self._send.close()
-            self._receive.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +89,7 @@ class Bounds:
 
     room_publications: int
     room_bytes: int
-    max_waiting: int
+    max_triggers_waiting: int
     wait_seconds: float
 
 
@@ -143,7 +106,7 @@ class Fanout:
         self.publications = 0
         self.deliveries = 0
         self._closed = False
-        self._over: dict[float, int] = {}
+        self._over: Counter[float] = Counter()  # how many were published when, and are offered to all
         self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
 
     async def publish(self, triggers: Sequence[Trigger]) -> None:
@@ -163,7 +126,7 @@ class Fanout:
                 else:
                     waiters.unpark()  # there may be room for one more
                     return
-                if len(waiters) >= self.bounds.max_waiting:
+                if len(waiters) >= self.bounds.max_triggers_waiting:
                     raise Busy(f"{full}, and too many triggers wait already (max_triggers_waiting)")
                 await waiters.park()
         raise Busy(f"{full}; nothing was published")
@@ -252,7 +215,7 @@ class Fanout:
             channel = room.channel
             if channel is None:
                 continue
-            if batch.count + channel.waiting > bounds.room_publications:
+            if batch.count + channel.publications > bounds.room_publications:
                 raise Full(f"the room {_shown(room)} is full (room_publications)")
             if channel.bytes and batch.size + channel.bytes > bounds.room_bytes:
                 raise Full(f"the room {_shown(room)} is full (room_bytes)")
@@ -267,7 +230,7 @@ class Fanout:
     def _enqueue(self, room: Room, batch: Batch, small: deque[Room], now: float) -> None:
         """Let `batch` wait in the channel of `room`. A new one gets its loop, or a place in the loop of all `small`."""
         if room.channel is None:
-            room.channel = RoomChannel(self.bounds.room_publications)
+            room.channel = RoomChannel()
             if len(room.subscriptions) <= INLINE_SUBSCRIBERS:
                 small.append(room)
             else:
@@ -286,17 +249,18 @@ class Fanout:
                 batch = room.channel.take()
                 self.in_flight_bytes -= batch.size
                 left = await self._pass(room, batch, left)
-                self._note_seconds(room, batch.count, at_once=left <= 0 or len(rooms) == 1)
+                self._note_seconds(room, at_once=left <= 0 or len(rooms) == 1)
                 rooms.rotate(-1)
-                if not room.channel.waiting:
-                    _leave(rooms.pop())
+                if not room.channel.publications:
+                    rooms.pop().channel = None
         finally:
-            _leave(*rooms)
+            for room in rooms:
+                room.channel = None
 
-    def _note_seconds(self, room: Room, count: int, *, at_once: bool) -> None:
-        """Count how long the next `count` publications of `room` took, whose pass is over: now, or with others soon."""
+    def _note_seconds(self, room: Room, *, at_once: bool) -> None:
+        """Count how long the publications took whose pass over `room` was made: now, or with those of others soon."""
         if room.publications:  # a probe is no client's
-            room.channel.finish(count, self._over)
+            self._over.update(room.channel.under_way)
         if at_once:
             now = trio.current_time()
             for put, times in self._over.items():
@@ -310,7 +274,7 @@ class Fanout:
             return
         known = 0
         with trio.move_on_after(COALESCING_PASSES * cost):
-            while known != (known := channel.waiting):  # noqa: ASYNC110  # an event would cost each put
+            while known != (known := channel.publications):  # noqa: ASYNC110  # an event would cost each put
                 await trio.sleep(cost * ARRIVAL_SHARE)
 
     async def _pass(self, room: Room, batch: Batch, left: int) -> int:
@@ -360,13 +324,6 @@ class Fanout:
 def _turn_share(batch: Batch) -> int:
     """Return the bytes of a turn that one delivery of `batch` uses up; a small one takes its time too."""
     return max(batch.size, -(-TURN_BYTES // TURN_DELIVERIES))
-
-
-def _leave(*rooms: Room) -> None:
-    """Let `rooms` be without a channel again."""
-    for room in rooms:
-        room.channel.close()
-        room.channel = None
 
 
 def _shown(room: Room) -> str:

@@ -111,7 +111,7 @@ class Views:
             "room": msgspec.Raw(room.key),
             "subscribers": len(room.subscriptions),
             "publications": room.publications,
-            "channel": room.channel.waiting if room.channel else 0,
+            "channel": room.channel.publications if room.channel else 0,
             "rate": round(self._rates.of(room), 3),
         }
 
