@@ -16,12 +16,20 @@ TemplarError
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 
 class TemplarError(Exception):
-    """The root of everything this package raises on purpose."""
+    """The root of everything this package raises on purpose.
+
+    `status` is the HTTP status that answers it, and `headers` go with that answer. 500 is an error that no HTTP caller
+    can cause: where one arrives all the same, the fault is ours.
+    """
+
+    status: int = 500
+    headers: Sequence[tuple[str, str]] = ()
 
 
 class ClientError(TemplarError):
@@ -42,29 +50,40 @@ class ClientError(TemplarError):
 class TriggerError(TemplarError):
     """A trigger that is not well formed; its text says what is wrong and where."""
 
+    status = 400
+
 
 class TooLarge(TriggerError):
     """A trigger that is over a bound; its text names the bound."""
+
+    status = 413
 
 
 class RequestError(TemplarError):
     """A request to see or do something that is not well formed; its text says what is wrong and where."""
 
+    status = 400
+
 
 class NotFound(RequestError):
     """A request that names what is not there; its text says what."""
 
+    status = 404
+
 
 class Busy(TemplarError):
-    """There is no room for it now; nothing was done."""
+    """There is no room for it now, and nothing was done. Try again after `retry_after` seconds."""
+
+    status = 503
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.headers = (("Retry-After", str(retry_after)),)
 
 
 class Refused(TemplarError):
-    """The backend refuses this client; `status` is the HTTP status it answered.
+    """The backend refuses this client; `status` is the HTTP status that it answered.
 
     `hint` is for the log: what an operator can do, if that is no word on the client.
     """
@@ -78,13 +97,18 @@ class Refused(TemplarError):
 class BackendError(TemplarError):
     """The backend answered something that is no bootstrap answer; its text says what."""
 
+    status = 502
+
 
 class Unavailable(BackendError):
     """The backend is down, slow or failing; its text says which. Try again after `retry_after` seconds."""
 
+    status = 503
+
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.headers = (("Retry-After", str(retry_after)),)
 
 
 class SettingsError(TemplarError):

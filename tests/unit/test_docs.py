@@ -17,9 +17,8 @@ from trio_templar import Settings, errors
 from trio_templar.commands.cli import COMMANDS
 from trio_templar.core.dialects import DIALECTS, unsubscribed
 from trio_templar.core.settings import options
-from trio_templar.errors import ClientError, Close
+from trio_templar.errors import BackendError, ClientError, Close, Refused, TemplarError
 from trio_templar.http import page as dashboard
-from trio_templar.http.app import STATUS
 from trio_templar.http.routes import http_app
 from trio_templar.testing import FakeBackend, open_gateway
 
@@ -94,8 +93,14 @@ def test_every_way_to_end_a_connection_is_in_the_table() -> None:
         assert f"| {close.code} | `{close.reason}` |" in page("docs/operating.md")
 
 
+def kinds_of(*roots: type[TemplarError]) -> set[type[TemplarError]]:
+    return {*roots}.union(*(kinds_of(*root.__subclasses__()) for root in roots))
+
+
 def test_every_status_of_the_trigger_address_is_in_the_tables() -> None:
-    for status in {200, *(status for _, status in STATUS)}:
+    statuses = {kind.status for kind in kinds_of(TemplarError) - kinds_of(BackendError, Refused)}
+    assert statuses == {400, 401, 403, 404, 408, 413, 415, 422, 500, 503}
+    for status in {200, *statuses} - {TemplarError.status}:
         assert status == 404 or f"\n| {status} |" in page("README.md"), "what a trigger can be answered"
         assert f"\n| {status}" in page("docs/operating.md").partition("### Of the trigger address")[2]
 
@@ -103,7 +108,8 @@ def test_every_status_of_the_trigger_address_is_in_the_tables() -> None:
 def test_every_status_of_the_websocket_address_is_in_the_table() -> None:
     table = page("docs/operating.md").partition("### Of the trigger address")[0]
     sources = "".join(page(f"trio_templar/clients/{name}.py") for name in ("handshake", "admission"))
-    used = {*re.findall(r"HandshakeError\((\d{3})", sources), "401", "403", "503"}
+    of_the_api = {str(kind.status) for kind in kinds_of(BackendError)}
+    used = {*re.findall(r"HandshakeError\((\d{3})", sources), *of_the_api, "401", "403"}
     assert len(used) > 7
     for status in used:
         assert re.search(rf"^\| (?:\d+, )?{status}\b", table, re.MULTILINE), status

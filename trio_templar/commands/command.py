@@ -29,7 +29,9 @@ class Status(enum.IntEnum):
 
 
 class CommandError(TemplarError):
-    """A command cannot do what it was asked; its text is the one line that says why."""
+    """A command cannot do what it was asked; its text is the one line that says why, `status` is its exit status."""
+
+    status: Status
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)

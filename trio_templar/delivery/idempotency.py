@@ -22,6 +22,8 @@ ENTRY_BYTES: Final = 460  # measured
 class KeyReused(TemplarError):
     """A key came again with something else."""
 
+    status = 422
+
 
 class Claim(NamedTuple):
     """A key, and a digest of what it stands for. The same key of another kind is another key."""

@@ -1,7 +1,7 @@
 """The HTTP API: an ASGI app, served on its own listener. What an answer looks like.
 
-One table says which handler a method and path have (others fill it), one which status an exception gives. Who may
-call is decided by `http_guard`.
+One table says which handler a method and path have; others fill it. An exception knows the status that answers it.
+Who may call is decided by `http.authorization`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import msgspec
 import trio
 
 from trio_templar.delivery.budget import Budget
-from trio_templar.delivery.idempotency import KeyReused
-from trio_templar.errors import Busy, NotFound, RequestError, TemplarError, TooLarge, TriggerError
-from trio_templar.http.authorization import ForeignPage, Guard, Unauthorized
+from trio_templar.errors import Busy, TemplarError, TooLarge
+from trio_templar.http.authorization import Guard
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -32,32 +31,23 @@ LINGER_SECONDS: Final = 1.0
 class UnsupportedType(TemplarError):
     """A form is no trigger."""
 
+    status = 415
+
 
 class CodedBody(UnsupportedType):
-    """The body has a content coding."""
+    """The body has a content coding. The answer names the one that works (RFC 9110, 12.5.3)."""
+
+    headers = (("Accept-Encoding", "identity"),)
 
 
 class TooSlow(TemplarError):
     """The body did not come in time."""
 
+    status = 408
+
 
 class Gone(TemplarError):
     """The caller left; nobody is to be answered."""
-
-
-# The first that fits; what is not here is a fault of ours.
-STATUS: Final[tuple[tuple[type[TemplarError], int], ...]] = (
-    (Unauthorized, 401),
-    (ForeignPage, 403),
-    (TooSlow, 408),
-    (TooLarge, 413),
-    (UnsupportedType, 415),
-    (TriggerError, 400),
-    (NotFound, 404),
-    (RequestError, 400),
-    (KeyReused, 422),
-    (Busy, 503),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,19 +188,12 @@ def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def _failure(error: TemplarError) -> Response:
-    """Return the answer to what went wrong. Raises `error`: if it is a fault of ours."""
-    status = next((status for kind, status in STATUS if isinstance(error, kind)), None)
-    if status is None:
+    """Return the answer to `error`. Raises `error`: if it is a fault of ours; the server logs it and answers 500."""
+    if error.status == TemplarError.status:
         raise error
-    match error:
-        case Unauthorized(challenge=challenge):
-            return text(status, str(error), (b"www-authenticate", challenge))
-        case CodedBody():  # RFC 9110, 12.5.3
-            return text(status, str(error), (b"accept-encoding", b"identity"))
-        case Busy(retry_after=seconds):
-            return text(status, str(error), (b"retry-after", str(seconds).encode()))
-        case _:
-            return text(status, str(error))
+    # ASGI has names in lower case.
+    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers]
+    return text(error.status, str(error), *headers)
 
 
 class Body:

@@ -28,15 +28,19 @@ QUIET_SECONDS: Final = 10.0
 
 
 class Unauthorized(TemplarError):
-    """The caller does not have the trigger token; `challenge` says how one is shown."""
+    """The caller does not have the trigger token; `challenge` says how one is shown (RFC 9110, 11.6.1)."""
 
-    def __init__(self, message: str, challenge: bytes = b'Bearer, Basic realm="trigger"') -> None:
+    status = 401
+
+    def __init__(self, message: str, challenge: str = 'Bearer, Basic realm="trigger"') -> None:
         super().__init__(message)
-        self.challenge = challenge
+        self.headers = (("WWW-Authenticate", challenge),)
 
 
 class ForeignPage(TemplarError):
     """A web page of another host is the caller."""
+
+    status = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Guard:
             await self._slow_down()
         message = "the trigger token is missing or wrong"
         if authorization.lower().startswith(b"bearer"):  # a browser that is offered Basic asks for a password itself
-            raise Unauthorized(message, b"Bearer")
+            raise Unauthorized(message, "Bearer")
         raise Unauthorized(message)
 
     def _check_host(self, host: bytes) -> None:
