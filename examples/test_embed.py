@@ -16,27 +16,27 @@ def settings() -> Settings:
 
 
 async def test_the_clock_ticks_every_second(settings: Settings, autojump_clock: trio.testing.MockClock) -> None:
-    async with open_gateway(settings, bootstrap=bootstrap) as house, trio.open_nursery() as nursery:
-        client = await house.connect(target="/ws/?token=tick")
+    async with open_gateway(settings, bootstrap=bootstrap) as running, trio.open_nursery() as nursery:
+        client = await running.connect(target="/ws/?token=tick")
         assert await client.receive() == {"allowed_rooms": [CLOCK]}
         assert await client.subscribe("c", CLOCK) == {"requestId": "c", "code": "success"}
 
-        nursery.start_soon(tick, house.gateway)
+        nursery.start_soon(tick, running.gateway)
         start = trio.current_time()
         for _ in range(3):
             assert (await client.receive())["requestId"] == "c"
         assert trio.current_time() - start == 2
-        assert house.gateway.statistics().deliveries == 3
+        assert running.gateway.statistics().deliveries == 3
 
-        house.gateway.stop()
+        running.gateway.stop()
         with pytest.raises(Closed, match="1012"):
             await client.receive_text()
 
 
 async def test_who_has_no_token_is_refused(settings: Settings) -> None:
-    async with open_gateway(settings, bootstrap=bootstrap) as house:
+    async with open_gateway(settings, bootstrap=bootstrap) as running:
         with pytest.raises(Rejected, match="401"):
-            await house.connect()
+            await running.connect()
 
 
 async def test_the_program_runs_until_it_is_cancelled(

@@ -1,7 +1,7 @@
 """What a program with a gateway inside tests with: a gateway on memory streams, a fake backend, a client.
 
-    async with open_gateway() as house:
-        client = await house.connect()
+    async with open_gateway() as running:
+        client = await running.connect()
         assert await client.receive() == {"allowed_rooms": []}
 
 Nothing here opens a socket, so all of it runs under `trio.testing.MockClock`.
@@ -9,6 +9,7 @@ Nothing here opens a socket, so all of it runs under `trio.testing.MockClock`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from trio_templar.core.settings import Settings
 from trio_templar.gateway import Gateway
 from trio_templar.serving import serve
 
-__all__ = ["Closed", "FakeBackend", "House", "MemoryListener", "Rejected", "WebsocketClient", "open_gateway"]
+__all__ = ["Closed", "FakeBackend", "MemoryGateway", "MemoryListener", "Rejected", "WebsocketClient", "open_gateway"]
 
 StreamPair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 
@@ -79,8 +80,8 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 
 
 @dataclass
-class House:
-    """A running gateway on memory streams, its backend, and the door to it."""
+class MemoryGateway:
+    """A running gateway on memory streams, its backend, and the listener that clients reach it by."""
 
     gateway: Gateway
     backend: FakeBackend
@@ -119,7 +120,7 @@ async def open_gateway(
     backend: FakeBackend | None = None,
     bootstrap: Bootstrap | None = None,
     hooks: Hooks | None = None,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[MemoryGateway]:
     """Run a gateway that only memory streams reach (unless `settings` bind more); it is cancelled at the end.
 
     Who may enter is what `bootstrap` says, or else `backend`; without either, nobody may enter any room.
@@ -136,5 +137,13 @@ async def open_gateway(
             served.set()
 
         gateway = await nursery.start(run_to_the_end)
-        yield House(gateway, backend, listener, served)
+        yield MemoryGateway(gateway, backend, listener, served)
         nursery.cancel_scope.cancel()
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a name of version 0.1.0 stands for now."""
+    if name != "House":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("trio_templar.testing.House is called MemoryGateway now", DeprecationWarning, stacklevel=2)
+    return MemoryGateway

@@ -18,16 +18,16 @@ from tests.unit.test_backend import api, response
 from tests.unit.test_handshake import head
 from trio_templar import BackendError, ClientRequest, Close, Refused, Unavailable
 from trio_templar.clients.backend import Gate
-from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
+from trio_templar.testing import Closed, FakeBackend, MemoryGateway, Rejected, WebsocketClient, open_gateway
 
 
-async def rejection(house: House, headers: dict[str, str] | None = None, target: str = "/ws/") -> Rejected:
+async def rejection(house: MemoryGateway, headers: dict[str, str] | None = None, target: str = "/ws/") -> Rejected:
     with pytest.raises(Rejected) as caught:
         await house.connect(headers, target=target)
     return caught.value
 
 
-async def answer(house: House, data: bytes) -> bytes:
+async def answer(house: MemoryGateway, data: bytes) -> bytes:
     """Send `data` and return all that comes until the gateway ends the connection."""
     stream = house.listener.connect()
     await stream.send_all(data)

@@ -21,12 +21,12 @@ from tests.unit.test_dialects import any_message
 from trio_templar import Settings
 from trio_templar.core.policies import RoomPolicy
 from trio_templar.errors import Close
-from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
+from trio_templar.testing import Closed, FakeBackend, MemoryGateway, WebsocketClient, open_gateway
 
 EVERYTHING = [{}, {"target": "*"}]
 
 
-async def stream_of(house: House) -> tuple[trio.abc.Stream, WSConnection]:
+async def stream_of(house: MemoryGateway) -> tuple[trio.abc.Stream, WSConnection]:
     """An open websocket without a client around it, past its welcome."""
     client = await house.connect()
     await client.receive()
@@ -606,7 +606,7 @@ def on_tcp(**changes: Any) -> Settings:
     return quiet(bind=("127.0.0.1:0",), **changes)
 
 
-async def subscriber(house: House, receive_buffer: int = 0) -> WebsocketClient:
+async def subscriber(house: MemoryGateway, receive_buffer: int = 0) -> WebsocketClient:
     client = WebsocketClient(await dial(house.gateway.websocket_urls[0], receive_buffer))
     await client.open()
     await client.receive()

@@ -24,7 +24,7 @@ from trio_templar.delivery.fanout import DELIVERY_SECONDS, EXPENSIVE_SECONDS, Ro
 from trio_templar.http.app import HttpApi
 from trio_templar.http.authorization import Access, Guard
 from trio_templar.http.drain import drain_routes
-from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
+from trio_templar.testing import Closed, FakeBackend, MemoryGateway, Rejected, WebsocketClient, open_gateway
 
 
 def latest_first(order: list[Connection]) -> None:
@@ -52,7 +52,7 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(house: House, size: int) -> AsyncIterator[Crowd]:
+async def crowd(house: MemoryGateway, size: int) -> AsyncIterator[Crowd]:
     house.gateway.shuffle = latest_first
     found = Crowd()
     async with trio.open_nursery() as nursery:

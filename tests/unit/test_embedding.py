@@ -8,6 +8,7 @@ import pytest
 from trio.testing import MockClock
 
 import trio_templar
+import trio_templar.testing
 from tests.unit.conftest import CAR, PYTHON, RIDE, one_line, quiet
 from trio_templar.testing import FakeBackend, open_gateway
 
@@ -21,6 +22,18 @@ def test_what_a_program_annotates_is_exported(name: str) -> None:
 def test_all_that_is_exported_is_shown_before_it_is_asked_for() -> None:
     code = "import trio_templar; print(set(trio_templar.__all__) - set(dir(trio_templar)))"
     assert subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_old_name_of_a_gateway_on_memory_streams_still_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="MemoryGateway") as warned:
+        old = trio_templar.testing.House
+    assert old is trio_templar.testing.MemoryGateway
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_name_that_the_test_kit_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = trio_templar.testing.nonsense
 
 
 def test_without_rich_top_names_what_it_needs_and_the_rest_works() -> None:

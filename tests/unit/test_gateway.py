@@ -20,10 +20,18 @@ from tests.unit.test_supervisor import reading
 from trio_templar import Busy, Close, Gateway, Settings, SettingsError, TooLarge, TriggerError
 from trio_templar.core.policies import RoomPolicy
 from trio_templar.core.rooms import room_key
-from trio_templar.testing import Closed, FakeBackend, House, MemoryListener, Rejected, WebsocketClient, open_gateway
+from trio_templar.testing import (
+    Closed,
+    FakeBackend,
+    MemoryGateway,
+    MemoryListener,
+    Rejected,
+    WebsocketClient,
+    open_gateway,
+)
 
 
-async def stuck_subscriber(house: House) -> WebsocketClient:
+async def stuck_subscriber(house: MemoryGateway) -> WebsocketClient:
     """A client that subscribes and then never reads again."""
     client = await house.connect(make_pair=lockstep_stream_pair)
     await client.receive()
@@ -351,7 +359,7 @@ async def test_policies_that_are_applied_later_hold_for_rooms_that_are_there(aut
         assert [*kinds, room.policy.kind] == ["disconnect", "conflate"]
 
 
-def crowd(house: House) -> None:
+def crowd(house: MemoryGateway) -> None:
     """Put so many into CAR that its publications go through a channel."""
     for _ in range(300):
         house.gateway.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")

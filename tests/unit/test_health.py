@@ -14,10 +14,10 @@ from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house, see
 from trio_templar.delivery.fanout import Fanout
 from trio_templar.http.health import CANARY_SECONDS
-from trio_templar.testing import House, open_gateway
+from trio_templar.testing import MemoryGateway, open_gateway
 
 
-async def ask(house: House, path: str = "/health/ready") -> tuple[int, Any]:
+async def ask(house: MemoryGateway, path: str = "/health/ready") -> tuple[int, Any]:
     async with operator(house.gateway) as caller:
         answer: httpx.Response = await caller.get(path)
     return answer.status_code, answer.json()

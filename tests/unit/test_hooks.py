@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import quiet, settled
 from trio_templar import Client, Close, Hooks, Refused
-from trio_templar.testing import FakeBackend, House, Rejected, WebsocketClient, open_gateway
+from trio_templar.testing import FakeBackend, MemoryGateway, Rejected, WebsocketClient, open_gateway
 
 
 class Heard:
@@ -200,7 +200,7 @@ def test_no_hooks_are_false() -> None:
 # Many at once
 
 
-async def leave(house: House, clients: list[WebsocketClient]) -> None:
+async def leave(house: MemoryGateway, clients: list[WebsocketClient]) -> None:
     for client in clients:
         await client.stream.aclose()
     await settled()

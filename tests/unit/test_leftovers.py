@@ -14,7 +14,7 @@ import trio
 from tests.unit.conftest import CAR, RIDE, quiet
 from tests.unit.test_tls import Authority
 from trio_templar import Refused
-from trio_templar.testing import FakeBackend, House, Rejected, WebsocketClient, open_gateway
+from trio_templar.testing import FakeBackend, MemoryGateway, Rejected, WebsocketClient, open_gateway
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def no_collector() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-async def connect(house: House) -> WebsocketClient:
+async def connect(house: MemoryGateway) -> WebsocketClient:
     host, _, port = house.gateway.websocket_urls[0].removeprefix("ws://").partition("/")[0].rpartition(":")
     return WebsocketClient(await trio.open_tcp_stream(host, int(port)))
 
@@ -42,7 +42,7 @@ async def leave(client: WebsocketClient) -> None:
         client._protocol.connection._proto._parse_more.close()
 
 
-async def enter(house: House) -> WebsocketClient:
+async def enter(house: MemoryGateway) -> WebsocketClient:
     client = await connect(house)
     await client.open()
     await client.receive()
@@ -51,31 +51,31 @@ async def enter(house: House) -> WebsocketClient:
     return client
 
 
-async def says_goodbye(house: House) -> None:
+async def says_goodbye(house: MemoryGateway) -> None:
     client = await enter(house)
     await client.aclose()
     await leave(client)
 
 
-async def hangs_up(house: House) -> None:
+async def hangs_up(house: MemoryGateway) -> None:
     client = await enter(house)
     await leave(client)
 
 
-async def resets(house: House) -> None:
+async def resets(house: MemoryGateway) -> None:
     client = await enter(house)
     assert isinstance(client.stream, trio.SocketStream)
     client.stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     await leave(client)
 
 
-async def breaks_the_protocol(house: House) -> None:
+async def breaks_the_protocol(house: MemoryGateway) -> None:
     client = await enter(house)
     await client.stream.send_all(b"\xff" * 10)
     await leave(client)
 
 
-async def is_cut(house: House) -> None:
+async def is_cut(house: MemoryGateway) -> None:
     client = await enter(house)
     with trio.fail_after(10):
         while not house.gateway.statistics().drops["bytes"]:
@@ -83,7 +83,7 @@ async def is_cut(house: House) -> None:
     await leave(client)
 
 
-async def answer_of(house: House, request: bytes) -> bytes:
+async def answer_of(house: MemoryGateway, request: bytes) -> bytes:
     stream = (await connect(house)).stream
     await stream.send_all(request)
     answer = b""
@@ -93,7 +93,7 @@ async def answer_of(house: House, request: bytes) -> bytes:
     return answer
 
 
-async def is_refused(house: House) -> None:
+async def is_refused(house: MemoryGateway) -> None:
     house.backend.error = Refused()
     client = await connect(house)
     with pytest.raises(Rejected):
@@ -101,19 +101,19 @@ async def is_refused(house: House) -> None:
     await leave(client)
 
 
-async def asks_for_nothing_we_have(house: House) -> None:
+async def asks_for_nothing_we_have(house: MemoryGateway) -> None:
     assert b" 404 " in await answer_of(house, b"GET /elsewhere/ HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-async def talks_nonsense(house: House) -> None:
+async def talks_nonsense(house: MemoryGateway) -> None:
     assert b" 400 " in await answer_of(house, b"\xff\r\n\r\n")
 
 
-async def leaves_before_it_is_let_in(house: House) -> None:
+async def leaves_before_it_is_let_in(house: MemoryGateway) -> None:
     await (await connect(house)).stream.aclose()
 
 
-async def leaves_while_the_api_is_asked(house: House) -> None:
+async def leaves_while_the_api_is_asked(house: MemoryGateway) -> None:
     house.backend.seconds = 1000
     client = await connect(house)
     with trio.move_on_after(0.02):
@@ -145,7 +145,7 @@ async def grown(before: Counter[str]) -> Counter[str]:
     return more
 
 
-Behaviour = Callable[[House], Awaitable[None]]
+Behaviour = Callable[[MemoryGateway], Awaitable[None]]
 CLIENTS: list[Behaviour] = [says_goodbye, hangs_up, resets, breaks_the_protocol, is_cut]
 NOT_LET_IN: list[Behaviour] = [
     *(is_refused, asks_for_nothing_we_have, talks_nonsense),

@@ -25,7 +25,7 @@ from trio_templar.commands.listener import GOODBYE_SECONDS, Listener
 from trio_templar.commands.places import Place
 from trio_templar.commands.printer import Printer
 from trio_templar.core.rooms import Room
-from trio_templar.testing import FakeBackend, House, MemoryListener, open_gateway
+from trio_templar.testing import FakeBackend, MemoryGateway, MemoryListener, open_gateway
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Terminal:
     lines: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def listener(self, house: House, *rooms: Room, **options: Any) -> Listener:
+    def listener(self, house: MemoryGateway, *rooms: Room, **options: Any) -> Listener:
         """A listener of `house` that is always unlucky with its pauses."""
         printer = Printer(
             self.lines.append,
@@ -171,7 +171,7 @@ async def test_the_end_of_the_connection_is_said_with_its_code(terminal: Termina
         assert (str(error), error.status) == ("ws: closed with 1013: too slow", Status.ENDED)
 
 
-async def error_after(listener: Listener, house: House, close: Close) -> CommandError:
+async def error_after(listener: Listener, house: MemoryGateway, close: Close) -> CommandError:
     """Close everybody while `listener` listens, and return what it raises."""
     errors: list[CommandError] = []
 
@@ -188,7 +188,7 @@ async def error_after(listener: Listener, house: House, close: Close) -> Command
     return errors[0]
 
 
-def close_all(house: House, close: Close) -> None:
+def close_all(house: MemoryGateway, close: Close) -> None:
     for connection in list(house.gateway.connections):
         connection.outbox.close(close)
 

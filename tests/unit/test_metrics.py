@@ -21,7 +21,7 @@ from tests.unit.test_views import named, open_house, publish_to_many
 from trio_templar import Refused, Unavailable
 from trio_templar.counters import ConnectionCounts, Histogram
 from trio_templar.http.metrics import FAMILIES
-from trio_templar.testing import Closed, House, Rejected, open_gateway
+from trio_templar.testing import Closed, MemoryGateway, Rejected, open_gateway
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +51,7 @@ class Scrape:
         return {next(iter(labels))[1]: value for (found, labels), value in self.samples.items() if found == name}
 
 
-async def scrape(house: House) -> Scrape:
+async def scrape(house: MemoryGateway) -> Scrape:
     async with operator(house.gateway) as caller:
         answer = await caller.get("/metrics")
     assert answer.status_code == 200

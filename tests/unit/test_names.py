@@ -7,10 +7,10 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import operator, quiet
 from trio_templar import Settings, SettingsError
-from trio_templar.testing import FakeBackend, House, open_gateway
+from trio_templar.testing import FakeBackend, MemoryGateway, open_gateway
 
 
-async def head_of_answer(house: House, target: str = "/ws/", **headers: str) -> str:
+async def head_of_answer(house: MemoryGateway, target: str = "/ws/", **headers: str) -> str:
     """Ask for a websocket with these headers, `_` for `-`, and return the head of the answer."""
     named = {"Host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
     lines = [f"{name}: {value}\r\n" for name, value in named.items()]
@@ -57,7 +57,7 @@ async def test_the_http_api_is_asked_by_a_name_with_the_last_dot(host: str, auto
 # Subprotocols
 
 
-async def chosen(house: House, offered: str | None) -> str | None:
+async def chosen(house: MemoryGateway, offered: str | None) -> str | None:
     headers = {} if offered is None else {"Sec_WebSocket_Protocol": offered}
     lines = (await head_of_answer(house, **headers)).split("\r\n")
     assert lines[0].startswith("HTTP/1.1 101 ")

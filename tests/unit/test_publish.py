@@ -21,14 +21,14 @@ from trio_templar.commands.places import http_place
 from trio_templar.commands.publish import read_rooms, said
 from trio_templar.commands.publish_stream import _by_trigger, _Chunks, publish_stream
 from trio_templar.commands.trigger_lines import PATH, Lines, trigger_body
-from trio_templar.testing import FakeBackend, House, open_gateway
+from trio_templar.testing import FakeBackend, MemoryGateway, open_gateway
 
 REPORT = {"Accept": "application/json"}
 PORT = Settings(bind=(), trigger_bind="127.0.0.1:0", trigger_token="t")
 
 
 @asynccontextmanager
-async def calling(settings: Settings = PORT, token: str = "t") -> AsyncIterator[tuple[House, GatewayApi]]:
+async def calling(settings: Settings = PORT, token: str = "t") -> AsyncIterator[tuple[MemoryGateway, GatewayApi]]:
     """A gateway with a listener for triggers, and a caller of it."""
     async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
         place = http_place(house.gateway.trigger_url, settings)

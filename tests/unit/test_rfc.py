@@ -25,7 +25,7 @@ import trio
 
 from tests.unit.conftest import CAR
 from trio_templar import Refused, Settings
-from trio_templar.testing import FakeBackend, House, open_gateway
+from trio_templar.testing import FakeBackend, MemoryGateway, open_gateway
 
 Change = Callable[[bytes], bytes]
 
@@ -95,7 +95,7 @@ class Peer:
 class Ports:
     """Both ports of a gateway, and who is connected."""
 
-    def __init__(self, house: House, connected: AsyncExitStack) -> None:
+    def __init__(self, house: MemoryGateway, connected: AsyncExitStack) -> None:
         self.house = house
         self._connected = connected
         self.http = str(house.gateway.trigger_url)

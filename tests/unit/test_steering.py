@@ -14,10 +14,10 @@ from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house
 from trio_templar import NotFound, RequestError
 from trio_templar.clients.selection import Selection
-from trio_templar.testing import Closed, House, WebsocketClient
+from trio_templar.testing import Closed, MemoryGateway, WebsocketClient
 
 
-async def post(house: House, path: str, body: Any) -> Any:
+async def post(house: MemoryGateway, path: str, body: Any) -> Any:
     async with operator(house.gateway) as caller:
         answer = await caller.post(path, json=body)
     assert answer.status_code == 200, answer.text

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from tests.unit.conftest import CAR, FakeReceiver, quiet, settled
 from trio_templar import Busy, Close
 from trio_templar.core.rooms import room_key
-from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
+from trio_templar.testing import Closed, FakeBackend, MemoryGateway, WebsocketClient, open_gateway
 
 LINE = b'{"rooms": [{"target": "car"}], "data": 1}\n'
 
@@ -27,7 +27,7 @@ async def end_of(client: WebsocketClient) -> tuple[list[Any], Close]:
         return heard, closed.close
 
 
-def crowd(house: House) -> list[FakeReceiver]:
+def crowd(house: MemoryGateway) -> list[FakeReceiver]:
     """Put so many into CAR that its publications go through a channel."""
     receivers = [FakeReceiver() for _ in range(300)]
     for receiver in receivers:
@@ -35,7 +35,7 @@ def crowd(house: House) -> list[FakeReceiver]:
     return receivers
 
 
-async def streaming_publisher(house: House) -> trio.SocketStream:
+async def streaming_publisher(house: MemoryGateway) -> trio.SocketStream:
     """A publisher in the middle of an NDJSON stream, whose first line is published."""
     assert house.gateway.trigger_url is not None
     host, port = house.gateway.trigger_url.removeprefix("http://").removesuffix("/trigger/").split(":")

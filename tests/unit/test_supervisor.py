@@ -17,7 +17,7 @@ from trio_templar.clock import Clock
 from trio_templar.core.frames import close_frame
 from trio_templar.delivery.outbox import Outbox, Waiting
 from trio_templar.errors import CROWDED, LAGGING, SILENT, STALE, STUCK, Close
-from trio_templar.testing import Closed, FakeBackend, House, WebsocketClient, open_gateway
+from trio_templar.testing import Closed, FakeBackend, MemoryGateway, WebsocketClient, open_gateway
 
 
 @asynccontextmanager
@@ -37,7 +37,7 @@ async def reading(client: WebsocketClient, ended: list[tuple[float, Close]]) -> 
         nursery.cancel_scope.cancel()
 
 
-async def over(house: House) -> float:
+async def over(house: MemoryGateway) -> float:
     """Wait until nobody is connected and return when that was."""
     await trio.sleep(0.0625)  # never look just when something happens
     with trio.fail_after(1000):

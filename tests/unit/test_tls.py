@@ -20,7 +20,7 @@ import trustme
 from tests.unit.conftest import CAR, quiet, settled
 from trio_templar import Gateway, Settings, SettingsError
 from trio_templar.net.tls import Certificate
-from trio_templar.testing import Closed, FakeBackend, House, Rejected, WebsocketClient, open_gateway
+from trio_templar.testing import Closed, FakeBackend, MemoryGateway, Rejected, WebsocketClient, open_gateway
 
 
 class Authority:
@@ -46,7 +46,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @asynccontextmanager
-async def tls_gateway(authority: Authority, name: str = "first") -> AsyncIterator[House]:
+async def tls_gateway(authority: Authority, name: str = "first") -> AsyncIterator[MemoryGateway]:
     cert, key = authority.issue(name)
     settings = quiet(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, goodbye_seconds=5)
     async with open_gateway(settings, backend=FakeBackend([CAR])) as house:

@@ -15,13 +15,13 @@ from trio_templar.commands.gateway_api import GatewayApi
 from trio_templar.commands.places import http_place
 from trio_templar.commands.snapshots import Snapshots
 from trio_templar.commands.tree import drawn
-from trio_templar.testing import FakeBackend, House, open_gateway
+from trio_templar.testing import FakeBackend, MemoryGateway, open_gateway
 
 PORT = Settings(bind=(), trigger_bind="127.0.0.1:0")
 
 
 @asynccontextmanager
-async def asking() -> AsyncIterator[tuple[House, GatewayApi]]:
+async def asking() -> AsyncIterator[tuple[MemoryGateway, GatewayApi]]:
     """A gateway, and a caller of its HTTP API."""
     backend = FakeBackend([CAR])
     backend.answer = {"user": {"id": "a[bold]da\x1b"}}

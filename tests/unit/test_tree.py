@@ -12,10 +12,10 @@ from tests.unit.conftest import CAR, operator, settled
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house, publish_to_many
 from trio_templar.http.tree import ALIKE, TURN_TASKS, Alike, Node, NurseryTree
-from trio_templar.testing import House
+from trio_templar.testing import MemoryGateway
 
 
-async def tree(house: House) -> Any:
+async def tree(house: MemoryGateway) -> Any:
     async with operator(house.gateway) as caller:
         return (await caller.get("/tree")).json()
 

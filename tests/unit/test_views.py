@@ -14,10 +14,10 @@ from tests.unit.conftest import CAR, RIDE, FakeReceiver, operator, quiet, settle
 from tests.unit.test_gateway import stuck_subscriber
 from trio_templar import Settings
 from trio_templar.core.rooms import room_key
-from trio_templar.testing import FakeBackend, House, WebsocketClient, open_gateway
+from trio_templar.testing import FakeBackend, MemoryGateway, WebsocketClient, open_gateway
 
 
-async def named(house: House, user: Any, *rooms: Any) -> WebsocketClient:
+async def named(house: MemoryGateway, user: Any, *rooms: Any) -> WebsocketClient:
     """A client of `user`, subscribed to `rooms`."""
     house.backend.answer = {"user": {"id": user}}
     client = await house.connect({"User-Agent": f"Browser of {user}"})
@@ -31,7 +31,7 @@ def open_house(**changes: Any) -> Any:
     return open_gateway(quiet(**changes), backend=FakeBackend([CAR, RIDE, {"target": "*"}, {"n": "*"}]))
 
 
-def publish_to_many(house: House) -> None:
+def publish_to_many(house: MemoryGateway) -> None:
     """Put three publications into the channel of CAR; its loop waits for more, since a pass would be expensive."""
     for _ in range(300):
         house.gateway.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")
@@ -39,7 +39,7 @@ def publish_to_many(house: House) -> None:
         house.gateway.fanout.publish_nowait([house.gateway.reader.make([CAR], b"1")])
 
 
-async def see(house: House, path: str, **query: Any) -> Any:
+async def see(house: MemoryGateway, path: str, **query: Any) -> Any:
     async with operator(house.gateway) as caller:
         answer = await caller.get(path, params=query)
     assert answer.status_code == 200, answer.text
