@@ -11,8 +11,8 @@ from typing import Any
 import trio
 
 from trio_templar import __version__
-from trio_templar.clients.admission import Reception
-from trio_templar.clients.backend import Gate
+from trio_templar.clients.admission import Admission
+from trio_templar.clients.backend import BootstrapLimiter
 from trio_templar.clients.connection import Connection
 from trio_templar.clients.drain import shuffle
 from trio_templar.clients.selection import Selection
@@ -29,7 +29,7 @@ from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Fanout
 from trio_templar.delivery.outbox import Waiting
 from trio_templar.errors import CAUSES, SettingsError
-from trio_templar.http.authorization import Access, Guard
+from trio_templar.http.authorization import Access, Authorization
 from trio_templar.http.health import Health
 from trio_templar.http.rates import Rates
 from trio_templar.http.steering import Steering
@@ -63,8 +63,8 @@ class Gateway:
         self.reader = TriggerReader(self.dialect, settings.max_publication_bytes, settings.max_room_bytes)
         self.fanout: Fanout
         self.health: Health
-        self.gate: Gate
-        self.reception: Reception
+        self.bootstrap_limiter: BootstrapLimiter
+        self.admission: Admission
         self.connection_counts = ConnectionCounts()
         self.lag = Lag()
         self.websocket_urls: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Gateway:
         self.page_url: str | None = None
         self.certificate: Certificate | None = None
         self._api_is_reachable = False  # from other machines; of an inherited socket no setting says it
-        self.guard = Guard(access_by(settings))
+        self.authorization = Authorization(access_by(settings))
         self.rates = Rates(self.hub)
         self.history = History(self.counts, DELIVERY_BOUNDS)
         self.steering = Steering(self.hub, self.connections)
@@ -111,7 +111,7 @@ class Gateway:
         self.settings = reloaded.settings
         if self.certificate and certificate and self.certificate.become(certificate):
             reloaded.changed[:] = sorted({*reloaded.changed, "tls_cert"})
-        self.guard.access = access
+        self.authorization.access = access
         # A room that somebody has entered stays one to publish to.
         self.reader.max_room_bytes = max(self.reader.max_room_bytes, reloaded.settings.max_room_bytes)
         self.hub.apply(policies)
@@ -238,7 +238,7 @@ class Gateway:
             if connection.task is not None:
                 yield connection.task, f"connection {connection.id[:8]}…"
 
-    def door(self, listener: Listening) -> trio.abc.Listener[trio.abc.Stream]:
+    def listener(self, listener: Listening) -> trio.abc.Listener[trio.abc.Stream]:
         """Return what accepts websockets from `listener`, with TLS where there is a certificate; note its URL."""
         tls = None if is_unix(listener) else self.certificate
         self.websocket_urls += (url_of(listener, "wss" if tls else "ws", self.settings.path),)

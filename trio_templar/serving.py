@@ -11,12 +11,12 @@ from typing import Any
 import trio
 
 from trio_templar import demo
-from trio_templar.clients.admission import Reception
-from trio_templar.clients.backend import Bootstrap, Gate, HttpBackend
-from trio_templar.clients.connection import House, serve_client
+from trio_templar.clients.admission import Admission
+from trio_templar.clients.backend import Bootstrap, BootstrapLimiter, HttpBackend
+from trio_templar.clients.connection import Context, serve_client
 from trio_templar.clients.drain import CLOSING_SHARE, Departure
 from trio_templar.clients.hooks import Caller, Client, Hook, HookQueue, Hooks
-from trio_templar.clients.supervisor import Patience, Supervisor
+from trio_templar.clients.supervisor import Supervisor, Timeouts
 from trio_templar.core.reload import Derived
 from trio_templar.core.session import Rules
 from trio_templar.core.settings import OTHER_DESCRIPTORS, Settings
@@ -48,17 +48,17 @@ async def serve(
     gateway = Gateway(settings)
     async with AsyncExitStack() as stack:
         api = await _api(settings, bootstrap, hooks, stack)
-        doors: list[trio.abc.Listener[trio.abc.Stream]] = [
+        client_listeners: list[trio.abc.Listener[trio.abc.Stream]] = [
             await stack.enter_async_context(listener) for listener in listeners
         ]
         gateway.certificate = certificate_of(settings)
         for address in settings.bind:
-            doors += map(gateway.door, await _listen(address, settings, stack))
+            client_listeners += map(gateway.listener, await _listen(address, settings, stack))
         triggers = await _listen(settings.trigger_bind, settings, stack) if settings.trigger_bind else []
         gateway.open_api(triggers)
         gateway.warn_of_descriptors()
         with gateway.scope, closing(HookQueue(settings.max_bootstraps)) as hook_queue:
-            await _run(gateway, api, hook_queue, doors, triggers, task_status)
+            await _run(gateway, api, hook_queue, client_listeners, triggers, task_status)
 
 
 async def _listen(address: str, settings: Settings, stack: AsyncExitStack) -> list[Listening]:
@@ -98,20 +98,20 @@ async def _run(
     gateway: Gateway,
     api: _Api,
     hook_queue: HookQueue,
-    doors: Sequence[trio.abc.Listener[trio.abc.Stream]],
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
     triggers: Sequence[Listening],
     task_status: trio.TaskStatus[Gateway],
 ) -> None:
     """Open the nursery tree; what is nested deepest ends first when the gateway stops."""
     settings = gateway.settings
     refuses_by_message = gateway.dialect.refusal() is not None
-    gate = gateway.gate = Gate(api.bootstrap, settings)
-    reception = gateway.reception = Reception(gateway.in_force, gate, refuses_by_message=refuses_by_message)
+    limiter = gateway.bootstrap_limiter = BootstrapLimiter(api.bootstrap, settings)
+    admission = gateway.admission = Admission(gateway.in_force, limiter, refuses_by_message=refuses_by_message)
     async with trio.open_nursery() as hook_queue.nursery:
-        house = Derived(gateway.in_force, partial(_house, gateway, api, hook_queue))
+        context = Derived(gateway.in_force, partial(_context, gateway, api, hook_queue))
 
         def serve_one(stream: trio.abc.Stream) -> Awaitable[None]:  # no coroutine around the one that stays
-            return serve_client(reception, house(), stream)
+            return serve_client(admission, context(), stream)
 
         async with trio.open_nursery() as watch:
             supervisor = _supervisor(gateway)
@@ -129,7 +129,7 @@ async def _run(
                     gateway.nurseries |= {hook_queue.nursery: "hooks", clients: "connections", rooms: "rooms"}
                     if triggers:
                         start_http(gateway, triggers, http)
-                    accepting.start_soon(_accept, gateway, doors, serve_one, clients)
+                    accepting.start_soon(_accept, gateway, listeners, serve_one, clients)
                     with closing(gateway.fanout):
                         task_status.started(gateway)
                         await gateway.leaving.wait()
@@ -142,7 +142,7 @@ async def _run(
 async def _send_away(gateway: Gateway, clients: trio.Nursery) -> None:
     """Let nobody in any more, and close everyone in turn, unless the gateway is to stop at once."""
     if not gateway.settings.has_heirs:
-        gateway.reception.close()
+        gateway.admission.close()
     if not gateway.stopped.is_set():
         departure = Departure(gateway.connections, gateway.hub, gateway.shuffle, gateway.stopped)
         end = trio.current_time() + CLOSING_SHARE * gateway.settings.drain_seconds
@@ -150,24 +150,24 @@ async def _send_away(gateway: Gateway, clients: trio.Nursery) -> None:
         if gateway.settings.has_heirs:
             await departure.close_late(clients, end)
     gateway.stopped.set()
-    gateway.reception.close()
+    gateway.admission.close()
 
 
 async def _accept(
     gateway: Gateway,
-    doors: Iterable[trio.abc.Listener[trio.abc.Stream]],
+    listeners: Iterable[trio.abc.Listener[trio.abc.Stream]],
     serve_one: Callable[[trio.abc.Stream], Awaitable[None]],
     clients: trio.Nursery,
 ) -> None:
     """Accept clients while there is somebody to tell them that we are leaving, or until others accept them."""
     async with trio.open_nursery() as nursery:
-        for door in doors:
-            nursery.start_soon(partial(accept_loop, door, serve_one, clients, leave=OTHER_DESCRIPTORS))
+        for listener in listeners:
+            nursery.start_soon(partial(accept_loop, listener, serve_one, clients, leave=OTHER_DESCRIPTORS))
         await (gateway.leaving if gateway.settings.has_heirs else gateway.stopped).wait()
         nursery.cancel_scope.cancel()
 
 
-def _house(gateway: Gateway, api: _Api, hook_queue: HookQueue) -> House:
+def _context(gateway: Gateway, api: _Api, hook_queue: HookQueue) -> Context:
     settings = gateway.settings
     caller = Caller(
         api.hooks,
@@ -185,7 +185,7 @@ def _house(gateway: Gateway, api: _Api, hook_queue: HookQueue) -> House:
         max_request_id_bytes=settings.max_request_id_bytes,
         status=gateway.status if settings.allow_status and gateway.dialect.allows_status else None,
     )
-    return House(
+    return Context(
         rules=rules,
         waiting=gateway.waiting,
         connections=gateway.connections,
@@ -212,11 +212,11 @@ def _fanout(gateway: Gateway, rooms: trio.Nursery) -> Fanout:
 
 def _supervisor(gateway: Gateway) -> Supervisor:
     settings = gateway.settings
-    patience = Patience(
+    timeouts = Timeouts(
         slow=settings.slow_seconds,
         age=settings.outbox_seconds,
         ping=settings.ping_seconds,
         pong=settings.pong_seconds,
         idle=gateway.dialect.idle_seconds if settings.idle_seconds is None else settings.idle_seconds or None,
     )
-    return Supervisor(patience, gateway.connections, gateway.waiting, gateway.clock)
+    return Supervisor(timeouts, gateway.connections, gateway.waiting, gateway.clock)

@@ -13,9 +13,9 @@ import trio
 
 from trio_templar import ClientRequest, Settings
 from trio_templar.clients import connection
-from trio_templar.clients.admission import Reception
-from trio_templar.clients.backend import Gate
-from trio_templar.clients.connection import House
+from trio_templar.clients.admission import Admission
+from trio_templar.clients.backend import BootstrapLimiter
+from trio_templar.clients.connection import Context
 from trio_templar.clock import Clock
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.frames import header, text_frame
@@ -64,8 +64,8 @@ async def test_all_cases_without_compression_pass(
     monkeypatch.setattr(connection, "Connection", EchoConnection)
     settings = Settings(max_message_bytes=LARGEST_BYTES, outbox_bytes=LARGEST_BYTES)
     clock = Clock()
-    reception = Reception(lambda: settings, Gate(let_everybody_in, settings), refuses_by_message=False)
-    house = House(
+    admission = Admission(lambda: settings, BootstrapLimiter(let_everybody_in, settings), refuses_by_message=False)
+    context = Context(
         rules=Rules(DIALECTS["2"], Hub(), max_subscriptions=1, max_room_bytes=100, max_request_id_bytes=100),
         waiting=Waiting(settings.outbox_bytes, settings.outbox_frames, Budget(2**30), clock.now),
         connections=set(),
@@ -83,11 +83,11 @@ async def test_all_cases_without_compression_pass(
         return asyncio.run(kosoku.run_fuzzingclient(url, cases, EXCLUDED, concurrency=4))
 
     async with trio.open_nursery() as clients, trio.open_nursery() as accepting:
-        accepting.start_soon(accept_loop, listener, partial(connection.serve_client, reception, house), clients)
+        accepting.start_soon(accept_loop, listener, partial(connection.serve_client, admission, context), clients)
         results = await trio.to_thread.run_sync(run)
         accepting.cancel_scope.cancel()
 
     assert len(results) == count
     assert [result.case_id for result in results if not result.passed] == []
-    assert house.connections == set()
-    assert (house.waiting.bytes, house.waiting.outboxes) == (0, set())
+    assert context.connections == set()
+    assert (context.waiting.bytes, context.waiting.outboxes) == (0, set())

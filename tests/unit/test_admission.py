@@ -1,4 +1,4 @@
-"""The reception: who is let in, what the others are told, and that nothing of them stays behind."""
+"""The admission: who is let in, what the others are told, and that nothing of them stays behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.conftest import CAR, operator, quiet, settled
 from tests.unit.test_backend import api, response
 from tests.unit.test_handshake import head
 from trio_templar import BackendError, ClientRequest, Close, Refused, Unavailable
-from trio_templar.clients.backend import Gate
+from trio_templar.clients.backend import BootstrapLimiter
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, Rejected, WebsocketClient, open_gateway
 
 
@@ -232,7 +232,7 @@ async def test_an_api_that_says_when_to_come_back_is_passed_on(status: int, caus
     async with api(said) as (backend, _), open_gateway(quiet(), bootstrap=backend.bootstrap) as house:
         rejected = await rejection(house)
         assert (rejected.status, rejected.headers["retry-after"]) == (503, "7")
-        assert house.gateway.reception.refused == {cause: 1}
+        assert house.gateway.admission.refused == {cause: 1}
 
 
 @pytest.mark.parametrize("dialect", ["2", "3"])
@@ -350,10 +350,10 @@ async def test_others_get_their_turns_while_many_allowed_rooms_are_read(autojump
             await trio.lowlevel.checkpoint()
             turns += 1
 
-    gate = Gate(FakeBackend(allowed), quiet())
+    limiter = BootstrapLimiter(FakeBackend(allowed), quiet())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(others)
-        assert (await gate.admit(ClientRequest("/ws/", []))).allowed_rooms == allowed
+        assert (await limiter.admit(ClientRequest("/ws/", []))).allowed_rooms == allowed
         nursery.cancel_scope.cancel()
     assert turns > 30
 
@@ -602,5 +602,5 @@ async def test_clients_beyond_all_bounds_are_counted_and_said_at_times(
             assert await rest(house.listener.connect()) == b""
         await trio.sleep(10)
         assert await rest(house.listener.connect()) == b""
-        assert house.gateway.reception.refused["overrun"] == 4
+        assert house.gateway.admission.refused["overrun"] == 4
     assert lines(caplog, "overrun") == [{"clients": 2, "dropped": 1}, {"clients": 2, "dropped": 4}]

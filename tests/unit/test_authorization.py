@@ -18,8 +18,8 @@ from trio_templar.http.authorization import (
     PENALTY_SECONDS,
     QUIET_SECONDS,
     Access,
+    Authorization,
     ForeignPage,
-    Guard,
     Unauthorized,
 )
 from trio_templar.testing import open_gateway
@@ -142,7 +142,7 @@ async def test_a_name_that_is_not_ours_is_refused(host: str) -> None:
 
 
 async def test_a_request_without_a_host_comes_from_no_browser() -> None:
-    await Guard(Access(hosts=())).check({}, "")
+    await Authorization(Access(hosts=())).check({}, "")
 
 
 @pytest.mark.parametrize(
@@ -171,33 +171,33 @@ def test_a_trusted_host_is_a_name_alone(name: str) -> None:
 
 
 async def test_a_wrong_token_waits_and_the_right_one_does_not(autojump_clock: MockClock) -> None:
-    guard = Guard(Access(b"s3cret"))
+    authorization = Authorization(Access(b"s3cret"))
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
         for _ in range(3 * MAX_PENALTIES):
-            nursery.start_soon(refused, guard)
+            nursery.start_soon(refused, authorization)
         await settled()
-        await guard.check(RIGHT, "10.0.0.1")
+        await authorization.check(RIGHT, "10.0.0.1")
         assert trio.current_time() == start
     assert trio.current_time() - start == PENALTY_SECONDS
 
 
-async def refused(guard: Guard) -> None:
+async def refused(authorization: Authorization) -> None:
     with pytest.raises(Unauthorized):
-        await guard.check(WRONG, "10.0.0.1")
+        await authorization.check(WRONG, "10.0.0.1")
 
 
 async def test_those_who_wait_are_bounded_and_a_cancelled_one_waits_no_more(autojump_clock: MockClock) -> None:
-    guard = Guard(Access(b"s3cret"))
+    authorization = Authorization(Access(b"s3cret"))
     async with trio.open_nursery() as nursery:
         for _ in range(MAX_PENALTIES):
-            nursery.start_soon(refused, guard)
+            nursery.start_soon(refused, authorization)
         await settled()
         start = trio.current_time()
-        await refused(guard)
+        await refused(authorization)
         assert trio.current_time() == start
         nursery.cancel_scope.cancel()
-    await refused(guard)
+    await refused(authorization)
     assert trio.current_time() - start == PENALTY_SECONDS
 
 
@@ -206,7 +206,7 @@ async def test_who_shows_no_token_is_told_so_at_once(
 ) -> None:
     start = trio.current_time()
     with pytest.raises(Unauthorized):
-        await Guard(Access(b"s3cret")).check({}, "10.0.0.1")
+        await Authorization(Access(b"s3cret")).check({}, "10.0.0.1")
     assert trio.current_time() == start
     assert caplog.records == []
 
@@ -214,12 +214,12 @@ async def test_who_shows_no_token_is_told_so_at_once(
 async def test_wrong_tokens_are_counted_in_few_lines_that_do_not_show_them(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guard = Guard(Access(b"s3cret"))
+    authorization = Authorization(Access(b"s3cret"))
     async with trio.open_nursery() as nursery:
         for _ in range(50):
-            nursery.start_soon(refused, guard)
+            nursery.start_soon(refused, authorization)
     await trio.sleep(QUIET_SECONDS)
-    await refused(guard)
+    await refused(authorization)
     assert [record.__dict__["fields"] for record in caplog.records] == [
         {"count": 1, "peer": "10.0.0.1"},
         {"count": 50, "peer": "10.0.0.1"},
@@ -228,14 +228,14 @@ async def test_wrong_tokens_are_counted_in_few_lines_that_do_not_show_them(
 
 
 async def test_what_is_asked_for_can_change_while_it_runs(autojump_clock: MockClock) -> None:
-    guard = Guard(Access(b"s3cret"))
-    guard.access = Access(b"guess")
-    await guard.check(WRONG, "")
+    authorization = Authorization(Access(b"s3cret"))
+    authorization.access = Access(b"guess")
+    await authorization.check(WRONG, "")
     with pytest.raises(Unauthorized):
-        await guard.check(RIGHT, "")
-    guard.access = Access(hosts=())
+        await authorization.check(RIGHT, "")
+    authorization.access = Access(hosts=())
     with pytest.raises(ForeignPage):
-        await guard.check(RIGHT, "")
+        await authorization.check(RIGHT, "")
 
 
 def test_a_token_is_not_shown() -> None:

@@ -13,7 +13,7 @@ import trio
 
 from tests.unit.conftest import CAR, quiet
 from trio_templar import BackendError, Busy, ClientRequest, Refused, SettingsError, Unavailable
-from trio_templar.clients.backend import Admission, Gate, HttpBackend, NoRoom, admission
+from trio_templar.clients.backend import BootstrapAnswer, BootstrapLimiter, HttpBackend, NoRoom, read_answer
 
 COOKIE = ClientRequest("/ws/?token=t", [(b"cookie", b"a=\xe9"), (b"user-agent", b"x")])
 BARE = ClientRequest("/ws/", [])
@@ -180,10 +180,10 @@ async def test_what_pythons_parser_takes_locks_nobody_out(field: str) -> None:
 async def test_what_json_cannot_carry_is_named_where_it_is_needed(value: str) -> None:
     async with api(response(f'{{"allowed_rooms": [{{"a": {value}}}]}}')) as (backend, _):
         with pytest.raises(BackendError, match=r"^allowed_rooms has NaN, Infinity or half a surrogate pair in it"):
-            await Gate(backend.bootstrap, quiet()).admit(BARE)
+            await BootstrapLimiter(backend.bootstrap, quiet()).admit(BARE)
     async with api(response(f'{{"user": {{"id": {value}}}}}')) as (backend, _):
         with pytest.raises(BackendError, match=r"^user\.id has NaN, Infinity or half a surrogate pair in it"):
-            await Gate(backend.bootstrap, quiet()).admit(BARE)
+            await BootstrapLimiter(backend.bootstrap, quiet()).admit(BARE)
 
 
 async def test_an_api_that_is_not_there_is_unavailable() -> None:
@@ -239,12 +239,12 @@ def test_a_file_of_certificates_that_is_not_there_is_named() -> None:
 
 def nonsense(answer: Any) -> str:
     with pytest.raises(BackendError) as caught:
-        admission(answer, [])
+        read_answer(answer, [])
     return str(caught.value)
 
 
 def test_missing_rooms_are_no_rooms() -> None:
-    assert admission({}, []) == admission({"allowed_rooms": None}, []) == Admission([])
+    assert read_answer({}, []) == read_answer({"allowed_rooms": None}, []) == BootstrapAnswer([])
 
 
 @pytest.mark.parametrize("answer", [[], None, 1, "x"], ids=repr)
@@ -255,7 +255,7 @@ def test_an_answer_that_is_no_object_is_nonsense(answer: Any) -> None:
 def test_a_room_that_is_no_object_is_named() -> None:
     assert nonsense({"allowed_rooms": [CAR, "foo"]}) == "allowed_rooms[1] is no object"
     with pytest.raises(NoRoom):
-        admission({"allowed_rooms": [None]}, [])
+        read_answer({"allowed_rooms": [None]}, [])
 
 
 @pytest.mark.parametrize(
@@ -272,4 +272,4 @@ def test_a_room_that_is_no_object_is_named() -> None:
     ids=repr,
 )
 def test_the_id_of_the_user_is_where_the_path_leads(path: list[str], expected: Any) -> None:
-    assert admission({"user": {"id": 7, "names": ["a", "b"]}}, path).user_id == expected
+    assert read_answer({"user": {"id": 7, "names": ["a", "b"]}}, path).user_id == expected

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from tests.unit.conftest import settled
 from trio_templar.delivery.budget import Budget
 from trio_templar.http.app import HttpApi, Request, Response, route_of, text
-from trio_templar.http.authorization import Access, Guard
+from trio_templar.http.authorization import Access, Authorization
 from trio_templar.http.caller import IDLE_SECONDS, Caller
 from trio_templar.http.server import LINGER_SECONDS, TOLD_CALLERS, serve_http
 from trio_templar.testing import MemoryListener
@@ -32,7 +32,7 @@ class Server:
         self.later = trio.Event()
         self.listener = MemoryListener()
         self.stop = trio.Event()
-        self.app = HttpApi(Guard(Access()), max_bytes=1000, body_seconds=10, budget=budget)
+        self.app = HttpApi(Authorization(Access()), max_bytes=1000, body_seconds=10, budget=budget)
         self.app.routes |= route_of("GET", "/now", self._now)
         self.app.routes |= route_of("GET", "/later", self._later)
         self.app.routes |= route_of("POST", "/echo", self._echo)

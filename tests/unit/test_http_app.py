@@ -22,10 +22,10 @@ from trio_templar.core.rooms import room_key
 from trio_templar.core.triggers import TriggerReader
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Bounds, Fanout
-from trio_templar.delivery.idempotency import Memory
+from trio_templar.delivery.idempotency import IdempotencyCache
 from trio_templar.errors import Busy
 from trio_templar.http.app import HttpApi, Request, Response, Route
-from trio_templar.http.authorization import Access, Guard
+from trio_templar.http.authorization import Access, Authorization
 from trio_templar.http.server import serve_http
 from trio_templar.http.triggers import TriggerApi
 from trio_templar.net.listeners import open_listeners, url_of
@@ -55,8 +55,8 @@ class Api:
         return await self.publisher.post(path, content=content, headers=named)
 
 
-def make_memory() -> Memory[Any]:
-    return Memory(seconds=300, max_entries=100, max_bytes=100_000, now=trio.current_time)
+def make_cache() -> IdempotencyCache[Any]:
+    return IdempotencyCache(seconds=300, max_entries=100, max_bytes=100_000, now=trio.current_time)
 
 
 def make_app(nursery: trio.Nursery, **bounds: Any) -> tuple[HttpApi, Hub, Fanout]:
@@ -65,8 +65,8 @@ def make_app(nursery: trio.Nursery, **bounds: Any) -> tuple[HttpApi, Hub, Fanout
     fanout = Fanout(hub, nursery, Budget(10**7), bounds_)
     reader = TriggerReader(DIALECTS["2"], 5000)
     access = Access(bounds.pop("token", "").encode(), bounds.pop("hosts", None))
-    app = HttpApi(Guard(access), **{"max_bytes": 10_000, "body_seconds": 10, "budget": Budget(10**7), **bounds})
-    app.routes |= TriggerApi(fanout, reader, make_memory()).routes()
+    app = HttpApi(Authorization(access), **{"max_bytes": 10_000, "body_seconds": 10, "budget": Budget(10**7), **bounds})
+    app.routes |= TriggerApi(fanout, reader, make_cache()).routes()
     return app, hub, fanout
 
 

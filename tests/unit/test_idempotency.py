@@ -9,14 +9,16 @@ import trio
 from trio.testing import MockClock
 
 from tests.unit.conftest import Now, settled
-from trio_templar.delivery.idempotency import ENTRY_BYTES, Claim, KeyReused, Memory, claim
+from trio_templar.delivery.idempotency import ENTRY_BYTES, Claim, IdempotencyCache, KeyReused, claim
 
 ONE = claim("one", [b"content"])
 OTHER = claim("one", [b"other content"])
 
 
-def memory(now: Now | None = None, *, seconds: float = 10, entries: int = 100, size: int = 10**6) -> Memory[str]:
-    return Memory(seconds=seconds, max_entries=entries, max_bytes=size, now=now or Now())
+def cache(
+    now: Now | None = None, *, seconds: float = 10, entries: int = 100, size: int = 10**6
+) -> IdempotencyCache[str]:
+    return IdempotencyCache(seconds=seconds, max_entries=entries, max_bytes=size, now=now or Now())
 
 
 def test_contents_are_told_apart_by_their_pieces() -> None:
@@ -25,7 +27,7 @@ def test_contents_are_told_apart_by_their_pieces() -> None:
 
 
 async def test_a_new_key_is_unknown_and_then_answered() -> None:
-    answers = memory()
+    answers = cache()
     assert await answers.known([ONE]) == [None]
     with answers.under_way([ONE]):
         answers.remember(ONE, "first", 5)
@@ -33,20 +35,20 @@ async def test_a_new_key_is_unknown_and_then_answered() -> None:
 
 
 async def test_the_same_key_with_something_else_is_refused() -> None:
-    answers = memory()
+    answers = cache()
     answers.remember(ONE, "first", 5)
     with pytest.raises(KeyReused, match="'one'"):
         await answers.known([OTHER])
 
 
 async def test_also_while_the_first_is_under_way() -> None:
-    answers = memory()
+    answers = cache()
     with answers.under_way([ONE]), pytest.raises(KeyReused):
         await answers.known([OTHER])
 
 
 async def test_who_comes_while_the_first_is_under_way_waits_for_its_answer(autojump_clock: MockClock) -> None:
-    answers = memory()
+    answers = cache()
     found: list[list[str | None]] = []
 
     async def ask() -> None:
@@ -62,7 +64,7 @@ async def test_who_comes_while_the_first_is_under_way_waits_for_its_answer(autoj
 
 
 async def test_a_failure_is_not_remembered_and_the_next_is_a_first_one() -> None:
-    answers = memory()
+    answers = cache()
     found: list[list[str | None]] = []
 
     async def ask() -> None:
@@ -78,7 +80,7 @@ async def test_a_failure_is_not_remembered_and_the_next_is_a_first_one() -> None
 
 async def test_an_answer_is_forgotten_when_its_time_is_over() -> None:
     now = Now()
-    answers = memory(now, seconds=10)
+    answers = cache(now, seconds=10)
     answers.remember(ONE, "first", 5)
     now.time = 9.9
     assert await answers.known([ONE]) == ["first"]
@@ -88,7 +90,7 @@ async def test_an_answer_is_forgotten_when_its_time_is_over() -> None:
 
 
 async def test_the_oldest_is_forgotten_when_there_are_too_many_or_they_are_too_large() -> None:
-    for answers in (memory(entries=2), memory(size=2 * (ENTRY_BYTES + 1 + 10))):
+    for answers in (cache(entries=2), cache(size=2 * (ENTRY_BYTES + 1 + 10))):
         claims = [claim(name, []) for name in "abc"]
         for each in claims:
             answers.remember(each, each.key, 10)
@@ -97,13 +99,13 @@ async def test_the_oldest_is_forgotten_when_there_are_too_many_or_they_are_too_l
 
 
 async def test_an_answer_larger_than_all_that_may_be_kept_is_not_kept() -> None:
-    answers = memory(size=100)
+    answers = cache(size=100)
     answers.remember(ONE, "first", 101)
     assert (len(answers), answers.bytes) == (0, 0)
 
 
 async def test_remembering_a_key_again_counts_its_bytes_once() -> None:
-    answers = memory()
+    answers = cache()
     for size in (5, 50):
         answers.remember(Claim("k", b""), "x", size)
     assert answers.bytes == 50 + 1 + ENTRY_BYTES

@@ -279,15 +279,15 @@ async def test_the_answer_to_a_goodbye_is_not_waited_for_long(terminal: Terminal
 
 async def error_at(terminal: Terminal, *says: str | Event) -> CommandError:
     """Listen to a gateway that says so much and then nothing, whatever it is asked; return how that ends."""
-    doors = MemoryListener()
+    listener = MemoryListener()
 
     async def connect() -> WebsocketClient:
-        client = WebsocketClient(doors.connect())
+        client = WebsocketClient(listener.connect())
         await client.open()
         return client
 
     async def serve() -> None:
-        stream, server = await doors.accept(), WSConnection(ConnectionType.SERVER)
+        stream, server = await listener.accept(), WSConnection(ConnectionType.SERVER)
         server.receive_data(bytes(await stream.receive_some()))
         await stream.send_all(server.send(AcceptConnection()))
         await stream.send_all(

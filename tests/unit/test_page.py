@@ -11,7 +11,7 @@ import pytest
 from trio_templar.delivery.budget import Budget
 from trio_templar.http import page
 from trio_templar.http.app import HttpApi
-from trio_templar.http.authorization import Access, Guard
+from trio_templar.http.authorization import Access, Authorization
 
 FOLDER = importlib.resources.files("trio_templar.http") / "page_files"
 DEMO_URL = "ws://127.0.0.1:1234/live/"
@@ -21,9 +21,9 @@ SCRIPTS = [path for path in PATHS if path.endswith(".js") and "uplot" not in pat
 
 def client(*, token: str = "", demo_url: str | None = None) -> httpx.AsyncClient:
     """A client of an HTTP API that has the page and nothing else."""
-    guard = Guard(Access(token.encode()))
-    app = HttpApi(guard, max_bytes=1000, body_seconds=1, budget=Budget(10**7))
-    app.routes |= page.routes(needs_token=lambda: bool(guard.access.token), demo_url=demo_url)
+    authorization = Authorization(Access(token.encode()))
+    app = HttpApi(authorization, max_bytes=1000, body_seconds=1, budget=Budget(10**7))
+    app.routes |= page.routes(needs_token=lambda: bool(authorization.access.token), demo_url=demo_url)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.test:80")
 
 
@@ -71,7 +71,7 @@ async def test_the_page_is_told_whether_a_token_is_needed(token: str, needed: bo
 
 async def test_a_token_that_comes_or_goes_while_it_runs_is_noticed() -> None:
     needed = [True]
-    app = HttpApi(Guard(Access()), max_bytes=1000, body_seconds=1, budget=Budget(10**7))
+    app = HttpApi(Authorization(Access()), max_bytes=1000, body_seconds=1, budget=Budget(10**7))
     app.routes |= page.routes(needs_token=needed.pop)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.test") as http:
         assert (await http.get("/page.json")).json()["needs_token"] is True

@@ -12,7 +12,7 @@ from trio.testing import MockClock, lockstep_stream_pair
 
 from tests.unit.conftest import CAR, FakeTransport, Now, make_waiting, quiet, settled
 from tests.unit.test_outbox import batch, make_client
-from trio_templar.clients.supervisor import Patience, Supervisor
+from trio_templar.clients.supervisor import Supervisor, Timeouts
 from trio_templar.clock import Clock
 from trio_templar.core.frames import close_frame
 from trio_templar.delivery.outbox import Outbox, Waiting
@@ -170,7 +170,7 @@ async def test_a_client_that_takes_a_little_is_slow_but_stays(autojump_clock: Mo
 
 def supervisor(waiting: Waiting, **changes: Any) -> Supervisor:
     bounds = {"slow": 10.0, "age": 1000.0, "ping": 30.0, "pong": 20.0, "idle": None, **changes}
-    return Supervisor(Patience(**bounds), [], waiting, Clock())
+    return Supervisor(Timeouts(**bounds), [], waiting, Clock())
 
 
 async def test_progress_is_any_byte() -> None:
@@ -283,7 +283,7 @@ async def test_the_worst_are_closed_as_soon_as_memory_is_short(autojump_clock: M
 def test_it_looks_often_enough_for_the_shortest_patience() -> None:
     def tick(**changes: Any) -> float:
         bounds: dict[str, Any] = {"slow": 15, "age": 60, "ping": 30, "pong": 20, "idle": None, **changes}
-        return Patience(**bounds).tick
+        return Timeouts(**bounds).tick
 
     assert tick() == 1
     assert tick(slow=2) == tick(age=2) == tick(pong=2) == tick(ping=2) == tick(idle=2) == 0.5
@@ -333,7 +333,7 @@ async def late(work: float) -> float:
     """Return what the clock that clients are judged by says after a minute in which the process worked so long."""
     cpu = Now()
     clock = Clock()
-    watch = Supervisor(Patience(slow=15, age=60, ping=30, pong=20, idle=None), [], make_waiting(), clock, cpu)
+    watch = Supervisor(Timeouts(slow=15, age=60, ping=30, pong=20, idle=None), [], make_waiting(), clock, cpu)
     virtual = trio.lowlevel.current_clock()
     assert isinstance(virtual, MockClock)
     async with trio.open_nursery() as nursery:

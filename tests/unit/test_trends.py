@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trio_templar.delivery.budget import Budget
 from trio_templar.http.app import HttpApi
-from trio_templar.http.authorization import Access, Guard
+from trio_templar.http.authorization import Access, Authorization
 from trio_templar.http.trends import SAMPLE_SECONDS, SAMPLES, Counts, History, quantile
 
 NOTHING = Counts(connections=0, waiting_bytes=0, triggers=0, publications=0, deliveries=0)
@@ -88,7 +88,7 @@ async def test_the_answer_is_json_and_wants_a_number(autojump_clock: trio.testin
     history = History(lambda: NOTHING)
     await trio.sleep(2)
     history.take()
-    app = HttpApi(Guard(Access()), max_bytes=1000, body_seconds=1, budget=Budget(10**7))
+    app = HttpApi(Authorization(Access()), max_bytes=1000, body_seconds=1, budget=Budget(10**7))
     app.routes |= history.routes()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.test") as http:
         assert (await http.get("/history?after=0")).json() == history.view(0)

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from trio_templar.clients.backend import Admission, Gate, NoRoom
+from trio_templar.clients.backend import BootstrapAnswer, BootstrapLimiter, NoRoom
 from trio_templar.clients.handshake import (
     HandshakeError,
     PeerLeft,
@@ -38,8 +38,8 @@ OVERRUN_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Guest:
-    """A client that gets its 101. Without an `admission` it is told that it is refused, and closed (dialect 3).
+class Admitted:
+    """A client that gets its 101. Without an `answer` it is told that it is refused, and closed (dialect 3).
 
     `early` came behind its request head; `address` is its peer with the port.
     """
@@ -48,16 +48,18 @@ class Guest:
     key: bytes
     early: bytes
     address: str
-    admission: Admission | None
+    answer: BootstrapAnswer | None
     subprotocol: str
 
 
-class Reception:
+class Admission:
     """Where all clients of a gateway arrive."""
 
-    def __init__(self, settings: Callable[[], Settings], gate: Gate, *, refuses_by_message: bool) -> None:
+    def __init__(
+        self, settings: Callable[[], Settings], limiter: BootstrapLimiter, *, refuses_by_message: bool
+    ) -> None:
         self._settings_in_force = settings
-        self._gate = gate
+        self._limiter = limiter
         self._refuses_by_message = refuses_by_message
         self._arriving: set[trio.CancelScope] = set()
         self._closed = False
@@ -86,7 +88,7 @@ class Reception:
         for scope in self._arriving:
             scope.cancel()
 
-    async def let_in(self, stream: trio.abc.Stream) -> Guest | None:
+    async def let_in(self, stream: trio.abc.Stream) -> Admitted | None:
         """Ask the client what it wants and the backend who it is.
 
         Returns None once a client that is not let in has been answered over HTTP, or has left.
@@ -95,7 +97,7 @@ class Reception:
         try:
             upgrade = await self._read_upgrade(stream, host)
             inbox = bytearray(upgrade.early)
-            admission = await self._ask(upgrade.request, stream, inbox)
+            answer = await self._ask(upgrade.request, stream, inbox)
         except PeerLeft as left:
             self.refused["left"] += 1
             log(logger, logging.INFO, "left before it was let in", peer=address, why=str(left))
@@ -106,10 +108,10 @@ class Reception:
             let_go(error)
             await self._answer(stream, error)
         else:
-            if admission is None:
+            if answer is None:
                 self.refused["not authorized"] += 1
             subprotocol = choose_subprotocol(upgrade.request, self._settings.subprotocol)
-            return Guest(upgrade.request, upgrade.key, bytes(inbox), address, admission, subprotocol)
+            return Admitted(upgrade.request, upgrade.key, bytes(inbox), address, answer, subprotocol)
         return None
 
     def _log_refusal(self, error: HandshakeError, address: str) -> None:
@@ -139,7 +141,7 @@ class Reception:
         check_origin(upgrade.request, settings.allowed_origin, over_tls=transport_of(stream) is not stream)
         return upgrade
 
-    async def _ask(self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray) -> Admission | None:
+    async def _ask(self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray) -> BootstrapAnswer | None:
         """Return what the backend says; None for a client that is refused by a message.
 
         Raises HandshakeError: with the HTTP answer for any other outcome.
@@ -168,14 +170,14 @@ class Reception:
 
     async def _ask_while_connected(
         self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray
-    ) -> Admission:
+    ) -> BootstrapAnswer:
         """Ask the backend, and stop asking when the client leaves; what it sends meanwhile is kept, within bounds."""
-        answer: Admission | TemplarError = PeerLeft()
+        answer: BootstrapAnswer | TemplarError = PeerLeft()
         async with trio.open_nursery() as nursery:
             self._arriving.add(nursery.cancel_scope)
             nursery.start_soon(self._keep_early, stream, inbox, nursery.cancel_scope)
             try:
-                answer = await self._gate.admit(request)
+                answer = await self._limiter.admit(request)
             except TemplarError as error:
                 answer = error
             finally:

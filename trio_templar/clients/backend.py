@@ -58,7 +58,7 @@ FEW_ROOMS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class BootstrapAnswer:
     """What the backend said of one client it lets in. `user_id` is any JSON value, or None.
 
     Many `allowed_rooms` have an `index`; a few are read through as quickly, and it takes memory.
@@ -69,7 +69,7 @@ class Admission:
     index: RoomIndex | None = None
 
 
-def admission(answer: object, user_id_path: Sequence[str]) -> Admission:
+def read_answer(answer: object, user_id_path: Sequence[str]) -> BootstrapAnswer:
     """Read a bootstrap answer. Raises BackendError: if it is nonsense, saying what."""
     if not isinstance(answer, Mapping):
         raise BackendError(f"the bootstrap answer is no object but {type(answer).__name__}")
@@ -82,7 +82,7 @@ def admission(answer: object, user_id_path: Sequence[str]) -> Admission:
         if not isinstance(room, Mapping):
             raise NoRoom(f"allowed_rooms[{index}] is no object")
     user_id = as_json(".".join(user_id_path), _follow(answer, user_id_path))
-    return Admission(as_json("allowed_rooms", allowed_rooms), user_id)
+    return BootstrapAnswer(as_json("allowed_rooms", allowed_rooms), user_id)
 
 
 class NoRoom(BackendError):
@@ -103,7 +103,7 @@ def _follow(value: Any, path: Sequence[str]) -> Any:
     return value if path else None
 
 
-class Gate:
+class BootstrapLimiter:
     """Bootstrap calls: at most so many at once, at most so many waiting, each with a deadline from its slot on."""
 
     def __init__(self, bootstrap: Bootstrap, settings: Settings) -> None:
@@ -115,7 +115,7 @@ class Gate:
         self.answers: Counter[str] = Counter()  # by what came of them
         self.seconds = Histogram(BOOTSTRAP_BOUNDS)
 
-    async def admit(self, request: ClientRequest) -> Admission:
+    async def admit(self, request: ClientRequest) -> BootstrapAnswer:
         """Ask the backend about one client.
 
         Raises Busy: if too many wait already.
@@ -127,7 +127,7 @@ class Gate:
             start = trio.current_time()
             outcome = "left"  # unless it turns out otherwise, the client has gone
             try:
-                admitted = admission(await self._ask(request), self._user_id_path)
+                answer = read_answer(await self._ask(request), self._user_id_path)
                 outcome = "admitted"
             except TemplarError as error:
                 outcome = _outcome(error)
@@ -135,7 +135,7 @@ class Gate:
             finally:
                 self.answers[outcome] += 1
                 self.seconds.observe(trio.current_time() - start)
-        return await _indexed(admitted)
+        return await _indexed(answer)
 
     async def _ask(self, request: ClientRequest) -> Mapping[str, Any]:
         try:
@@ -153,16 +153,16 @@ class Gate:
             raise Unavailable("the API failed") from error
 
 
-async def _indexed(admitted: Admission) -> Admission:
-    """Return `admitted` with an index if it has many rooms, made in slices: others get their turns."""
-    if len(admitted.allowed_rooms) <= FEW_ROOMS:
-        return admitted
+async def _indexed(answer: BootstrapAnswer) -> BootstrapAnswer:
+    """Return `answer` with an index if it has many rooms, made in slices: others get their turns."""
+    if len(answer.allowed_rooms) <= FEW_ROOMS:
+        return answer
     index = RoomIndex()
-    for number, room in enumerate(admitted.allowed_rooms):
+    for number, room in enumerate(answer.allowed_rooms):
         if number % FEW_ROOMS == 0:
             await trio.lowlevel.checkpoint()
         index.add(room)
-    return replace(admitted, index=index)
+    return replace(answer, index=index)
 
 
 def _outcome(error: TemplarError) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
-from trio_templar.clients.admission import Guest, Reception
+from trio_templar.clients.admission import Admission, Admitted
 from trio_templar.clients.handshake import switching_protocols
 from trio_templar.clients.hooks import Caller, HookCalls
 from trio_templar.clock import Clock
@@ -42,7 +42,7 @@ SHARED_AGENTS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class House:
+class Context:
     """What all connections of a gateway share. `connections` holds those that got their 101 and are not over."""
 
     rules: Rules
@@ -65,10 +65,10 @@ class Connection(trio.abc.Stream):
 
     __slots__ = (
         "_bucket",
+        "_context",
         "_failures",
         "_goodbye_seconds",
         "_hook_calls",
-        "_house",
         "_nursery",
         "_pings",
         "_wire",
@@ -85,43 +85,43 @@ class Connection(trio.abc.Stream):
         "user_id",
     )
 
-    def __init__(self, house: House, stream: trio.abc.Stream, guest: Guest) -> None:
-        self._house = house
+    def __init__(self, context: Context, stream: trio.abc.Stream, admitted: Admitted) -> None:
+        self._context = context
         self._wire = wire_for(stream)
         self._nursery: trio.Nursery | None = None
         self._hook_calls: HookCalls | None = None
-        self._goodbye_seconds = house.goodbye_seconds
+        self._goodbye_seconds = context.goodbye_seconds
         self._failures = 0
         self.id = str(uuid.uuid4())
-        self.peer = guest.address
-        self.agent = _shared((guest.request.header(b"user-agent") or b"")[:AGENT_BYTES])
-        self.outbox = Outbox(self._wire, self, house.waiting)
+        self.peer = admitted.address
+        self.agent = _shared((admitted.request.header(b"user-agent") or b"")[:AGENT_BYTES])
+        self.outbox = Outbox(self._wire, self, context.waiting)
         self.session: Session | None = None
         self.user_id: object = None
         self.task: trio.lowlevel.Task | None = None
         self.pinged = False
         self.since = trio.current_time()
-        self.last_heard = self.last_message = house.clock.now()
-        self._bucket = Bucket(house.messages_per_second, house.messages_burst, self.last_message)
+        self.last_heard = self.last_message = context.clock.now()
+        self._bucket = Bucket(context.messages_per_second, context.messages_burst, self.last_message)
         self._pings: Bucket | None = None  # browsers send none
-        if guest.admission is not None:
-            self._admit(guest)
+        if admitted.answer is not None:
+            self._admit(admitted)
 
-    def _admit(self, guest: Guest) -> None:
-        assert guest.admission is not None
-        self.user_id = guest.admission.user_id
-        admission = guest.admission
-        self.session = Session(self._house.rules, admission.allowed_rooms, self.outbox, self.id, admission.index)
-        if self._house.hooks is not None:
-            self._hook_calls = self._house.hooks.calls_for(self.id, self.user_id, guest.request)
+    def _admit(self, admitted: Admitted) -> None:
+        assert admitted.answer is not None
+        self.user_id = admitted.answer.user_id
+        answer = admitted.answer
+        self.session = Session(self._context.rules, answer.allowed_rooms, self.outbox, self.id, answer.index)
+        if self._context.hooks is not None:
+            self._hook_calls = self._context.hooks.calls_for(self.id, self.user_id, admitted.request)
 
     async def serve(self, websocket: WebSocketConnection, opening: bytes) -> None:
         """Serve the client until it has gone or its outbox was closed; the caller closes the stream.
 
         `opening` is the 101 that goes out first, in one write with the welcome.
         """
-        self._house.connections.add(self)
-        self._house.counts.opened += 1
+        self._context.connections.add(self)
+        self._context.counts.opened += 1
         self.task = trio.lowlevel.current_task()
         try:
             async with trio.open_nursery() as self._nursery:
@@ -131,11 +131,11 @@ class Connection(trio.abc.Stream):
             await self._say_goodbye()
         finally:
             self._nursery = self.task = None
-            self._house.connections.discard(self)
+            self._context.connections.discard(self)
             self._end()
 
     def _welcome(self, opening: bytes) -> None:
-        dialect = self._house.rules.dialect
+        dialect = self._context.rules.dialect
         if self.session is None:
             self.outbox.reply(opening + text_frame((dialect.refusal() or "").encode()))
             self.outbox.close(NOT_AUTHORIZED)
@@ -149,7 +149,7 @@ class Connection(trio.abc.Stream):
         try:
             while True:
                 message = await websocket.get_message()
-                self.last_message = self._house.clock.now()
+                self.last_message = self._context.clock.now()
                 self._hear(message)
         except ConnectionClosed as closed:
             self.outbox.close(_close_of(closed.reason))
@@ -171,7 +171,7 @@ class Connection(trio.abc.Stream):
 
     def _note(self, failure: Failure) -> None:
         """Count a message that was answered with an error; the first few of each client are logged."""
-        self._house.counts.errors[failure.code] += 1
+        self._context.counts.errors[failure.code] += 1
         self._failures += 1
         if self._failures <= LOGGED_FAILURES:
             room = failure.room.decode()
@@ -190,7 +190,7 @@ class Connection(trio.abc.Stream):
     def may_ping(self) -> bool:
         """Return whether one more ping or pong of the protocol may come; they have the bounds of messages."""
         if self._pings is None:
-            self._pings = Bucket(self._house.messages_per_second, self._house.messages_burst, self.last_heard)
+            self._pings = Bucket(self._context.messages_per_second, self._context.messages_burst, self.last_heard)
         return self._pings.take(self.last_heard)
 
     async def _write_loop(self) -> None:
@@ -207,13 +207,13 @@ class Connection(trio.abc.Stream):
     def _sent(self, size: int) -> None:
         self.outbox.sent(size)
         if size and self._wire.shows_life:
-            self.last_heard = self._house.clock.now()
+            self.last_heard = self._context.clock.now()
 
     async def _say_goodbye(self) -> None:
         if self.session is not None:
             self.session.end()  # not only when the peer has hung up
         if self.outbox.idle and self._close.code != GONE.code:
-            await hang_up(self._wire.stream, self._house.goodbye_seconds)
+            await hang_up(self._wire.stream, self._context.goodbye_seconds)
         else:
             reset_on_close(self._wire.stream)
 
@@ -225,7 +225,7 @@ class Connection(trio.abc.Stream):
             self.session.end()
         if self._hook_calls is not None:
             self._hook_calls.disconnected(self._close)
-        self._house.counts.close(self._close.code, self.outbox.sent_bytes, self.outbox.peak_bytes)
+        self._context.counts.close(self._close.code, self.outbox.sent_bytes, self.outbox.peak_bytes)
         self._log_end()
 
     def send_away(self, close: Close, seconds: float) -> None:
@@ -310,7 +310,7 @@ class Connection(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what the client sends."""
         data = await self._wire.read()
-        self.last_heard = self._house.clock.now()
+        self.last_heard = self._context.clock.now()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -359,26 +359,26 @@ def websocket_on(connection: Connection, protocol: Protocol, max_message_bytes: 
     )
 
 
-async def serve_client(reception: Reception, house: House, stream: trio.abc.Stream) -> None:
+async def serve_client(admission: Admission, context: Context, stream: trio.abc.Stream) -> None:
     """Own one client from accepted stream to closed socket. Nothing a client does escapes."""
     transport = transport_of(stream)
-    reception.clients += 1
+    admission.clients += 1
     try:
-        if reception.overrun():
+        if admission.overrun():
             return
-        guest = await reception.let_in(stream)
-        if guest is not None:
-            connection = Connection(house, stream, guest)
-            opening = switching_protocols(guest.key, guest.subprotocol)
-            protocol = Protocol(guest.early, house.max_message_bytes, connection.may_ping, connection.outbox.close)
-            del guest  # nothing of the handshake is kept
+        admitted = await admission.let_in(stream)
+        if admitted is not None:
+            connection = Connection(context, stream, admitted)
+            opening = switching_protocols(admitted.key, admitted.subprotocol)
+            protocol = Protocol(admitted.early, context.max_message_bytes, connection.may_ping, connection.outbox.close)
+            del admitted  # nothing of the handshake is kept
             try:
-                await connection.serve(websocket_on(connection, protocol, house.max_message_bytes), opening)
+                await connection.serve(websocket_on(connection, protocol, context.max_message_bytes), opening)
             finally:
                 protocol.end()
     except* Exception as crash:
         logger.exception("a connection crashed")
         let_go(crash)
     finally:
-        reception.clients -= 1
+        admission.clients -= 1
         await trio.aclose_forcefully(transport)

@@ -27,7 +27,7 @@ READ_BYTES: Final = 4096
 # A TLS handshake begins so: a record of that type (RFC 8446, 5.1), which no HTTP request does.
 TLS_START: Final = 0x16
 # Why a client is refused, in a word, where its status says so already.
-CAUSES: Final = {
+REFUSAL_CAUSES: Final = {
     401: "not authorized",
     404: "path",
     405: "no websocket",
@@ -53,7 +53,7 @@ class HandshakeError(TemplarError):
         self.headers = headers
         self.hint = hint
         self.has_content = True  # what answers HEAD has none
-        self.cause = cause or CAUSES.get(status, "malformed")
+        self.cause = cause or REFUSAL_CAUSES.get(status, "malformed")
 
     def response(self) -> bytes:
         """Return the whole HTTP response, in plain text."""

@@ -23,7 +23,7 @@ TURN_CONNECTIONS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Timeouts:
     """How long a client may be what; seconds. `idle` is None where it may be idle for ever.
 
     `slow`: without progress, or over half of its bytes. `age`: how old the oldest may be that waits for it.
@@ -55,13 +55,13 @@ class Supervisor:
 
     def __init__(
         self,
-        patience: Patience,
+        timeouts: Timeouts,
         connections: Iterable[Connection],
         waiting: Waiting,
         clock: Clock,
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._patience = patience
+        self._timeouts = timeouts
         self._connections = connections
         self._waiting = waiting
         self._clock = clock
@@ -73,7 +73,7 @@ class Supervisor:
 
         Time in which it was busy counts: a slow client must not stay the longer the more there is to do.
         """
-        tick = self._patience.tick
+        tick = self._timeouts.tick
         looked, worked = trio.current_time(), self._cpu()
         while True:
             await trio.sleep(tick)
@@ -132,22 +132,22 @@ class Supervisor:
             watch.over_since = None
         elif watch.over_since is None:
             watch.over_since = now
-        if now - watch.since >= self._patience.slow:
+        if now - watch.since >= self._timeouts.slow:
             outbox.cut(STUCK)
-        elif watch.over_since is not None and now - watch.over_since >= self._patience.slow:
+        elif watch.over_since is not None and now - watch.over_since >= self._timeouts.slow:
             outbox.cut(LAGGING)
-        elif not outbox.expire(now - self._patience.age):
+        elif not outbox.expire(now - self._timeouts.age):
             outbox.cut(STALE)
 
     def _judge_silence(self, connection: Connection, now: float) -> None:
-        patience = self._patience
+        timeouts = self._timeouts
         silent = now - connection.last_heard
-        if patience.idle and now - connection.last_message >= patience.idle:
+        if timeouts.idle and now - connection.last_message >= timeouts.idle:
             connection.outbox.close(IDLE)
-        elif silent < patience.ping:
+        elif silent < timeouts.ping:
             connection.pinged = False
         elif not connection.pinged:
             connection.pinged = True
             connection.outbox.reply(PING)
-        elif silent >= patience.ping + patience.pong:
+        elif silent >= timeouts.ping + timeouts.pong:
             connection.outbox.cut(SILENT)

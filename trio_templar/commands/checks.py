@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from trio_templar.clients.backend import Gate, HttpBackend
+from trio_templar.clients.backend import BootstrapLimiter, HttpBackend
 from trio_templar.commands.holder import is_held_by_a_gateway
 from trio_templar.commands.serve import NO_ADDRESS
 from trio_templar.core.forwarding import ClientRequest
@@ -130,8 +130,8 @@ async def check_api(settings: Settings, host: str = "") -> Finding:
     where = f"{settings.api_url.removesuffix('/')}/bootstrap/"
     try:
         async with HttpBackend(settings) as backend:
-            gate = Gate(backend.bootstrap, settings)
-            admission = await gate.admit(
+            limiter = BootstrapLimiter(backend.bootstrap, settings)
+            answer = await limiter.admit(
                 ClientRequest(settings.path, [(b"host", host.encode())] if host else [], "127.0.0.1")
             )
     except Refused as error:
@@ -145,7 +145,7 @@ async def check_api(settings: Settings, host: str = "") -> Finding:
         return Finding("fail", "api_url", f"{where}: {error}: every client will get 503")
     except (BackendError, SettingsError) as error:
         return Finding("fail", "api_url", f"{where}: {error}")
-    rooms = len(admission.allowed_rooms)
+    rooms = len(answer.allowed_rooms)
     return Finding("ok", "api_url", f"{where}: 200: who has no cookie may enter {rooms} rooms")
 
 

@@ -48,14 +48,14 @@ def claim(key: str, content: Iterable[bytes], kind: str = "") -> Claim:
 
 
 @dataclass(slots=True)
-class _Entry(Generic[A]):
+class _Answer(Generic[A]):
     digest: bytes
     answer: A | None = None
     size: int = 0
     expires: float = 0.0
 
 
-class Memory(Generic[A]):
+class IdempotencyCache(Generic[A]):
     """Answers by key, for so many seconds; the oldest go first when there are more than so many entries or bytes.
 
     What is under way is remembered too, until it is known how it ends.
@@ -66,8 +66,8 @@ class Memory(Generic[A]):
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._now = now
-        self._under_way: dict[tuple[str, str], _Entry[A]] = {}
-        self._done: OrderedDict[tuple[str, str], _Entry[A]] = OrderedDict()
+        self._under_way: dict[tuple[str, str], _Answer[A]] = {}
+        self._done: OrderedDict[tuple[str, str], _Answer[A]] = OrderedDict()
         self._changed = trio.lowlevel.ParkingLot()
         self.bytes = 0
 
@@ -90,7 +90,7 @@ class Memory(Generic[A]):
     def under_way(self, claims: Sequence[Claim]) -> Iterator[None]:
         """Let others with one of these keys wait until the end of this block; `remember` is to be called in it."""
         for claim in claims:
-            self._under_way[claim.name] = _Entry(claim.digest)
+            self._under_way[claim.name] = _Answer(claim.digest)
         try:
             yield
         finally:
@@ -102,7 +102,7 @@ class Memory(Generic[A]):
         """Answer `claim` with `answer`, which takes `size` bytes, from now on."""
         known = self._done.pop(claim.name, None)
         size += len(claim.key.encode()) + ENTRY_BYTES
-        self._done[claim.name] = _Entry(claim.digest, answer, size, self._now() + self._seconds)
+        self._done[claim.name] = _Answer(claim.digest, answer, size, self._now() + self._seconds)
         self.bytes += size - (known.size if known else 0)
         self._forget()
 

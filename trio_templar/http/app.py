@@ -17,7 +17,7 @@ import trio
 
 from trio_templar.delivery.budget import Budget
 from trio_templar.errors import Busy, TemplarError, TooLarge
-from trio_templar.http.authorization import Guard
+from trio_templar.http.authorization import Authorization
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -69,7 +69,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer. A caller that does not take it holds it, until its socket is given up (see `http_server`)."""
+    """One answer. A caller that does not take it holds it, until its socket is given up (see `caller`)."""
 
     status: int
     body: bytes
@@ -109,8 +109,8 @@ def route_of(method: str, path: str, handler: Handler, *, public: bool = False) 
 class HttpApi:
     """The ASGI app. `routes` are filled before it is served."""
 
-    def __init__(self, guard: Guard, *, max_bytes: int, body_seconds: float, budget: Budget) -> None:
-        self._guard = guard
+    def __init__(self, authorization: Authorization, *, max_bytes: int, body_seconds: float, budget: Budget) -> None:
+        self._authorization = authorization
         self._budget = budget
         self._max_bytes = max_bytes
         self._body_seconds = body_seconds
@@ -167,7 +167,7 @@ class HttpApi:
         route = self.routes.get((method, request.path))
         if route is not None:
             if not route.public:
-                await self._guard.check(request.headers, request.peer)
+                await self._authorization.check(request.headers, request.peer)
             if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise CodedBody("no Content-Encoding but identity")
             return await route.handler(request)

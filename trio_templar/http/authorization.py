@@ -51,7 +51,7 @@ class Access:
     hosts: Collection[str] | None = None
 
 
-class Guard:
+class Authorization:
     """Lets callers in, or not. `access` can be replaced at any time."""
 
     def __init__(self, access: Access) -> None:

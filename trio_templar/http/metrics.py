@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from trio_templar import __version__
-from trio_templar.clients.admission import Reception
-from trio_templar.clients.backend import Gate
+from trio_templar.clients.admission import Admission
+from trio_templar.clients.backend import BootstrapLimiter
 from trio_templar.clients.connection import Connection
 from trio_templar.core.hub import Hub
 from trio_templar.counters import ConnectionCounts, Histogram
@@ -22,7 +22,7 @@ from trio_templar.http.app import HttpApi
 from trio_templar.lag import Lag
 
 PREFIX: Final = "trio_templar_"
-PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
+MEMORY_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 
 Labels = tuple[str, ...]
 Sample = tuple[Labels, float]
@@ -37,8 +37,8 @@ class Sources:
     fanout: Fanout
     waiting: Waiting
     budget: Budget
-    reception: Reception
-    gate: Gate
+    admission: Admission
+    bootstrap_limiter: BootstrapLimiter
     counts: ConnectionCounts
     lag: Lag
     http: HttpApi
@@ -105,7 +105,7 @@ def _slow(sources: Sources) -> Mapping[str, int]:
 def resident_bytes() -> int:
     """Return the memory this process has, as the kernel counts it; 0 where it does not say."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+        return int(Path("/proc/self/statm").read_text().split()[1]) * MEMORY_PAGE_BYTES
     except (OSError, IndexError, ValueError):
         return 0
 
@@ -145,7 +145,7 @@ FAMILIES: Final = (
         "handshakes_refused",
         "counter",
         "Clients that were refused a websocket, by cause.",
-        _by(lambda s: s.reception.refused),
+        _by(lambda s: s.admission.refused),
         ("cause",),
         title="Refused",
     ),
@@ -161,7 +161,7 @@ FAMILIES: Final = (
         "bootstraps",
         "counter",
         "Bootstrap calls, by outcome: admitted, refused, busy, unavailable, nonsense, or left (the client left).",
-        _by(lambda s: s.gate.answers),
+        _by(lambda s: s.bootstrap_limiter.answers),
         ("status",),
         title="Bootstraps",
     ),
@@ -169,7 +169,7 @@ FAMILIES: Final = (
         "bootstrap_seconds",
         "histogram",
         "Time that the API took to answer a bootstrap call.",
-        lambda s: s.gate.seconds,
+        lambda s: s.bootstrap_limiter.seconds,
         title="Bootstrap",
         unit="s",
     ),

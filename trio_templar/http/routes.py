@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from trio_templar import demo
-from trio_templar.delivery.idempotency import Memory
+from trio_templar.delivery.idempotency import IdempotencyCache
 from trio_templar.gateway import Gateway
 from trio_templar.http import page
 from trio_templar.http.app import HttpApi
@@ -26,7 +26,7 @@ def http_app(gateway: Gateway) -> HttpApi:
 
     settings = gateway.settings
     app = HttpApi(
-        gateway.guard,
+        gateway.authorization,
         max_bytes=settings.max_trigger_bytes,
         body_seconds=settings.http_body_seconds,
         budget=gateway.budget,
@@ -40,7 +40,7 @@ def http_app(gateway: Gateway) -> HttpApi:
     app.routes |= gateway.steering.routes()
     app.routes |= tree_routes(gateway.nurseries, gateway.named_tasks)
     demo_url = demo.websocket_of(gateway.websocket_urls) if settings.demo else None
-    app.routes |= page.routes(needs_token=lambda: bool(gateway.guard.access.token), demo_url=demo_url)
+    app.routes |= page.routes(needs_token=lambda: bool(gateway.authorization.access.token), demo_url=demo_url)
     return app
 
 
@@ -51,8 +51,8 @@ def _sources(gateway: Gateway, app: HttpApi) -> Sources:
         fanout=gateway.fanout,
         waiting=gateway.waiting,
         budget=gateway.budget,
-        reception=gateway.reception,
-        gate=gateway.gate,
+        admission=gateway.admission,
+        bootstrap_limiter=gateway.bootstrap_limiter,
         counts=gateway.connection_counts,
         lag=gateway.lag,
         http=app,
@@ -74,10 +74,10 @@ def start_http(gateway: Gateway, listeners: Sequence[Listening], nursery: trio.N
 
 def _trigger_api(gateway: Gateway) -> TriggerApi:
     settings = gateway.settings
-    memory = Memory[Any](
+    cache = IdempotencyCache[Any](
         seconds=settings.idempotency_seconds,
         max_entries=settings.idempotency_entries,
         max_bytes=settings.idempotency_bytes,
         now=trio.current_time,
     )
-    return TriggerApi(gateway.fanout, gateway.reader, memory)
+    return TriggerApi(gateway.fanout, gateway.reader, cache)

@@ -12,7 +12,7 @@ import trio
 from trio_templar.core.preferences import Preferences
 from trio_templar.core.triggers import Trigger, TriggerReader, is_array
 from trio_templar.delivery.fanout import Fanout, Full
-from trio_templar.delivery.idempotency import Claim, KeyReused, Memory, claim
+from trio_templar.delivery.idempotency import Claim, IdempotencyCache, KeyReused, claim
 from trio_templar.delivery.tally import Report, RoomTally
 from trio_templar.errors import Busy, TriggerError
 from trio_templar.http.app import Body, Request, Response, Routes, TooSlow, UnsupportedType, route_of, text
@@ -25,18 +25,18 @@ TURN_LINES: Final = 50
 REPORT_SECONDS: Final = 10.0
 
 # What a trigger of many is told: JSON, or what becomes of it.
-Entry = dict[str, Any] | msgspec.Raw
+TriggerReport = dict[str, Any] | msgspec.Raw
 REPEATED: Final = msgspec.Raw(b'{"repeated":true}')
 
 
 class TriggerApi:
-    """Publishes what is posted. `memory` has what was published under a key: a whole request, or one of many."""
+    """Publishes what is posted. `cache` has what was published under a key: a whole request, or one of many."""
 
-    def __init__(self, fanout: Fanout, reader: TriggerReader, memory: Memory[Any]) -> None:
+    def __init__(self, fanout: Fanout, reader: TriggerReader, cache: IdempotencyCache[Any]) -> None:
         self._fanout = fanout
         self._reader = reader
-        self._answers: Memory[Response] = memory
-        self._entries: Memory[msgspec.Raw] = memory
+        self._answers: IdempotencyCache[Response] = cache
+        self._entries: IdempotencyCache[msgspec.Raw] = cache
 
     def routes(self) -> Routes:
         """Return its routes for `HttpApi.routes`."""
@@ -71,15 +71,15 @@ class TriggerApi:
             return Response(200, b"publish success", _applied(wanted))
         return _json(entries if is_array(body) else entries[0], wanted)
 
-    async def _publish_new(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[Entry]:
+    async def _publish_new(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[TriggerReport]:
         """Publish those of `triggers` that were not published under their key, and return what each is told."""
         claims = _claims(triggers)
         found = await self._entries.known(list(claims.values()))
-        known: dict[str, Entry | None] = dict(zip(claims, found, strict=True))
+        known: dict[str, TriggerReport | None] = dict(zip(claims, found, strict=True))
         new = _new(triggers, known)
         with self._entries.under_way([claims[key] for key, entry in known.items() if entry is None]):
             entries = await self._publish_counted([triggers[index] for index in new], wanted)
-            told: dict[int, Entry] = dict(zip(new, entries, strict=True))
+            told: dict[int, TriggerReport] = dict(zip(new, entries, strict=True))
             for index, entry in zip(new, entries, strict=True):
                 key = triggers[index].idempotency_key
                 if key:
@@ -163,7 +163,7 @@ def _claims(triggers: Sequence[Trigger]) -> dict[str, Claim]:
     return claims
 
 
-def _new(triggers: Sequence[Trigger], known: dict[str, Entry | None]) -> list[int]:
+def _new(triggers: Sequence[Trigger], known: dict[str, TriggerReport | None]) -> list[int]:
     """Return the indices of those triggers that were not published before under their key, each key once."""
     seen = {key for key, entry in known.items() if entry is not None}
     new: list[int] = []

@@ -21,7 +21,7 @@ from trio_templar.http.rates import Rates
 from trio_templar.log import user_text
 
 # A page ends behind the item with which it is longer; the caller's socket need not hold more.
-PAGE_BYTES: Final = 262_144
+LISTING_PAGE_BYTES: Final = 262_144
 # How many rooms of a connection, and how many connections of a status, are named.
 NAMED_ROOMS: Final = 20
 NAMED_CONNECTIONS: Final = 10
@@ -163,7 +163,7 @@ def _page(name: str, items: Iterable[Mapping[str, Any]], total: int, offset: int
     for item in islice(items, limit):
         encoded.append(msgspec.Raw(msgspec.json.encode(item)))
         size += len(encoded[-1])
-        if size >= PAGE_BYTES:
+        if size >= LISTING_PAGE_BYTES:
             break
     end = offset + len(encoded)
     return json_answer({"total": total, "next": end if end < total else None, name: encoded})
