@@ -95,7 +95,7 @@ class Caller:
             await self.write(plain_response(408, f"no whole request head within {IDLE_SECONDS:g} s"))
 
     async def _read(self) -> None:
-        while not self._is_stopping:
+        while True:
             try:
                 data = await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -140,7 +140,10 @@ class Caller:
         self._nursery.start_soon(self._run_app, app, scope, received, send)
 
         async def put(message: Any) -> None:
-            with suppress(trio.BrokenResourceError):  # the app has ended, and hears no more of it
+            if message["type"] == "http.disconnect":
+                messages.close()  # the app itself says it when it has answered, and would wait for itself to take it
+                return
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the app needs no more of the body
                 await messages.send(message)
 
         return put
@@ -148,7 +151,10 @@ class Caller:
     async def _run_app(self, app: App, scope: Any, received: trio.MemoryReceiveChannel[Any], send: Put) -> None:
         async def receive() -> Any:
             await self._protocol.ask_for_body()
-            return await received.receive()
+            try:
+                return await received.receive()
+            except trio.EndOfChannel:
+                return {"type": "http.disconnect"}
 
         with received:  # hypercorn never closes it, and would wait for ever to tell an app more that has ended
             try:
@@ -164,6 +170,8 @@ class Caller:
     def _be_idle(self) -> None:
         self._shared.idle[self] = None
         self._reading.deadline = trio.current_time() + IDLE_SECONDS
+        if self._is_stopping:
+            self.end()
 
 
 class _Connection:
@@ -281,12 +289,9 @@ class _Protocol(H11Protocol):
 
     async def _send_h11_event(self, event: Any) -> None:
         """Write a response in one piece, where hypercorn would write its head, its body and nothing."""
-        try:
-            self._response += self.connection.send(event) or b""
-        except h11.LocalProtocolError:
-            if self.connection.their_state is not h11.ERROR:
-                raise
+        if self.connection.fault:  # that is answered already
             return
+        self._response += self.connection.send(event) or b""
         if isinstance(event, h11.EndOfMessage | h11.InformationalResponse):
             data, self._response = self._response, b""
             await self.send(RawData(data))
