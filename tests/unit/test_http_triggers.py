@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.unit.conftest import CAR, RIDE, FakeTransport, make_waiting, operator, quiet
 from tests.unit.test_http_app import NDJSON, ONE, Api, api
-from trio_templar.core.hub import Room
+from trio_templar.core.hub import LiveRoom
 from trio_templar.core.rooms import room_key
 from trio_templar.delivery.fanout import TURN_DELIVERIES
 from trio_templar.delivery.outbox import Outbox
@@ -217,7 +217,7 @@ async def test_a_malformed_key_of_an_item_is_a_400_but_unknown_to_a_single_trigg
         assert (await gateway.post({**ONE, "key": key})).status_code == 200
 
 
-def fill(gateway: Api) -> Room:
+def fill(gateway: Api) -> LiveRoom:
     """Make CAR full for good: its channel has no loop."""
 
     class Full:

@@ -25,13 +25,13 @@ class Subscription:
 
     __slots__ = ("receiver", "request_id", "room")
 
-    def __init__(self, room: Room, receiver: Receiver, request_id: bytes) -> None:
-        self.room: Room | None = room
+    def __init__(self, room: LiveRoom, receiver: Receiver, request_id: bytes) -> None:
+        self.room: LiveRoom | None = room
         self.receiver = receiver
         self.request_id = request_id
 
 
-class Room:
+class LiveRoom:
     """The subscriptions of one room in the order they came. `channel` belongs to fan-out while publications wait.
 
     `publications` are those it got since somebody entered it first.
@@ -52,14 +52,14 @@ class Hub:
 
     def __init__(self, policies: Policies = DISCONNECT_ALL) -> None:
         self._policies = policies
-        self.rooms: dict[bytes, Room] = {}
+        self.rooms: dict[bytes, LiveRoom] = {}
         self.subscriptions = 0
 
     def subscribe(self, key: bytes, receiver: Receiver, request_id: bytes) -> Subscription:
         """Enter the room of `key`, which is made if nobody is there. `request_id` is JSON."""
         room = self.rooms.get(key)
         if room is None:
-            room = self.rooms[key] = Room(key, self._policies.of(key))
+            room = self.rooms[key] = LiveRoom(key, self._policies.of(key))
         subscription = Subscription(room, receiver, request_id)
         room.subscriptions[subscription] = None
         self.subscriptions += 1

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from trio_templar.core.frames import PUBLICATION_BYTES, Batch, Publication
-from trio_templar.core.hub import Hub, Room, Subscription
+from trio_templar.core.hub import Hub, LiveRoom, Subscription
 from trio_templar.core.triggers import Trigger
 from trio_templar.counters import DELIVERY_BOUNDS, Histogram
 from trio_templar.delivery.budget import Budget
@@ -142,7 +142,7 @@ class Fanout:
         at_once = self._at_once(batches)
         self._check(batches, at_once)
         self.triggers += len(triggers)
-        small, inline = deque[Room](), 0
+        small, inline = deque[LiveRoom](), 0
         for room, batch in batches:
             self.publications += batch.count
             room.publications += batch.count
@@ -162,14 +162,14 @@ class Fanout:
         self._closed = True
         self._budget.look_again()
 
-    def probe(self, room: Room, batch: Batch) -> None:
+    def probe(self, room: LiveRoom, batch: Batch) -> None:
         """Put `batch` on its way to `room`, which is in no hub, through a channel and a loop. It is not counted.
 
         Raises Full: if the channel, or memory, is full.
         Raises Busy: if `close` was called.
         """
         self._check([(room, batch)], frozenset())
-        rooms: deque[Room] = deque()
+        rooms: deque[LiveRoom] = deque()
         self._enqueue(room, batch, rooms, trio.current_time())
         if rooms:
             self._nursery.start_soon(self._fanout_loop, rooms, name=f"room {room.key.decode()}")
@@ -178,9 +178,9 @@ class Fanout:
         """Leave `deliveries` that are being made out of the count; for the receiver of a probe."""
         self.deliveries -= deliveries
 
-    def _by_room(self, triggers: Sequence[Trigger]) -> list[tuple[Room, Batch]]:
+    def _by_room(self, triggers: Sequence[Trigger]) -> list[tuple[LiveRoom, Batch]]:
         """Return what each room that somebody is in would get, in order."""
-        by_room: dict[Room, list[Publication]] = {}
+        by_room: dict[LiveRoom, list[Publication]] = {}
         rooms = self._hub.rooms
         for keys, publication, tallies, _ in triggers:
             for index, key in enumerate(keys):
@@ -190,7 +190,7 @@ class Fanout:
                     by_room.setdefault(room, []).append(counted)
         return [(room, Batch(publications)) for room, publications in by_room.items()]
 
-    def _at_once(self, batches: Sequence[tuple[Room, Batch]]) -> AbstractSet[Room]:
+    def _at_once(self, batches: Sequence[tuple[LiveRoom, Batch]]) -> AbstractSet[LiveRoom]:
         """Return the rooms that are delivered to at once, a turn of them: what goes there waits nowhere."""
         rooms, left = set(), TURN_BYTES
         for room, batch in batches:
@@ -199,7 +199,7 @@ class Fanout:
                 rooms.add(room)
         return rooms
 
-    def _check(self, batches: Sequence[tuple[Room, Batch]], at_once: AbstractSet[Room]) -> None:
+    def _check(self, batches: Sequence[tuple[LiveRoom, Batch]], at_once: AbstractSet[LiveRoom]) -> None:
         """Raise Full, TooLarge or Busy if `batches` cannot be taken; those of the rooms `at_once` take no memory."""
         if self._closed:
             raise Busy("the gateway is stopping")
@@ -222,12 +222,12 @@ class Fanout:
         if not self._budget.fits(cost + sum(shared.values())):
             raise Full("the gateway is full (memory_bytes)")
 
-    def _is_inline(self, room: Room, batch: Batch) -> bool:
+    def _is_inline(self, room: LiveRoom, batch: Batch) -> bool:
         """Whether a pass over `room` costs less than a loop for it, and nothing waits there."""
         small = len(room.subscriptions) <= INLINE_SUBSCRIBERS
         return room.channel is None and small and (batch.count == 1 or batch.size <= PASS_BYTES)
 
-    def _enqueue(self, room: Room, batch: Batch, small: deque[Room], now: float) -> None:
+    def _enqueue(self, room: LiveRoom, batch: Batch, small: deque[LiveRoom], now: float) -> None:
         """Let `batch` wait in the channel of `room`. A new one gets its loop, or a place in the loop of all `small`."""
         if room.channel is None:
             room.channel = RoomChannel()
@@ -239,7 +239,7 @@ class Fanout:
         self.in_flight_bytes += batch.size
         self._hold(batch)
 
-    async def _fanout_loop(self, rooms: deque[Room]) -> None:
+    async def _fanout_loop(self, rooms: deque[LiveRoom]) -> None:
         """Deliver what waits in the channels of `rooms`, a pass for each in turn, until nothing does."""
         left = TURN_BYTES
         try:
@@ -257,7 +257,7 @@ class Fanout:
             for room in rooms:
                 room.channel = None
 
-    def _note_seconds(self, room: Room, *, at_once: bool) -> None:
+    def _note_seconds(self, room: LiveRoom, *, at_once: bool) -> None:
         """Count how long the publications took whose pass over `room` was made: now, or with those of others soon."""
         if room.publications:  # a probe is no client's
             self._over.update(room.channel.under_way)
@@ -267,7 +267,7 @@ class Fanout:
                 self.seconds.observe(now - put, times)
             self._over.clear()
 
-    async def _let_triggers_in(self, room: Room, channel: RoomChannel) -> None:
+    async def _let_triggers_in(self, room: LiveRoom, channel: RoomChannel) -> None:
         """Wait for the triggers already on their way: one more in a pass costs far less than one more pass."""
         cost = len(room.subscriptions) * DELIVERY_SECONDS
         if cost < EXPENSIVE_SECONDS:
@@ -277,7 +277,7 @@ class Fanout:
             while known != (known := channel.publications):  # noqa: ASYNC110  # an event would cost each put
                 await trio.sleep(cost * ARRIVAL_SHARE)
 
-    async def _pass(self, room: Room, batch: Batch, left: int) -> int:
+    async def _pass(self, room: LiveRoom, batch: Batch, left: int) -> int:
         """Offer `batch` to all, giving way after each turn. `left` bytes are left of one; return the new rest."""
         self._budget.look_again()
         self._budget.take(batch.size)  # the pieces of its frames
@@ -310,7 +310,7 @@ class Fanout:
             self._budget.release(left, len(left))
             self._budget.release(right, len(right))
 
-    def _deliver(self, room: Room, batch: Batch, subscriptions: Iterable[Subscription]) -> None:
+    def _deliver(self, room: LiveRoom, batch: Batch, subscriptions: Iterable[Subscription]) -> None:
         offered = 0
         for subscription in tuple(subscriptions):  # a put may end subscriptions
             if subscription.room is room:
@@ -326,5 +326,5 @@ def _turn_share(batch: Batch) -> int:
     return max(batch.size, -(-TURN_BYTES // TURN_DELIVERIES))
 
 
-def _shown(room: Room) -> str:
+def _shown(room: LiveRoom) -> str:
     return room.key[:SHOWN_BYTES].decode(errors="replace")

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from trio_templar.core.frames import Batch, Publication
-from trio_templar.core.hub import Room, Subscription
+from trio_templar.core.hub import LiveRoom, Subscription
 from trio_templar.core.policies import DISCONNECT_ALL
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Fanout, Full
@@ -35,7 +35,7 @@ class Canary:
     def __init__(self, fanout: Fanout) -> None:
         self._fanout = fanout
         waiting = Waiting(OUTBOX_BYTES, 1, Budget(OUTBOX_BYTES), trio.current_time)
-        self._room = Room(KEY, DISCONNECT_ALL.of(KEY))
+        self._room = LiveRoom(KEY, DISCONNECT_ALL.of(KEY))
         self._room.subscriptions[Subscription(self._room, Outbox(self, self, waiting), b"0")] = None
         self.heard: float | None = None  # when the last one came back
 

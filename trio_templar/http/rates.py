@@ -6,7 +6,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from trio_templar.core.hub import Hub, Room
+from trio_templar.core.hub import Hub, LiveRoom
 
 # A rate is that of the last one to two of these; of a young gateway, since it started.
 SAMPLE_SECONDS: Final = 5.0
@@ -19,7 +19,7 @@ class Rates:
         self._hub = hub
         self._recent = self._older = self._sample()
 
-    def _sample(self) -> tuple[float, dict[Room, int]]:
+    def _sample(self) -> tuple[float, dict[LiveRoom, int]]:
         counts = {room: room.publications for room in self._hub.rooms.values() if room.publications}
         return trio.current_time(), counts
 
@@ -29,7 +29,7 @@ class Rates:
             await trio.sleep(SAMPLE_SECONDS)
             self._older, self._recent = self._recent, self._sample()
 
-    def of(self, room: Room) -> float:
+    def of(self, room: LiveRoom) -> float:
         """Return the publications a second that `room` got in the last 5 to 10 seconds."""
         since, counts = self._older
         seconds = max(1.0, trio.current_time() - since)

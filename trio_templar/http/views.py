@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from trio_templar.clients.connection import Connection
 from trio_templar.clients.selection import Selection
 from trio_templar.clock import Clock
-from trio_templar.core.hub import Hub, Room
+from trio_templar.core.hub import Hub, LiveRoom
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
 from trio_templar.http.input import NoQuery, given, read_query, read_room
 from trio_templar.http.rates import Rates
@@ -97,7 +97,7 @@ class Views:
         """`GET /rooms/`: a page of them."""
         await trio.lowlevel.checkpoint()
         query = read_query(request, _RoomsQuery)
-        figure: dict[str, Callable[[Room], float]] = {
+        figure: dict[str, Callable[[LiveRoom], float]] = {
             "subscribers": lambda room: len(room.subscriptions),
             "publications": lambda room: room.publications,
             "rate": self._rates.of,
@@ -106,7 +106,7 @@ class Views:
         items = (self._room_view(room) for room in islice(found, query.offset, None))
         return _page("rooms", items, len(found), query.offset, query.limit)
 
-    def _room_view(self, room: Room) -> Mapping[str, Any]:
+    def _room_view(self, room: LiveRoom) -> Mapping[str, Any]:
         return {
             "room": msgspec.Raw(room.key),
             "subscribers": len(room.subscriptions),
