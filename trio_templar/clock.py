@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import trio
@@ -38,6 +39,11 @@ class Clock:
     def forgive(self, seconds: float) -> None:
         """Take `seconds` that have passed out of this clock's time, as if they had never been."""
         self._forgiven += seconds
+
+
+def utc(seconds_ago: float) -> str:
+    """Return the time of day `seconds_ago`, as ISO 8601 in UTC."""
+    return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds")
 
 
 class RunningClock(trio.abc.Clock):

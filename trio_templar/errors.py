@@ -188,7 +188,7 @@ STALE: Final = Close(1013, "too slow: what waits is too old")
 CROWDED: Final = Close(1013, "too slow while memory is short")
 
 # Why a client was cut, in a word; all drops of slow consumers have one.
-CAUSES: Final = {
+SLOW_CAUSES: Final = {
     SLOW_BYTES: "bytes",
     SLOW_FRAMES: "frames",
     SLOW_ROOM: "room",

@@ -17,7 +17,7 @@ from trio_templar.clients.connection import Connection
 from trio_templar.clients.drain import shuffle
 from trio_templar.clients.selection import Selection
 from trio_templar.clients.statistics import Statistics, slowest
-from trio_templar.clock import Clock
+from trio_templar.clock import Clock, utc
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.hub import Hub
 from trio_templar.core.reload import merge
@@ -28,14 +28,13 @@ from trio_templar.counters import DELIVERY_BOUNDS, ConnectionCounts
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Fanout
 from trio_templar.delivery.outbox import Waiting
-from trio_templar.errors import CAUSES, SettingsError
+from trio_templar.errors import SLOW_CAUSES, SettingsError
 from trio_templar.http.authorization import Access, Authorization
 from trio_templar.http.health import Health
 from trio_templar.http.rates import Rates
 from trio_templar.http.steering import Steering
 from trio_templar.http.tree import NamedTask
 from trio_templar.http.trends import Counts, History
-from trio_templar.http.views import utc
 from trio_templar.lag import Lag
 from trio_templar.log import log
 from trio_templar.machine import descriptor_limit, memory_bytes
@@ -175,7 +174,7 @@ class Gateway:
             queued=self.waiting.losses.queued,
             conflated=self.waiting.losses.conflated,
             dropped=dict[str, int](self.waiting.losses.dropped.items()),
-            drops={cause: self.waiting.drops.get(close, 0) for close, cause in CAUSES.items()},
+            drops={cause: self.waiting.drops.get(close, 0) for close, cause in SLOW_CAUSES.items()},
             slowest=slowest(self.connections, self.clock.now()),
             client_errors=dict(self.connection_counts.errors),
         )

@@ -132,4 +132,5 @@ def test_the_cutter_of_these_tests_finds_a_torn_frame() -> None:
 
 def test_a_batch_has_a_key_for_each_path_that_is_asked_for() -> None:
     batch = Batch([Publication(b'{"requestId": ', b', "type": "publish", "data": {"id": 1, "kind": "car"}}')])
-    assert [batch.key(path) for path in (("id",), ("kind",), ("id",))] == [b"1", b'"car"', b"1"]
+    paths: list[tuple[str, ...]] = [("id",), ("kind",), ("id",), ()]
+    assert [batch.conflation_key(path) for path in paths] == [b"1", b'"car"', b"1", None]

@@ -74,7 +74,7 @@ def test_a_malformed_preference_is_refused(prefer: str) -> None:
     ("sent", "key"), [("abc", "abc"), ('"8e03978e-40d5"', "8e03978e-40d5"), (" a ", "a"), ("x" * 255, "x" * 255)]
 )
 def test_a_key_may_be_bare_or_in_quotes(sent: str, key: str) -> None:
-    assert preferences(idempotency_key=sent).key == key
+    assert preferences(idempotency_key=sent).idempotency_key == key
 
 
 @pytest.mark.parametrize("sent", ["", '""', "two words", "é", "x" * 256, "a\tb"])

@@ -38,7 +38,7 @@ def complaint(body: bytes | str) -> str:
 
 def test_a_trigger_has_the_keys_of_its_rooms_in_order_duplicates_too() -> None:
     (trigger,) = READER.read(json.dumps({"data": 1, "rooms": [RIDE, CAR, RIDE]}).encode())
-    assert trigger.keys == [room_key(room) for room in (RIDE, CAR, RIDE)]
+    assert trigger.room_keys == [room_key(room) for room in (RIDE, CAR, RIDE)]
 
 
 def test_data_stays_as_the_publisher_wrote_it() -> None:
@@ -165,7 +165,7 @@ def test_any_well_formed_trigger_is_read(rooms: list[Any], data: Any) -> None:
     body = json.dumps({"rooms": rooms, "data": data})
     for text in (body, f"[{body}]"):
         (trigger,) = READER.read(text.encode())
-        assert trigger.keys == [room_key(room) for room in rooms]
+        assert trigger.room_keys == [room_key(room) for room in rooms]
         assert json.dumps(published(trigger)) == json.dumps(data)
 
 

@@ -177,17 +177,19 @@ class Batch:
         self._pieces = {}
         self._request_id = self._frames = b""
 
-    def key(self, path: Sequence[str]) -> bytes | None:
-        """Return the value that `path` leads to in the `data` of the first publication as JSON, or None: nowhere.
+    def conflation_key(self, path: Sequence[str]) -> bytes | None:
+        """Return the JSON of the value that `path` leads to in the `data` of the first publication.
 
-        It is looked for once, unless `path` is another one than before.
+        None if it leads nowhere, or is empty. The value is looked for once, unless `path` changes.
         """
         if self._key[0] != path:
-            self._key = path, _key(self.publications[0], path)
+            self._key = path, _value_at(self.publications[0], path)
         return self._key[1]
 
 
-def _key(publication: Publication, path: Sequence[str]) -> bytes | None:
+def _value_at(publication: Publication, path: Sequence[str]) -> bytes | None:
+    if not path:
+        return None
     try:
         value = msgspec.json.decode(publication.left + b"null" + publication.right)["data"]
         for step in path:

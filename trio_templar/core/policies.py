@@ -36,12 +36,13 @@ class Policy:
     """What holds for one room.
 
     `disconnect`: a client over its bounds is closed. `drop_oldest`: it loses the oldest publications that wait.
-    `conflate`: a publication takes the place of older ones that wait (of its key, if there is a path `key`).
+    `conflate`: a publication takes the place of older ones that wait; if there is a path `conflate_by`, only of those
+    with the same value there.
     """
 
     kind: Kind
     outbox_bytes: int
-    key: Sequence[str] = ()
+    conflate_by: Sequence[str] = ()
 
 
 class Policies:

@@ -25,12 +25,13 @@ class Preferences:
     """What one publisher asks for.
 
     `report`: the answer is JSON and says what became of each publication. `wait`: it comes when every client's kernel
-    has them, after so many seconds at most (None: at once). `key`: what was seen under it is not published again.
+    has them, after so many seconds at most (None: at once). `idempotency_key`: what was seen under it is not published
+    again (empty: there is none).
     """
 
     report: bool = False
     wait: int | None = None
-    key: str = ""
+    idempotency_key: str = ""
 
     @classmethod
     def of(cls, headers: Mapping[bytes, bytes]) -> Preferences:
@@ -41,7 +42,7 @@ class Preferences:
         return cls(
             report=_prefers_json(headers.get(b"accept", b"").lower()),
             wait=_wait(headers.get(b"prefer", b"").decode("latin-1")),
-            key=_key(headers[b"idempotency-key"].decode("latin-1")) if b"idempotency-key" in headers else "",
+            idempotency_key=_idempotency_key(headers.get(b"idempotency-key")),
         )
 
     @property
@@ -85,8 +86,10 @@ def _wait(prefer: str) -> int | None:
     return wait
 
 
-def _key(value: str) -> str:
-    key = value.strip()
+def _idempotency_key(value: bytes | None) -> str:
+    if value is None:
+        return ""
+    key = value.decode("latin-1").strip()
     if len(key) > 1 and key.startswith('"') and key.endswith('"'):  # a structured field, as the draft has it
         key = key[1:-1]
     if not _KEY.fullmatch(key):

@@ -17,12 +17,13 @@ MAX_KEY_LENGTH: Final = 255
 
 
 class Trigger(NamedTuple):
-    """One publish call, checked: the keys of its rooms, duplicates too, and the publication for each.
+    """One publish call, checked: the keys of its rooms, duplicates too, and the publication for each of them.
 
-    `tallies`, one for each of the keys, count what becomes of them. `idempotency_key` is empty where there is none.
+    `tallies`, one for each of the `room_keys`, count what becomes of them. `idempotency_key` is empty where there is
+    none.
     """
 
-    keys: Sequence[bytes]
+    room_keys: Sequence[bytes]
     publication: Publication
     tallies: Sequence[Tally] | None = None
     idempotency_key: str = ""

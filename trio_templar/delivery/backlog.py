@@ -230,7 +230,7 @@ class Backlog:
         self._send.send_nowait(reference)  # never over: each that is not void is at least one frame
         self._in_channel += 1
         queue.references.append(reference)
-        if queue.policy.key and (key := batch.key(queue.policy.key)) is not None:
+        if (key := batch.conflation_key(queue.policy.conflate_by)) is not None:
             queue.by_key[key] = reference
         self._account.budget.hold(batch, batch.cost)
         self._account.budget.take(REFERENCE_BYTES)
@@ -254,10 +254,11 @@ class Backlog:
 
     def _conflate(self, queue: Queue, part: Batch) -> None:
         """Give up what `part` takes the place of: all that waits, or what has the same key."""
-        if not queue.policy.key:
+        path = queue.policy.conflate_by
+        if not path:
             while (reference := self._head(queue)) is not None:
                 self._replace(reference)
-        elif (key := part.key(queue.policy.key)) is not None and (known := queue.by_key.get(key)) is not None:
+        elif (key := part.conflation_key(path)) is not None and (known := queue.by_key.get(key)) is not None:
             self._replace(known)
 
     def _replace(self, reference: Reference) -> None:
@@ -292,7 +293,7 @@ class Backlog:
         assert batch is not None
         queue = reference.queue
         reference.batch = None
-        if queue.policy.key and (key := batch.key(queue.policy.key)) is not None and queue.by_key[key] is reference:
+        if (key := batch.conflation_key(queue.policy.conflate_by)) is not None and queue.by_key[key] is reference:
             del queue.by_key[key]
         self._account.budget.release(batch, batch.cost)
         self._account.budget.give(REFERENCE_BYTES)

@@ -182,8 +182,8 @@ class Fanout:
         """Return what each room that somebody is in would get, in order."""
         by_room: dict[LiveRoom, list[Publication]] = {}
         rooms = self._hub.rooms
-        for keys, publication, tallies, _ in triggers:
-            for index, key in enumerate(keys):
+        for room_keys, publication, tallies, _ in triggers:
+            for index, key in enumerate(room_keys):
                 room = rooms.get(key)
                 if room is not None:
                     counted = publication if tallies is None else publication._replace(tally=tallies[index])

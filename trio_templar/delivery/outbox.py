@@ -17,7 +17,7 @@ from trio_templar.core.hub import Subscription
 from trio_templar.core.policies import Kind
 from trio_templar.delivery.backlog import Account, Backlog
 from trio_templar.delivery.budget import Budget
-from trio_templar.errors import CAUSES, GONE, SLOW_BYTES, SLOW_FRAMES, SLOW_ROOM, Close
+from trio_templar.errors import GONE, SLOW_BYTES, SLOW_CAUSES, SLOW_FRAMES, SLOW_ROOM, Close
 
 
 class Writer(Protocol):
@@ -139,7 +139,7 @@ class Outbox:
             return
         if self._backlog is not None:
             backlog, waited = self._backlog, self.waiting_frames
-            if close in CAUSES:  # else silence is to blame
+            if close in SLOW_CAUSES:  # else silence is to blame
                 self._waiting.drops[close] = self._waiting.drops.get(close, 0) + 1
                 self.overdue = Overdue(backlog.bytes, waited, self._waiting.now() - backlog.oldest, backlog.policies)
             given_up = backlog.drop_publications()

@@ -17,7 +17,7 @@ from trio_templar.counters import ConnectionCounts, Histogram
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Fanout
 from trio_templar.delivery.outbox import Waiting
-from trio_templar.errors import CAUSES
+from trio_templar.errors import SLOW_CAUSES
 from trio_templar.http.app import HttpApi
 from trio_templar.lag import Lag
 
@@ -99,7 +99,7 @@ def _triggers(sources: Sources) -> Mapping[str, int]:
 
 
 def _slow(sources: Sources) -> Mapping[str, int]:
-    return {cause: sources.waiting.drops.get(close, 0) for close, cause in CAUSES.items()}
+    return {cause: sources.waiting.drops.get(close, 0) for close, cause in SLOW_CAUSES.items()}
 
 
 def resident_bytes() -> int:

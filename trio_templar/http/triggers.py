@@ -48,8 +48,8 @@ class TriggerApi:
         if request.content_type == NDJSON_TYPE:
             return await self._publish_stream(request.body, wanted)
         body = await request.body.whole()
-        if wanted.key:
-            return await self._publish_once(claim(wanted.key, [body], "request"), body, wanted)
+        if wanted.idempotency_key:
+            return await self._publish_once(claim(wanted.idempotency_key, [body], "request"), body, wanted)
         return await self._publish_body(body, wanted)
 
     async def _publish_once(self, claim: Claim, body: bytes, wanted: Preferences) -> Response:
@@ -89,7 +89,7 @@ class TriggerApi:
 
     async def _publish_counted(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[dict[str, Any]]:
         report = Report()
-        counted = [(trigger, report.tallies(len(trigger.keys))) for trigger in triggers]
+        counted = [(trigger, report.tallies(len(trigger.room_keys))) for trigger in triggers]
         await self._fanout.publish([trigger._replace(tallies=tallies) for trigger, tallies in counted])
         await _known(report, wanted)
         return [_entry(trigger, tallies, wanted) for trigger, tallies in counted]
@@ -121,7 +121,7 @@ class TriggerApi:
 
     async def _publish_line(self, trigger: Trigger, tally: RoomTally | None) -> None:
         if tally is not None:
-            trigger = trigger._replace(tallies=[tally] * len(trigger.keys))
+            trigger = trigger._replace(tallies=[tally] * len(trigger.room_keys))
         if not trigger.idempotency_key:
             await self._publish_soon(trigger)
             return
@@ -143,13 +143,13 @@ def _wanted(request: Request) -> Preferences:
     if request.content_type in FORM_TYPES:
         raise UnsupportedType("a form is no trigger; send JSON as Content-Type: application/json, or as none")
     wanted = Preferences.of(request.headers)
-    if wanted.key and request.content_type == NDJSON_TYPE:
+    if wanted.idempotency_key and request.content_type == NDJSON_TYPE:
         raise TriggerError("Idempotency-Key: a stream has a key in each of its lines")
     return wanted
 
 
 def _claim(trigger: Trigger) -> Claim:
-    return claim(trigger.idempotency_key, [trigger.publication.left, trigger.publication.right, *trigger.keys])
+    return claim(trigger.idempotency_key, [trigger.publication.left, trigger.publication.right, *trigger.room_keys])
 
 
 def _claims(triggers: Sequence[Trigger]) -> dict[str, Claim]:
@@ -186,7 +186,7 @@ async def _known(report: Report, wanted: Preferences) -> None:
 
 def _entry(trigger: Trigger, tallies: Sequence[RoomTally], wanted: Preferences) -> dict[str, Any]:
     waiting = wanted.wait is not None
-    rooms = zip(trigger.keys, tallies, strict=True)
+    rooms = zip(trigger.room_keys, tallies, strict=True)
     return {"rooms": [{"room": msgspec.Raw(key), **tally.counts(waiting=waiting)} for key, tally in rooms]}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
@@ -13,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from trio_templar.clients.connection import Connection
 from trio_templar.clients.selection import Selection
-from trio_templar.clock import Clock
+from trio_templar.clock import Clock, utc
 from trio_templar.core.hub import Hub, LiveRoom
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
 from trio_templar.http.input import NoQuery, given, read_query, read_room
@@ -138,11 +137,6 @@ class Views:
             "frames": outbox.frames,
             "sent_bytes": outbox.sent_bytes,
         }
-
-
-def utc(seconds_ago: float) -> str:
-    """Return the time that was so long ago, as ISO 8601 in UTC."""
-    return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds")
 
 
 def _most_waiting(connection: Connection) -> tuple[float, float, str]:
