@@ -54,6 +54,7 @@ The map. A package imports from those above it, never from those below. In each,
       hooks        what happens elsewhere when a client connects, pings or leaves
       supervisor   slow consumers, silence, memory
       selection    which connections an operator means
+      control      what an operator does to them
       drain        sending everybody away one by one
       statistics   the totals of a gateway
 
@@ -65,8 +66,7 @@ The map. A package imports from those above it, never from those below. In each,
       routes       all routes put together
       input        queries and bodies of operators, checked
       triggers     POST /trigger/
-      steering     POST /disconnect/, /unsubscribe/
-      drain        POST /drain/
+      control      POST /disconnect/, /unsubscribe/, /drain/
       health       GET /health/live, /health/ready: a publication to ourselves comes back
       views        GET /status, /connections/, /rooms/
       rates        how busy each room is

@@ -14,6 +14,7 @@ from trio_templar import __version__
 from trio_templar.clients.admission import Admission
 from trio_templar.clients.backend import BootstrapLimiter
 from trio_templar.clients.connection import Connection
+from trio_templar.clients.control import Control
 from trio_templar.clients.drain import shuffle
 from trio_templar.clients.selection import Selection
 from trio_templar.clients.statistics import Statistics, slowest
@@ -32,7 +33,6 @@ from trio_templar.errors import SLOW_CAUSES, SettingsError
 from trio_templar.http.authorization import Access, Authorization
 from trio_templar.http.health import Health
 from trio_templar.http.rates import Rates
-from trio_templar.http.steering import Steering
 from trio_templar.http.tree import NamedTask
 from trio_templar.http.trends import Counts, History
 from trio_templar.lag import Lag
@@ -74,7 +74,7 @@ class Gateway:
         self.authorization = Authorization(access_by(settings))
         self.rates = Rates(self.hub)
         self.history = History(self.counts, DELIVERY_BOUNDS)
-        self.steering = Steering(self.hub, self.connections)
+        self.control = Control(self.hub, self.connections)
         self.nurseries: dict[trio.Nursery, str] = {}
         self.task = trio.lowlevel.current_task()
         self.since = trio.current_time()
@@ -146,7 +146,7 @@ class Gateway:
         Raises RequestError: if it names none or several, `code` is not 4000 to 4999, or `reason` over 123 bytes.
         Raises NotFound: if there is no connection with that id.
         """
-        return await self.steering.disconnect(whom, code, reason)
+        return await self.control.disconnect(whom, code, reason)
 
     async def unsubscribe(self, whom: Selection, *, reason: str = "") -> int:
         """End the subscriptions of a room, of everybody or of whom else `whom` names; return how many that were.
@@ -156,7 +156,7 @@ class Gateway:
         Raises RequestError: if `whom` names no room, or two things beside it, or `reason` has over 123 bytes.
         Raises NotFound: if there is no connection with that id.
         """
-        return await self.steering.unsubscribe(whom, reason)
+        return await self.control.unsubscribe(whom, reason)
 
     def statistics(self) -> Statistics:
         """Return the totals as they are now."""

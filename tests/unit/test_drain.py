@@ -16,14 +16,16 @@ from trio.testing import MockClock, lockstep_stream_pair
 from tests.unit.conftest import CAR, frames, quiet, settled
 from trio_templar import Client, Hooks
 from trio_templar.clients.connection import Connection
+from trio_templar.clients.control import Control
 from trio_templar.clients.drain import PASS_LOOK_SECONDS, shuffle
 from trio_templar.core.frames import Batch, Publication
+from trio_templar.core.hub import Hub
 from trio_templar.core.rooms import room_key
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import DELIVERY_SECONDS, EXPENSIVE_SECONDS, RoomChannel
 from trio_templar.http.app import HttpApi
 from trio_templar.http.authorization import Access, Authorization
-from trio_templar.http.drain import drain_routes
+from trio_templar.http.control import control_routes
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, Rejected, WebsocketClient, open_gateway
 
 
@@ -287,7 +289,7 @@ async def test_each_client_gets_one_close_frame(autojump_clock: MockClock) -> No
 @asynccontextmanager
 async def drain_api(drained: list[str], token: str = "") -> AsyncIterator[httpx.AsyncClient]:
     app = HttpApi(Authorization(Access(token.encode())), max_bytes=1000, body_seconds=10, budget=Budget(10**7))
-    app.routes |= drain_routes(lambda: drained.append("drained"))
+    app.routes |= control_routes(Control(Hub(), []), lambda: drained.append("drained"))
     transport: Any = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as caller:
         yield caller

@@ -12,7 +12,7 @@ from trio_templar.delivery.idempotency import IdempotencyCache
 from trio_templar.gateway import Gateway
 from trio_templar.http import page
 from trio_templar.http.app import HttpApi
-from trio_templar.http.drain import drain_routes
+from trio_templar.http.control import control_routes
 from trio_templar.http.metrics import Sources
 from trio_templar.http.tree import tree_routes
 from trio_templar.http.triggers import TriggerApi
@@ -32,12 +32,11 @@ def http_app(gateway: Gateway) -> HttpApi:
         budget=gateway.budget,
     )
     app.routes |= _trigger_api(gateway).routes()
-    app.routes |= drain_routes(gateway.drain)
     app.routes |= gateway.health.routes()
     app.routes |= metrics_routes(_sources(gateway, app))
     app.routes |= Views(gateway.hub, gateway.connections, gateway.rates, gateway.clock, gateway.totals).routes()
     app.routes |= gateway.history.routes()
-    app.routes |= gateway.steering.routes()
+    app.routes |= control_routes(gateway.control, gateway.drain)
     app.routes |= tree_routes(gateway.nurseries, gateway.named_tasks)
     demo_url = demo.websocket_of(gateway.websocket_urls) if settings.demo else None
     app.routes |= page.routes(needs_token=lambda: bool(gateway.authorization.access.token), demo_url=demo_url)
