@@ -84,28 +84,26 @@ The map. A package imports from those above it, never from those below. In each,
 
     commands/    the terminal, one module a command; `cli` leads to them
       cli          argv and environment to one of the commands, and from its end to an exit status
-      command      what a command is, how it fails, and how it runs on Trio
+      command      what commands have in common
       serve        run a gateway
-      ready        the ready file
+      running      from its start to the signal that ends it
       check        what serve would say, without serving
       checks       what that looks at
-      holder       who holds an address that is in use
-      publish      post a trigger
-      publish_stream  a stream of them, line by line
-      trigger_lines  triggers in the input, checked
+      publish      post a trigger, or a stream of them
+      triggers     how that posts them, line by line
       listen       be a client, and print what comes
-      listener     the client that stays
+      subscriber   the client that stays
       printer      what it hears, as lines
+      connecting   the way to its websocket
       top          a gateway at a glance, again and again
       snapshots    what that shows
-      dashboard    its picture
+      screen       its picture
       tree         what runs inside, drawn
       completion   what a shell needs to complete options
-      sources      where settings come from: options, environment, a TOML file
-      places       where a running gateway is
-      dialing      the way to its websocket
+      settings_sources  where settings come from: options, environment, a TOML file
+      addresses    where a running gateway is
       gateway_api  its HTTP API, for commands that call it
-      asking       the options of these commands
+      api_caller   the options of these commands
       streams      standard streams that are shut, or cannot be written to
 
 A message goes `http.triggers.trigger → fanout.publish → fan-out loop → outbox.put → (socket | write loop)`.

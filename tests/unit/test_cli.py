@@ -20,7 +20,7 @@ from trio_templar import Settings, SettingsError
 from trio_templar.clock import RunningClock
 from trio_templar.commands.cli import COMMANDS, main, make_parser
 from trio_templar.commands.command import Command, run_on_trio
-from trio_templar.commands.sources import misspelt, read_settings
+from trio_templar.commands.settings_sources import misspelt, read_settings
 from trio_templar.core.settings import GROUPS, groups, options
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trio_templar.commands.cli import COMMANDS, EPILOG, make_parser
-from trio_templar.commands.command import Command, Status
+from trio_templar.commands.command import Command, ExitStatus
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,12 +32,12 @@ def test_the_page_has_every_command_and_exit_status() -> None:
     text = (ROOT / "docs/terminal.md").read_text()
     for command in COMMANDS:
         assert command.name == "serve" or f"\n## {command.name}\n" in text, command.name
-    for status in Status:
+    for status in ExitStatus:
         assert f"\n| {status.value} |" in text, status
 
 
 def test_help_has_the_exit_statuses_but_those_of_signals() -> None:
-    assert {int(number) for number in re.findall(r"^  (\d)  ", EPILOG, re.MULTILINE)} == {*map(int, Status)} - {
+    assert {int(number) for number in re.findall(r"^  (\d)  ", EPILOG, re.MULTILINE)} == {*map(int, ExitStatus)} - {
         130,
         141,
     }

@@ -8,7 +8,7 @@ import pytest
 
 from trio_templar import Settings, SettingsError
 from trio_templar.commands.cli import make_parser
-from trio_templar.commands.sources import read_settings
+from trio_templar.commands.settings_sources import read_settings
 from trio_templar.core.options import Option
 from trio_templar.core.settings import options, settings_from
 

@@ -116,7 +116,7 @@ def test_only_the_command_line_reads_arguments_and_environment() -> None:
     ("library", "modules"),
     [
         ("httpx", {"clients.backend", "commands.gateway_api"}),
-        ("rich", {"commands.dashboard"}),
+        ("rich", {"commands.screen"}),
         ("shtab", {"commands.completion"}),
         ("hypercorn", {"http.caller"}),
         ("prometheus_client", {"http.exposition"}),

@@ -18,25 +18,25 @@ from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, TextM
 from tests.unit.conftest import CAR, RIDE, quiet, settled
 from trio_templar import Close, Refused
 from trio_templar.client import Rejected, WebsocketClient
-from trio_templar.commands.command import CommandError, Status
-from trio_templar.commands.dialing import Ended, _rejection, dial
+from trio_templar.commands.addresses import Address
+from trio_templar.commands.command import CommandError, ExitStatus
+from trio_templar.commands.connecting import Ended, _rejection, connect
 from trio_templar.commands.listen import _headers, _with_token
-from trio_templar.commands.listener import GOODBYE_SECONDS, Listener
-from trio_templar.commands.places import Place
 from trio_templar.commands.printer import Printer
+from trio_templar.commands.subscriber import GOODBYE_SECONDS, Subscriber
 from trio_templar.core.rooms import Room
 from trio_templar.testing import FakeBackend, MemoryGateway, MemoryListener, open_gateway
 
 
 @dataclass
 class Terminal:
-    """What a listener writes: lines of standard output, and of standard error."""
+    """What a subscriber writes: lines of standard output, and of standard error."""
 
     lines: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def listener(self, house: MemoryGateway, *rooms: Room, **options: Any) -> Listener:
-        """A listener of `house` that is always unlucky with its pauses."""
+    def subscriber(self, house: MemoryGateway, *rooms: Room, **options: Any) -> Subscriber:
+        """A subscriber of `house` that is always unlucky with its pauses."""
         printer = Printer(
             self.lines.append,
             self.notes.append,
@@ -51,7 +51,7 @@ class Terminal:
                 raise _rejection(rejected) from rejected
 
         reconnect = options.get("reconnect", False)
-        return Listener(connect, printer, rooms, name="ws", reconnect=reconnect, chance=lambda: 1.0)
+        return Subscriber(connect, printer, rooms, name="ws", reconnect=reconnect, chance=lambda: 1.0)
 
 
 @pytest.fixture
@@ -60,12 +60,12 @@ def terminal() -> Terminal:
 
 
 @asynccontextmanager
-async def listening(listener: Listener, seconds: float | None = None) -> AsyncIterator[list[int]]:
-    """Run a listener beside the test; the exit status is there when it is over."""
+async def listening(subscriber: Subscriber, seconds: float | None = None) -> AsyncIterator[list[int]]:
+    """Run a subscriber beside the test; the exit status is there when it is over."""
     status: list[int] = []
 
     async def listen() -> None:
-        status.append(await listener.listen(seconds))
+        status.append(await subscriber.listen(seconds))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen)
@@ -79,7 +79,7 @@ async def test_of_one_room_the_data_is_printed_as_it_was_sent(
     dialect: str, terminal: Terminal, autojump_clock: MockClock
 ) -> None:
     async with open_gateway(quiet(dialect=dialect), backend=FakeBackend([CAR])) as house:
-        async with listening(terminal.listener(house, CAR)):
+        async with listening(terminal.subscriber(house, CAR)):
             assert terminal.notes == ['ws: listening to {"target": "car"}']
             await house.gateway.publish([CAR], {"name": "Käfer"})
             await house.gateway.publish([CAR], None)
@@ -89,7 +89,7 @@ async def test_of_one_room_the_data_is_printed_as_it_was_sent(
 
 async def test_of_several_rooms_the_room_comes_first(terminal: Terminal, autojump_clock: MockClock) -> None:
     async with open_gateway(backend=FakeBackend([CAR, RIDE])) as house:
-        async with listening(terminal.listener(house, CAR, RIDE)):
+        async with listening(terminal.subscriber(house, CAR, RIDE)):
             await house.gateway.publish([RIDE, CAR], 1)
             await settled()
             assert terminal.lines == ['{"target": "ride"} 1', '{"target": "car"} 1']
@@ -100,17 +100,17 @@ async def test_without_rooms_it_listens_to_all_that_are_no_pattern(
 ) -> None:
     backend = FakeBackend([CAR, {"target": "user", "user": "*"}, RIDE])
     async with open_gateway(backend=backend) as house:
-        async with listening(terminal.listener(house)):
+        async with listening(terminal.subscriber(house)):
             assert house.gateway.statistics().subscriptions == 2
         backend.allowed_rooms = [{"a": "*"}]
         with pytest.raises(CommandError, match=r"which ROOM\? Allowed: {\"a\": \"\*\"}$") as caught:
-            await terminal.listener(house).listen(None)
-        assert caught.value.status == Status.USAGE
+            await terminal.subscriber(house).listen(None)
+        assert caught.value.status == ExitStatus.USAGE
 
 
 async def test_json_is_an_object_a_line(terminal: Terminal, autojump_clock: MockClock) -> None:
     async with open_gateway(backend=FakeBackend([CAR])) as house:
-        async with listening(terminal.listener(house, CAR, as_json=True)):
+        async with listening(terminal.subscriber(house, CAR, as_json=True)):
             await house.gateway.publish([CAR], [1.5])
             await settled()
             line = json.loads(terminal.lines[0])
@@ -121,26 +121,26 @@ async def test_json_is_an_object_a_line(terminal: Terminal, autojump_clock: Mock
 
 async def test_the_allowed_rooms_can_be_shown(terminal: Terminal, autojump_clock: MockClock) -> None:
     async with open_gateway(backend=FakeBackend([CAR, RIDE])) as house:
-        assert await terminal.listener(house).show_rooms() == Status.DONE
+        assert await terminal.subscriber(house).show_rooms() == ExitStatus.DONE
         assert terminal.lines == ['{"target": "car"}', '{"target": "ride"}']
 
 
 async def test_it_leaves_after_so_many_publications(terminal: Terminal, autojump_clock: MockClock) -> None:
     async with open_gateway(backend=FakeBackend([CAR])) as house:
-        async with listening(terminal.listener(house, CAR, count=2)) as status:
+        async with listening(terminal.subscriber(house, CAR, count=2)) as status:
             for number in range(3):
                 await house.gateway.publish([CAR], number)
             await settled()
-            assert (terminal.lines, status) == (["0", "1"], [Status.DONE])
+            assert (terminal.lines, status) == (["0", "1"], [ExitStatus.DONE])
 
 
-@pytest.mark.parametrize(("count", "status"), [(None, Status.DONE), (2, Status.FAILED)])
+@pytest.mark.parametrize(("count", "status"), [(None, ExitStatus.DONE), (2, ExitStatus.FAILED)])
 async def test_it_leaves_after_so_long_and_says_what_is_missing(
-    count: int | None, status: Status, terminal: Terminal, autojump_clock: MockClock
+    count: int | None, status: ExitStatus, terminal: Terminal, autojump_clock: MockClock
 ) -> None:
     async with open_gateway(backend=FakeBackend([CAR])) as house:
         start = trio.current_time()
-        assert await terminal.listener(house, CAR, count=count).listen(100) == status
+        assert await terminal.subscriber(house, CAR, count=count).listen(100) == status
         assert trio.current_time() - start == 100
         assert ("ws: 2 fewer came within 100 s" in terminal.notes) == (count == 2)
 
@@ -148,8 +148,8 @@ async def test_it_leaves_after_so_long_and_says_what_is_missing(
 async def test_a_room_that_is_not_allowed_is_named(terminal: Terminal, autojump_clock: MockClock) -> None:
     async with open_gateway(backend=FakeBackend([CAR])) as house:
         with pytest.raises(CommandError, match=r'^ws: room-not-found: {"target": "ride"}$') as caught:
-            await terminal.listener(house, CAR, RIDE, reconnect=True).listen(None)
-        assert caught.value.status == Status.REFUSED
+            await terminal.subscriber(house, CAR, RIDE, reconnect=True).listen(None)
+        assert caught.value.status == ExitStatus.REFUSED
 
 
 @pytest.mark.parametrize("dialect", ["2", "3"])
@@ -160,24 +160,24 @@ async def test_who_is_not_admitted_does_not_come_back(
     backend.error = Refused(401)
     async with open_gateway(quiet(dialect=dialect), backend=backend) as house:
         with pytest.raises(CommandError, match="not authorized") as caught:
-            await terminal.listener(house, CAR, reconnect=True).listen(None)
-        assert caught.value.status == Status.REFUSED
+            await terminal.subscriber(house, CAR, reconnect=True).listen(None)
+        assert caught.value.status == ExitStatus.REFUSED
         assert len(backend.requests) == 1
 
 
 async def test_the_end_of_the_connection_is_said_with_its_code(terminal: Terminal, autojump_clock: MockClock) -> None:
     async with open_gateway(backend=FakeBackend([CAR])) as house:
-        error = await error_after(terminal.listener(house, CAR), house, Close(1013, "too slow"))
-        assert (str(error), error.status) == ("ws: closed with 1013: too slow", Status.ENDED)
+        error = await error_after(terminal.subscriber(house, CAR), house, Close(1013, "too slow"))
+        assert (str(error), error.status) == ("ws: closed with 1013: too slow", ExitStatus.ENDED)
 
 
-async def error_after(listener: Listener, house: MemoryGateway, close: Close) -> CommandError:
-    """Close everybody while `listener` listens, and return what it raises."""
+async def error_after(subscriber: Subscriber, house: MemoryGateway, close: Close) -> CommandError:
+    """Close everybody while `subscriber` listens, and return what it raises."""
     errors: list[CommandError] = []
 
     async def listen() -> None:
         try:
-            await listener.listen(None)
+            await subscriber.listen(None)
         except CommandError as error:
             errors.append(error)
 
@@ -198,7 +198,7 @@ async def test_it_comes_back_after_growing_pauses_and_subscribes_again(
 ) -> None:
     backend = FakeBackend([CAR])
     async with open_gateway(backend=backend) as house:
-        async with listening(terminal.listener(house, CAR, reconnect=True)):
+        async with listening(terminal.subscriber(house, CAR, reconnect=True)):
             backend.error = RuntimeError("away")  # 503
             close_all(house, Close(1012, "the gateway is stopping"))
             await trio.sleep(0.5 + 1 + 2)
@@ -217,13 +217,13 @@ async def test_it_comes_back_after_growing_pauses_and_subscribes_again(
 
 async def test_pauses_do_not_grow_without_end(terminal: Terminal, autojump_clock: MockClock) -> None:
     async with open_gateway() as house:
-        pauses = terminal.listener(house)._pauses()
+        pauses = terminal.subscriber(house)._pauses()
         assert [next(pauses) for _ in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
 async def test_a_close_that_is_meant_for_this_client_is_final(terminal: Terminal, autojump_clock: MockClock) -> None:
     async with open_gateway(backend=FakeBackend([CAR])) as house:
-        error = await error_after(terminal.listener(house, CAR, reconnect=True), house, Close(4001, "out"))
+        error = await error_after(terminal.subscriber(house, CAR, reconnect=True), house, Close(4001, "out"))
         assert str(error) == "ws: closed with 4001: out"
 
 
@@ -231,13 +231,13 @@ async def test_a_quiet_client_is_not_idle_and_hears_of_a_gateway_that_is_gone(
     terminal: Terminal, autojump_clock: MockClock
 ) -> None:
     async with open_gateway(quiet(idle_seconds=45), backend=FakeBackend([CAR])) as house:
-        assert await terminal.listener(house, CAR).listen(300) == Status.DONE
+        assert await terminal.subscriber(house, CAR).listen(300) == ExitStatus.DONE
 
 
 async def test_one_who_slept_hears_of_the_close_behind_a_ping(terminal: Terminal, autojump_clock: MockClock) -> None:
     together = Ping(), CloseConnection(1011, "no sign of life")
     error = await error_at(terminal, '{"allowed_rooms": []}', '{"requestId": 1, "code": "success"}', *together)
-    assert (str(error), error.status) == ("ws: closed with 1011: no sign of life", Status.ENDED)
+    assert (str(error), error.status) == ("ws: closed with 1011: no sign of life", ExitStatus.ENDED)
 
 
 @pytest.mark.parametrize("end", ["count", "seconds", "refused", "no room", "shown", "cancelled", "broken pipe"])
@@ -246,13 +246,17 @@ async def test_it_says_goodbye_at_each_of_its_ends(
 ) -> None:
     caplog.set_level(logging.INFO, "trio_templar")
     async with open_gateway(backend=FakeBackend([] if end == "no room" else [CAR])) as house:
-        listener = terminal.listener(house, *([RIDE] if end == "refused" else []), count=1 if end == "count" else None)
+        subscriber = terminal.subscriber(
+            house, *([RIDE] if end == "refused" else []), count=1 if end == "count" else None
+        )
         if end == "broken pipe":
-            listener._printer.write = broken_pipe
+            subscriber._printer.write = broken_pipe
 
         async def listen() -> None:
             with suppress(CommandError, BrokenPipeError):
-                await (listener.show_rooms() if end == "shown" else listener.listen(5 if end == "seconds" else None))
+                await (
+                    subscriber.show_rooms() if end == "shown" else subscriber.listen(5 if end == "seconds" else None)
+                )
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen)
@@ -273,21 +277,21 @@ def broken_pipe(_: str) -> None:
 async def test_the_answer_to_a_goodbye_is_not_waited_for_long(terminal: Terminal, autojump_clock: MockClock) -> None:
     start = trio.current_time()
     error = await error_at(terminal, '{"allowed_rooms": []}', '{"requestId": 1, "code": "room-not-found"}')
-    assert error.status == Status.REFUSED
+    assert error.status == ExitStatus.REFUSED
     assert trio.current_time() - start == GOODBYE_SECONDS
 
 
 async def error_at(terminal: Terminal, *says: str | Event) -> CommandError:
     """Listen to a gateway that says so much and then nothing, whatever it is asked; return how that ends."""
-    listener = MemoryListener()
+    doors = MemoryListener()
 
     async def connect() -> WebsocketClient:
-        client = WebsocketClient(listener.connect())
+        client = WebsocketClient(doors.connect())
         await client.open()
         return client
 
     async def serve() -> None:
-        stream, server = await listener.accept(), WSConnection(ConnectionType.SERVER)
+        stream, server = await doors.accept(), WSConnection(ConnectionType.SERVER)
         server.receive_data(bytes(await stream.receive_some()))
         await stream.send_all(server.send(AcceptConnection()))
         await stream.send_all(
@@ -299,7 +303,7 @@ async def error_at(terminal: Terminal, *says: str | Event) -> CommandError:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         try:
-            await Listener(connect, printer, [CAR], name="ws", reconnect=False).listen(None)
+            await Subscriber(connect, printer, [CAR], name="ws", reconnect=False).listen(None)
         except CommandError as error:
             errors.append(error)
     return errors[0]
@@ -308,7 +312,7 @@ async def error_at(terminal: Terminal, *says: str | Event) -> CommandError:
 async def test_a_gateway_that_says_nothing_any_more_is_given_up(terminal: Terminal, autojump_clock: MockClock) -> None:
     start = trio.current_time()
     error = await error_at(terminal, '{"allowed_rooms": []}', '{"requestId": 1, "code": "success"}')
-    assert (str(error), error.status) == ("ws: silent for 60 s", Status.ENDED)
+    assert (str(error), error.status) == ("ws: silent for 60 s", ExitStatus.ENDED)
     assert trio.current_time() - start == 60 + GOODBYE_SECONDS
 
 
@@ -320,7 +324,7 @@ async def test_gaps_and_the_end_of_a_subscription_are_said(terminal: Terminal, a
         '{"type": "gap", "requestId": 1, "lost": 3}',
         '{"type": "unsubscribed", "requestId": 1, "reason": "moved"}',
     )
-    assert (str(error), error.status) == ("ws: the gateway ended the last subscription", Status.ENDED)
+    assert (str(error), error.status) == ("ws: the gateway ended the last subscription", ExitStatus.ENDED)
     assert terminal.notes[1:] == [
         'lost 3 publications of {"target": "car"}: too slow for them',
         'ws: no longer in {"target": "car"}: moved',
@@ -330,7 +334,7 @@ async def test_gaps_and_the_end_of_a_subscription_are_said(terminal: Terminal, a
 @pytest.mark.parametrize("text", ["hello", "[1]", '{"allowed_rooms": 1}'])
 async def test_what_is_no_gateway_is_said_to_be_none(text: str, terminal: Terminal, autojump_clock: MockClock) -> None:
     error = await error_at(terminal, text)
-    assert error.status == Status.FAILED
+    assert error.status == ExitStatus.FAILED
     assert repr(text) in str(error)
 
 
@@ -338,21 +342,21 @@ async def test_a_way_that_leads_nowhere_is_ended_and_says_why() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     with pytest.raises(Ended, match=r"no answer within 0\.1 s"):
-        await dial(Place(f"ws://127.0.0.1:{port}/ws/"), [], "", 0.1)
+        await connect(Address(f"ws://127.0.0.1:{port}/ws/"), [], "", 0.1)
     await listener.aclose()
     with pytest.raises(Ended, match=r"Connection refused$"):
-        await dial(Place(f"ws://127.0.0.1:{port}/ws/"), [], "", 10)
+        await connect(Address(f"ws://127.0.0.1:{port}/ws/"), [], "", 10)
 
 
 async def test_a_name_that_can_be_none_is_a_way_that_leads_nowhere() -> None:
     with pytest.raises(Ended, match=r"^cannot reach it: "):
-        await dial(Place(f"ws://{'a' * 64}.invalid/ws/"), [], "", 10)
+        await connect(Address(f"ws://{'a' * 64}.invalid/ws/"), [], "", 10)
 
 
 def test_a_token_goes_into_the_query_and_cookies_into_one_header() -> None:
     options: dict[str, Any] = {"token": "a b&c", "token_file": None, "cookie": ["a=1", "b=2"], "header": ["X-A: b:c"]}
-    assert _with_token(Place("ws://x/ws/"), options).url == "ws://x/ws/?token=a%20b%26c"
-    assert _with_token(Place("ws://x/?a=b"), options).url == "ws://x/?a=b&token=a%20b%26c"
+    assert _with_token(Address("ws://x/ws/"), options).url == "ws://x/ws/?token=a%20b%26c"
+    assert _with_token(Address("ws://x/?a=b"), options).url == "ws://x/?a=b&token=a%20b%26c"
     assert _headers(options) == [("Cookie", "a=1; b=2"), ("X-A", "b:c")]
 
 
@@ -360,4 +364,4 @@ def test_a_token_goes_into_the_query_and_cookies_into_one_header() -> None:
 def test_a_bad_header_is_a_usage_error(text: str) -> None:
     with pytest.raises(CommandError, match="--header") as caught:
         _headers({"cookie": None, "header": [text]})
-    assert caught.value.status == Status.USAGE
+    assert caught.value.status == ExitStatus.USAGE

@@ -19,7 +19,7 @@ import trio_templar
 from tests.unit.conftest import quiet
 from trio_templar import Settings, SettingsError
 from trio_templar.commands.cli import make_parser
-from trio_templar.commands.sources import read_settings
+from trio_templar.commands.settings_sources import read_settings
 from trio_templar.net.listeners import open_listeners
 from trio_templar.testing import FakeBackend, WebsocketClient, open_gateway
 

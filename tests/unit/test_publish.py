@@ -15,12 +15,11 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, json_values
 from trio_templar import Settings
-from trio_templar.commands.command import CommandError, Status
+from trio_templar.commands.addresses import http_address
+from trio_templar.commands.command import CommandError, ExitStatus
 from trio_templar.commands.gateway_api import GatewayApi
-from trio_templar.commands.places import http_place
 from trio_templar.commands.publish import read_rooms, said
-from trio_templar.commands.publish_stream import _by_trigger, _Chunks, publish_stream
-from trio_templar.commands.trigger_lines import PATH, Lines, trigger_body
+from trio_templar.commands.triggers import PATH, Lines, _by_trigger, _Chunks, publish_stream, trigger_body
 from trio_templar.testing import FakeBackend, MemoryGateway, open_gateway
 
 REPORT = {"Accept": "application/json"}
@@ -31,8 +30,8 @@ PORT = Settings(bind=(), trigger_bind="127.0.0.1:0", trigger_token="t")
 async def calling(settings: Settings = PORT, token: str = "t") -> AsyncIterator[tuple[MemoryGateway, GatewayApi]]:
     """A gateway with a listener for triggers, and a caller of it."""
     async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        place = http_place(house.gateway.trigger_url, settings)
-        async with GatewayApi(place, token=token, timeout_seconds=10) as api:
+        address = http_address(house.gateway.trigger_url, settings)
+        async with GatewayApi(address, token=token, timeout_seconds=10) as api:
             yield house, api
 
 
@@ -51,7 +50,7 @@ def test_rooms_are_json_objects() -> None:
     for bad in ("{car: 1}", "[1]", "", "1", "\udcff"):
         with pytest.raises(CommandError, match=r"^ROOM 2: ") as caught:
             read_rooms(["{}", bad])
-        assert caught.value.status == Status.USAGE
+        assert caught.value.status == ExitStatus.USAGE
 
 
 @given(st.lists(json_values, max_size=5), st.integers(1, 40))
@@ -152,7 +151,7 @@ async def test_what_comes_before_a_bad_line_is_published_and_said() -> None:
     async with calling() as (house, api):
         with pytest.raises(CommandError, match=r"^line 3: not JSON: .*; published 2$") as caught:
             await publish_stream(api, reads(b"1\n2\nx\n4\n"), Lines([CAR], 100), {})
-        assert caught.value.status == Status.USAGE
+        assert caught.value.status == ExitStatus.USAGE
         assert house.gateway.statistics().triggers == 2
 
 
@@ -174,28 +173,28 @@ async def test_a_wrong_token_is_refused_and_said_so(token: str) -> None:
     async with calling(token=token) as (_, api):
         with pytest.raises(CommandError, match=r"401: the trigger token is missing or wrong \(--token") as caught:
             await api.post(PATH, b"{}", {})
-        assert caught.value.status == Status.REFUSED
+        assert caught.value.status == ExitStatus.REFUSED
 
 
 async def test_a_token_that_no_header_can_carry_is_a_usage_error() -> None:
     async with calling(token="a\nb") as (_, api):
         with pytest.raises(CommandError, match="cannot be sent") as caught:
             await api.post(PATH, b"{}", {})
-        assert caught.value.status == Status.USAGE
+        assert caught.value.status == ExitStatus.USAGE
 
 
 async def test_a_gateway_that_is_not_there_is_named() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
     await listener.aclose()
-    async with GatewayApi(http_place(url, Settings()), timeout_seconds=10) as api:
+    async with GatewayApi(http_address(url, Settings()), timeout_seconds=10) as api:
         with pytest.raises(CommandError, match=f"^cannot reach {url}: Connection refused$") as caught:
             await api.post(PATH, b"{}", {})
-        assert caught.value.status == Status.UNREACHABLE
+        assert caught.value.status == ExitStatus.UNREACHABLE
 
 
 async def test_a_unix_socket_that_is_not_there_is_named(tmp_path: object) -> None:
-    async with GatewayApi(http_place(f"unix:{tmp_path}/x", Settings()), timeout_seconds=10) as api:
+    async with GatewayApi(http_address(f"unix:{tmp_path}/x", Settings()), timeout_seconds=10) as api:
         with pytest.raises(CommandError, match=f"^cannot reach unix:{tmp_path}/x: No such file or directory$"):
             await api.post(PATH, b"{}", {})
 
@@ -203,11 +202,11 @@ async def test_a_unix_socket_that_is_not_there_is_named(tmp_path: object) -> Non
 async def test_a_gateway_that_does_not_answer_is_waited_for_so_long() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-    async with GatewayApi(http_place(url, Settings()), timeout_seconds=0.1) as api:
+    async with GatewayApi(http_address(url, Settings()), timeout_seconds=0.1) as api:
         for call in (lambda: api.post(PATH, b"{}", {}), lambda: api.get("/status")):
             with pytest.raises(CommandError, match=rf"^{url}: no answer within 0\.1 s") as caught:
                 await call()
-            assert caught.value.status == Status.UNREACHABLE
+            assert caught.value.status == ExitStatus.UNREACHABLE
     await listener.aclose()
 
 
@@ -215,4 +214,4 @@ async def test_what_is_no_gateway_is_said_to_be_none() -> None:
     async with calling() as (_, api):
         with pytest.raises(CommandError, match=r"/no/such/path: 404: nothing here \(is it") as caught:
             await api.get("/no/such/path")
-        assert caught.value.status == Status.FAILED
+        assert caught.value.status == ExitStatus.FAILED

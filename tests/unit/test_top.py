@@ -10,9 +10,9 @@ from rich.console import Console
 
 from tests.unit.conftest import CAR
 from trio_templar import Settings
-from trio_templar.commands.dashboard import duration, picture, show, size
+from trio_templar.commands.addresses import http_address
 from trio_templar.commands.gateway_api import GatewayApi
-from trio_templar.commands.places import http_place
+from trio_templar.commands.screen import duration, picture, show, size
 from trio_templar.commands.snapshots import Snapshots
 from trio_templar.commands.tree import drawn
 from trio_templar.testing import FakeBackend, MemoryGateway, open_gateway
@@ -26,7 +26,7 @@ async def asking() -> AsyncIterator[tuple[MemoryGateway, GatewayApi]]:
     backend = FakeBackend([CAR])
     backend.answer = {"user": {"id": "a[bold]da\x1b"}}
     async with open_gateway(PORT, backend=backend) as house:
-        async with GatewayApi(http_place(house.gateway.trigger_url, PORT), timeout_seconds=10) as api:
+        async with GatewayApi(http_address(house.gateway.trigger_url, PORT), timeout_seconds=10) as api:
             yield house, api
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.commands import serve
-from trio_templar.commands.command import Command, Status, run_on_trio
-from trio_templar.commands.sources import misspelt, read_settings
+from trio_templar.commands.command import Command, ExitStatus, run_on_trio
+from trio_templar.commands.settings_sources import misspelt, read_settings
 
 if TYPE_CHECKING:
     from trio_templar.commands.checks import Finding
@@ -32,12 +32,12 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     async def check() -> int:
         findings.extend(Finding("warn", name, why) for name, why in misspelt(environment).items())
         findings.extend(await check_all(settings, arguments["host"] or ""))
-        return Status.DONE
+        return ExitStatus.DONE
 
     run_on_trio(check)
     good = not any(finding.level == "fail" for finding in findings)
     print(_json(findings, good=good) if arguments["json"] else _lines(findings))
-    return Status.DONE if good else Status.FAILED
+    return ExitStatus.DONE if good else ExitStatus.FAILED
 
 
 def _json(findings: Sequence[Finding], *, good: bool) -> str:

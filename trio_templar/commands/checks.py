@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import trio
+
 from trio_templar.clients.backend import BootstrapLimiter, HttpBackend
-from trio_templar.commands.holder import is_held_by_a_gateway
 from trio_templar.commands.serve import NO_ADDRESS
 from trio_templar.core.forwarding import ClientRequest
 from trio_templar.core.settings import Settings, is_local
-from trio_templar.core.texts import inherited_descriptor
+from trio_templar.core.texts import inherited_descriptor, split_address
 from trio_templar.errors import BackendError, Busy, Refused, SettingsError, Unavailable
 from trio_templar.machine import memory_bytes, most_descriptors
 from trio_templar.net.listeners import open_listeners
@@ -21,7 +23,10 @@ from trio_templar.net.tls import Certificate
 
 # Of letters and digits, so many cannot be tried out.
 MIN_TOKEN_LENGTH: Final = 16
-HELD: Final = "held by a running gateway; a second one cannot start beside it"
+HOLDER_SECONDS: Final = 2.0
+MAX_ANSWER_BYTES: Final = 16_384
+# What the two sides of a gateway say to a plain GET, and an address with TLS to one without.
+OURS: Final = (b"\r\n\r\nwebsockets only", b'{"live":true}', b"this address speaks TLS")
 
 
 class Finding(NamedTuple):
@@ -105,11 +110,38 @@ async def check_address(setting: str, address: str, settings: Settings) -> Findi
             await listener.aclose()
     except SettingsError as error:
         if await is_held_by_a_gateway(address, settings.path):
-            return Finding(
-                "warn", setting, f"{address}: held by a running gateway; a second one cannot start beside it"
-            )
+            why = "held by a running gateway; a second one cannot start beside it"
+            return Finding("warn", setting, f"{address}: {why}")
         return Finding("fail", setting, str(error))
     return Finding("ok", setting, address)
+
+
+async def is_held_by_a_gateway(address: str, path: str) -> bool:
+    """Whether a gateway answers at `HOST:PORT`; it has two seconds."""
+    host, port = split_address(address)
+    with trio.move_on_after(HOLDER_SECONDS):
+        return any([await _answers_as_ours(_reachable(host), port, each) for each in (path, "/health/live")])
+    return False
+
+
+def _reachable(host: str) -> str:
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return host
+    return {4: "127.0.0.1", 6: "::1"}[ip.version] if ip.is_unspecified else host
+
+
+async def _answers_as_ours(host: str, port: int, path: str) -> bool:
+    answer = bytearray()
+    try:
+        async with await trio.open_tcp_stream(host, port) as stream:
+            await stream.send_all(b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
+            while len(answer) < MAX_ANSWER_BYTES and (chunk := await stream.receive_some()):
+                answer += chunk
+    except (OSError, trio.BrokenResourceError):
+        pass
+    return any(mark in answer for mark in OURS)
 
 
 def _check_path(setting: str, path: Path) -> Finding:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from trio_templar import __version__
 from trio_templar.commands import check, listen, publish, serve, top, tree
-from trio_templar.commands.command import Command, CommandError, Status
+from trio_templar.commands.command import Command, CommandError, ExitStatus
 from trio_templar.commands.completion import completion_of
 from trio_templar.commands.streams import give_up, open_streams
 from trio_templar.core.options import hint
@@ -49,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         status = _run(argv)
     except SettingsError as error:
-        status = _complain(Status.USAGE, error)
+        status = _complain(ExitStatus.USAGE, error)
     except CommandError as error:
         status = _complain(error.status, error)
     except KeyboardInterrupt:
-        status = Status.INTERRUPTED
+        status = ExitStatus.INTERRUPTED
     except BrokenPipeError:
         give_up(sys.stdout)  # who read our output has gone
-        status = Status.BROKEN_PIPE
+        status = ExitStatus.BROKEN_PIPE
     sys.exit(int(status))
 
 
@@ -66,7 +66,7 @@ def _run(argv: Sequence[str] | None) -> int:
         try:
             parser = make_parser()
             if not (sys.argv[1:] if argv is None else argv):
-                parser.exit(Status.USAGE, parser.format_help())
+                parser.exit(ExitStatus.USAGE, parser.format_help())
             arguments = parser.parse_args(argv)
             command: Command = arguments.command
             return command.run(vars(arguments), os.environ)
@@ -76,10 +76,10 @@ def _run(argv: Sequence[str] | None) -> int:
         if error.errno not in FULL:
             raise
         give_up(sys.stdout)
-        raise CommandError(Status.FAILED, f"standard output: {error.strerror}") from error
+        raise CommandError(ExitStatus.FAILED, f"standard output: {error.strerror}") from error
 
 
-def _complain(status: Status, error: Exception) -> Status:
+def _complain(status: ExitStatus, error: Exception) -> ExitStatus:
     try:
         print(f"trio-templar: {error}", file=sys.stderr, flush=True)
     except OSError:  # nobody can be told
@@ -120,7 +120,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         wrong = re.match("argument COMMAND: invalid choice: '([^']*)'", message)
         meant = hint(wrong[1], [command.name for command in COMMANDS]) if wrong else ""
-        self.exit(Status.USAGE, f"trio-templar: {message}{meant}\n")
+        self.exit(ExitStatus.USAGE, f"trio-templar: {message}{meant}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:

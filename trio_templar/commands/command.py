@@ -1,4 +1,4 @@
-"""What a command is to the command line, how it fails, and how it is run on Trio."""
+"""What commands have in common: what one is, how it fails, how it runs on Trio, and the options of several."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import argparse
 import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.errors import TemplarError, cause_of
 
 if TYPE_CHECKING:
     import trio
 
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
-class Status(enum.IntEnum):
+
+class ExitStatus(enum.IntEnum):
     """The exit statuses of all commands; scripts rely on them."""
 
     DONE = 0
@@ -31,11 +33,18 @@ class Status(enum.IntEnum):
 class CommandError(TemplarError):
     """A command cannot do what it was asked; its text is the one line that says why, `status` is its exit status."""
 
-    status: Status
+    status: ExitStatus
 
-    def __init__(self, status: Status, message: str) -> None:
+    def __init__(self, status: ExitStatus, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class UsageError(CommandError):
+    """What a command was given is wrong: an option, a room, a file."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitStatus.USAGE, message)
 
 
 # Parsed options by their names, and the environment.
@@ -66,3 +75,33 @@ def run_on_trio(main: Callable[[], Awaitable[int]], clock: trio.abc.Clock | None
         return trio.run(main, clock=clock)
     except BaseExceptionGroup as group:
         raise cause_of(group) from None
+
+
+def add_connection_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command has that connects to a gateway."""
+    parser.add_argument("--ca", metavar="FILE", help="file of certificates to trust for https or wss")
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=DEFAULT_TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help=f"how long to wait for an answer [{DEFAULT_TIMEOUT_SECONDS:g}]",
+    )
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds. Raises argparse.ArgumentTypeError: if it is none, or not over 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 31_536_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds over 0")
+    return value
+
+
+def count(text: str) -> int:
+    """Return a whole number. Raises argparse.ArgumentTypeError: if it is none, or not over 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number over 0")
+    return int(text)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import ssl
-from collections.abc import AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Mapping
 from typing import Any, NamedTuple
 
 import httpx
 import trio
 
-from trio_templar.commands.command import CommandError, Status
-from trio_templar.commands.places import Place
+from trio_templar.commands.addresses import Address
+from trio_templar.commands.command import CommandError, ExitStatus, UsageError
+from trio_templar.commands.connecting import reason, tls_context
 
 # What an answer means for the exit status; any other but 200 is a failure.
-STATUSES = {401: Status.REFUSED, 403: Status.REFUSED, 503: Status.BUSY}
+STATUSES = {401: ExitStatus.REFUSED, 403: ExitStatus.REFUSED, 503: ExitStatus.BUSY}
 
 
 class Answer(NamedTuple):
@@ -34,16 +33,16 @@ class Answer(NamedTuple):
 class GatewayApi:
     """One gateway's HTTP API, from `async with` to its end. All calls raise CommandError: if they do not succeed."""
 
-    def __init__(self, place: Place, *, token: str = "", ca: str = "", timeout_seconds: float) -> None:
-        self._place = place
+    def __init__(self, address: Address, *, token: str = "", ca: str = "", timeout_seconds: float) -> None:
+        self._address = address
         self._timeout_seconds = timeout_seconds
         headers = [(b"Authorization", b"Bearer " + token.encode())] if token else []
         transport = httpx.AsyncHTTPTransport(
-            verify=tls_context(ca) if place.secure else False, uds=place.socket or None, trust_env=False
+            verify=tls_context(ca) if address.secure else False, uds=address.socket or None, trust_env=False
         )
         # Of a whole call there is a deadline here; a stream may take what it takes, once somebody is there.
         timeout = httpx.Timeout(None, connect=timeout_seconds)
-        self._client = httpx.AsyncClient(base_url=place.url, headers=headers, timeout=timeout, transport=transport)
+        self._client = httpx.AsyncClient(base_url=address.url, headers=headers, timeout=timeout, transport=transport)
 
     async def __aenter__(self) -> GatewayApi:
         return self
@@ -60,7 +59,9 @@ class GatewayApi:
             try:
                 return response.json()
             except ValueError as error:
-                raise CommandError(Status.FAILED, f"{self._place}{path}: the answer is not JSON: {error}") from error
+                raise CommandError(
+                    ExitStatus.FAILED, f"{self._address}{path}: the answer is not JSON: {error}"
+                ) from error
         raise self._too_slow()
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -79,55 +80,24 @@ class GatewayApi:
         try:
             response = await self._client.request(method, path, **how)
         except (httpx.LocalProtocolError, UnicodeError, httpx.InvalidURL) as error:
-            raise CommandError(Status.USAGE, f"{self._place}: this cannot be sent: {error}") from error
+            raise UsageError(f"{self._address}: this cannot be sent: {error}") from error
         except httpx.HTTPError as error:
-            raise CommandError(Status.UNREACHABLE, f"cannot reach {self._place}: {reason(error)}") from error
+            raise CommandError(ExitStatus.UNREACHABLE, f"cannot reach {self._address}: {reason(error)}") from error
         if response.status_code != 200:
             raise self._refusal(path, response)
         return response
 
     def _refusal(self, path: str, response: httpx.Response) -> CommandError:
-        status = STATUSES.get(response.status_code, Status.FAILED)
+        status = STATUSES.get(response.status_code, ExitStatus.FAILED)
         said = " ".join(response.text.split())[:500] or response.reason_phrase
         hint = ""
         if response.status_code == 401:
             hint = " (--token, --token-file or the settings give it)"
         elif response.status_code == 404:
             hint = " (is it the trigger_bind of a trio_templar?)"
-        return CommandError(status, f"{self._place}{path}: {response.status_code}: {said}{hint}")
+        return CommandError(status, f"{self._address}{path}: {response.status_code}: {said}{hint}")
 
     def _too_slow(self) -> CommandError:
         return CommandError(
-            Status.UNREACHABLE, f"{self._place}: no answer within {self._timeout_seconds:g} s (--timeout)"
+            ExitStatus.UNREACHABLE, f"{self._address}: no answer within {self._timeout_seconds:g} s (--timeout)"
         )
-
-
-def tls_context(ca: str) -> ssl.SSLContext:
-    """Return whom to trust: the certificates in the file `ca`, or the machine's.
-
-    Raises CommandError: if there are none.
-    """
-    try:
-        return ssl.create_default_context(cafile=ca or None)
-    except OSError as error:
-        raise CommandError(Status.USAGE, f"--ca: {ca}: {error}") from error
-
-
-def reason(error: BaseException) -> str:
-    """Return why a connection failed, in the words of who knows best: the system or TLS, not those around them."""
-    chain = list(_causes(error))
-    for cause in reversed(chain):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {cause.verify_message}"
-    for cause in reversed(chain):
-        if isinstance(cause, OSError) and cause.errno and cause.strerror:
-            return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
-    return next((str(cause) for cause in chain if str(cause)), type(error).__name__)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            yield from _causes(error.exceptions[0])
-        error = error.__cause__ or error.__context__

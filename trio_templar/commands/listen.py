@@ -11,11 +11,18 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
-from trio_templar.commands.command import Command, CommandError, Status, run_on_trio
-from trio_templar.commands.places import Place, add_common_options, count, seconds, websocket_place
+from trio_templar.commands.addresses import Address, websocket_address
+from trio_templar.commands.command import (
+    Command,
+    UsageError,
+    add_connection_options,
+    count,
+    run_on_trio,
+    seconds,
+)
 from trio_templar.commands.printer import Printer
 from trio_templar.commands.publish import read_rooms
-from trio_templar.commands.sources import read_settings
+from trio_templar.commands.settings_sources import read_settings
 from trio_templar.files import read_first_line
 
 # What a header may be called (RFC 9110, 5.6.2), and those that the upgrade itself consists of.
@@ -41,33 +48,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="say nothing on standard error but errors")
     parser.add_argument("--config", metavar="FILE", help="the gateway's TOML file: its bind and path are used")
     parser.add_argument("--url", help="the gateway, as ws://HOST:PORT/PATH, wss://… or unix:PATH [that of bind]")
-    add_common_options(parser)
+    add_connection_options(parser)
 
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     """Listen."""
     settings = read_settings({"config": arguments["config"]}, environment)
-    place = _with_token(websocket_place(arguments["url"], settings), arguments)
+    address = _with_token(websocket_address(arguments["url"], settings), arguments)
     rooms = read_rooms(arguments["rooms"])
     headers = _headers(arguments)
-    from trio_templar.commands.dialing import dial  # these want Trio
-    from trio_templar.commands.listener import Listener
+    from trio_templar.commands.connecting import connect  # these want Trio
+    from trio_templar.commands.subscriber import Subscriber
 
     def note(text: str) -> None:
         if not arguments["quiet"]:
             print(f"trio-templar: {text}", file=sys.stderr, flush=True)
 
     printer = Printer(partial(print, flush=True), note, as_json=arguments["json"], count=arguments["count"])
-    listener = Listener(
-        partial(dial, place, headers, arguments["ca"] or "", arguments["timeout"]),
+    subscriber = Subscriber(
+        partial(connect, address, headers, arguments["ca"] or "", arguments["timeout"]),
         printer,
         rooms,
-        name=place.url.partition("?")[0] if not place.socket else str(place),
+        name=address.url.partition("?")[0] if not address.socket else str(address),
         reconnect=arguments["reconnect"],
     )
     if arguments["show_rooms"]:
-        return run_on_trio(listener.show_rooms)
-    return run_on_trio(partial(_until_killed, partial(listener.listen, arguments["seconds"])))
+        return run_on_trio(subscriber.show_rooms)
+    return run_on_trio(partial(_until_killed, partial(subscriber.listen, arguments["seconds"])))
 
 
 async def _until_killed(main: Callable[[], Awaitable[int]]) -> int:
@@ -99,13 +106,13 @@ async def _until_killed(main: Callable[[], Awaitable[int]]) -> int:
     return 128 + caught[0]
 
 
-def _with_token(place: Place, arguments: Mapping[str, Any]) -> Place:
+def _with_token(address: Address, arguments: Mapping[str, Any]) -> Address:
     token = arguments["token"]
     if arguments["token_file"] is not None:
         token = read_first_line(arguments["token_file"], "--token-file")
     if not token:
-        return place
-    return Place(f"{place.url}{'&' if '?' in place.url else '?'}token={quote(token, safe='')}", place.socket)
+        return address
+    return Address(f"{address.url}{'&' if '?' in address.url else '?'}token={quote(token, safe='')}", address.socket)
 
 
 def _headers(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -114,13 +121,13 @@ def _headers(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     for text in arguments["header"] or ():
         name, colon, value = text.partition(":")
         if not colon or not NAME.fullmatch(name.strip()):
-            raise CommandError(Status.USAGE, f"--header: {text!r} is not NAME:VALUE")
+            raise UsageError(f"--header: {text!r} is not NAME:VALUE")
         if OURS.fullmatch(name.strip()):
-            raise CommandError(Status.USAGE, f"--header: {name.strip()} is not for you to say: it makes the websocket")
+            raise UsageError(f"--header: {name.strip()} is not for you to say: it makes the websocket")
         headers.append((name.strip(), value.strip()))
     for name, value in headers:
         if not (name + value).isprintable() or not (name + value).isascii():
-            raise CommandError(Status.USAGE, f"--header or --cookie: {name}: only printable ASCII can be sent")
+            raise UsageError(f"--header or --cookie: {name}: only printable ASCII can be sent")
     return headers
 
 

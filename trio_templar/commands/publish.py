@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from trio_templar.commands.command import Command, CommandError, Status, run_on_trio
-from trio_templar.commands.places import add_http_options, caller_settings, count, http_place
-from trio_templar.commands.trigger_lines import PATH, Lines, trigger_body
+from trio_templar.commands.api_caller import ApiCaller, add_api_options
+from trio_templar.commands.command import Command, ExitStatus, UsageError, count
 from trio_templar.core.rooms import Room
 from trio_templar.errors import TriggerError
 
 if TYPE_CHECKING:
-    from trio_templar.commands.gateway_api import Answer
+    from trio_templar.commands.gateway_api import Answer, GatewayApi
 
 STDIN: Final = "-"
 READ_BYTES: Final = 65_536
@@ -40,34 +39,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what became of it, counted, as one JSON object")
     parser.add_argument("--wait", type=count, metavar="SECONDS", help="answer when every client's kernel has it")
     parser.add_argument("--key", help="an idempotency key: with the same one it can be published again, to no effect")
-    add_http_options(parser)
+    add_api_options(parser)
 
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     """Publish."""
-    settings = caller_settings(arguments, environment)
-    place = http_place(arguments["url"], settings)
+    caller = ApiCaller(arguments, environment)
     rooms = read_rooms(arguments["rooms"])
     headers = _headers(arguments)
     source = _open(arguments)
     # Data is read before Trio runs: a pipe may take its time, and no connection has to wait for it.
     body = b"" if arguments["stream"] else _trigger(rooms, arguments, source)
-    from trio_templar.commands.gateway_api import GatewayApi
+    from trio_templar.commands.triggers import PATH, Lines, publish_stream  # it wants Trio
 
-    async def main() -> int:
-        token, ca, timeout = settings.token, arguments["ca"] or "", arguments["timeout"] + (arguments["wait"] or 0)
-        async with GatewayApi(place, token=token, ca=ca, timeout_seconds=timeout) as api:
-            if arguments["stream"]:
-                from trio_templar.commands.publish_stream import publish_stream
-
-                read = partial(read_some, source, _name(arguments))
-                answer = await publish_stream(api, read, Lines(rooms, settings.max_trigger_bytes), headers)
-            else:
-                answer = await api.post(PATH, body, headers | JSON_TYPE)
+    async def call(api: GatewayApi) -> int:
+        if arguments["stream"]:
+            read = partial(read_some, source, _name(arguments))
+            answer = await publish_stream(api, read, Lines(rooms, caller.settings.max_trigger_bytes), headers)
+        else:
+            answer = await api.post(PATH, body, headers | JSON_TYPE)
         print(_report(answer) if arguments["json"] else said(answer.content))
-        return Status.DONE
+        return ExitStatus.DONE
 
-    return run_on_trio(main)
+    return caller.run(call, wait_seconds=arguments["wait"] or 0)
 
 
 def _headers(arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -86,7 +80,7 @@ def read_rooms(texts: Sequence[str]) -> list[Room]:
         try:
             rooms.append(msgspec.json.decode(text.encode(), type=dict[str, Any]))
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise CommandError(Status.USAGE, f"ROOM {number}: {text!r} is not a JSON object: {error}") from error
+            raise UsageError(f"ROOM {number}: {text!r} is not a JSON object: {error}") from error
     return rooms
 
 
@@ -94,10 +88,10 @@ def _open(arguments: Mapping[str, Any]) -> int:
     """Return the descriptor that data is read from; -1 where it is in an argument."""
     path = arguments["file"]
     if not arguments["rooms"] and not arguments["stream"]:
-        raise CommandError(Status.USAGE, "publish to which ROOM? Give one, or --stream")
+        raise UsageError("publish to which ROOM? Give one, or --stream")
     if arguments["data"] is not None:
         if path is not None or arguments["stream"]:
-            raise CommandError(Status.USAGE, "--data: not together with --file or --stream")
+            raise UsageError("--data: not together with --file or --stream")
         return -1
     if path not in (None, STDIN):
         try:
@@ -105,10 +99,10 @@ def _open(arguments: Mapping[str, Any]) -> int:
             os.pread(source, 0, 0)  # a directory can be opened, but not read
         except OSError as error:
             if error.errno != errno.ESPIPE:
-                raise CommandError(Status.USAGE, f"--file {path}: {error.strerror}") from error
+                raise UsageError(f"--file {path}: {error.strerror}") from error
         return source
     if sys.stdin is None or (path is None and sys.stdin.isatty()):
-        raise CommandError(Status.USAGE, "publish what? Give --data, --file, or pipe it in")
+        raise UsageError("publish what? Give --data, --file, or pipe it in")
     return sys.stdin.fileno()
 
 
@@ -123,10 +117,12 @@ def _trigger(rooms: Sequence[Room], arguments: Mapping[str, Any], source: int) -
     else:
         where = _name(arguments)
         data = _read_all(source, where)
+    from trio_templar.commands.triggers import trigger_body
+
     try:
         return trigger_body(rooms, data)
     except TriggerError as error:
-        raise CommandError(Status.USAGE, f"{where}: {error}") from error
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _read_all(source: int, where: str) -> bytes:
@@ -142,7 +138,7 @@ def read_some(source: int, where: str) -> bytes:
         # Without Python's buffers: a thread that is left behind in a read would hold their lock at the end.
         return os.read(source, READ_BYTES)
     except OSError as error:
-        raise CommandError(Status.USAGE, f"{where}: {error.strerror}") from error
+        raise UsageError(f"{where}: {error.strerror}") from error
 
 
 def said(content: Any) -> str:

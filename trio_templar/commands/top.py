@@ -7,9 +7,8 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from trio_templar.commands.asking import run_asking
-from trio_templar.commands.command import Command, CommandError, Status
-from trio_templar.commands.places import add_http_options, count, seconds
+from trio_templar.commands.api_caller import ApiCaller, add_api_options
+from trio_templar.commands.command import Command, CommandError, ExitStatus, count, seconds
 
 if TYPE_CHECKING:
     from trio_templar.commands.gateway_api import GatewayApi
@@ -37,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"connections and rooms to show, at most 1000 [{DEFAULT_ROWS}]",
     )
-    add_http_options(parser)
+    add_api_options(parser)
 
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
@@ -53,16 +52,16 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
             await snapshots.take()
             await snapshots.pause(min(arguments["every"], 1.0))
         await (show or _print_json)(snapshots, arguments["every"], once=arguments["once"])
-        return Status.DONE
+        return ExitStatus.DONE
 
-    return run_asking(arguments, environment, watch)
+    return ApiCaller(arguments, environment).run(watch)
 
 
 def _show() -> Callable[..., Awaitable[None]]:
     try:
-        from trio_templar.commands.dashboard import show
+        from trio_templar.commands.screen import show
     except ImportError as error:
-        raise CommandError(Status.FAILED, "top needs: pip install 'trio-templar[top]'; or give --json") from error
+        raise CommandError(ExitStatus.FAILED, "top needs: pip install 'trio-templar[top]'; or give --json") from error
     return show
 
 

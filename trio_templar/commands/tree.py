@@ -7,9 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from trio_templar.commands.asking import run_asking
-from trio_templar.commands.command import Command, Status
-from trio_templar.commands.places import add_http_options
+from trio_templar.commands.api_caller import ApiCaller, add_api_options
+from trio_templar.commands.command import Command, ExitStatus
 
 if TYPE_CHECKING:
     from trio_templar.commands.gateway_api import GatewayApi
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add how it is shown, and where to ask."""
     parser.add_argument("--json", action="store_true", help="print it as JSON, as GET /tree has it")
-    add_http_options(parser)
+    add_api_options(parser)
 
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
@@ -27,9 +26,9 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     async def draw(api: GatewayApi) -> int:
         tree = await api.get("/tree")
         print(json.dumps(tree) if arguments["json"] else "\n".join(drawn(tree)))
-        return Status.DONE
+        return ExitStatus.DONE
 
-    return run_asking(arguments, environment, draw)
+    return ApiCaller(arguments, environment).run(draw)
 
 
 def drawn(tree: Mapping[str, Any]) -> Iterator[str]:

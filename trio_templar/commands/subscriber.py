@@ -12,8 +12,8 @@ import msgspec
 import trio
 
 from trio_templar.client import Closed, WebsocketClient
-from trio_templar.commands.command import CommandError, Status
-from trio_templar.commands.dialing import Ended
+from trio_templar.commands.command import CommandError, ExitStatus, UsageError
+from trio_templar.commands.connecting import Ended
 from trio_templar.commands.printer import Printer, shown
 from trio_templar.core.rooms import WILDCARD, Room, room_key
 
@@ -40,12 +40,12 @@ class _Message(msgspec.Struct, rename="camel"):
     allowed_rooms: list[dict[str, Any]] = msgspec.field(default_factory=list, name="allowed_rooms")
 
 
-class Listener:
-    """One who listens: `dial` opens a websocket, what comes goes to `printer`."""
+class Subscriber:
+    """One who listens: `connect` opens a websocket, what comes goes to `printer`."""
 
     def __init__(
         self,
-        dial: Callable[[], Awaitable[WebsocketClient]],
+        connect: Callable[[], Awaitable[WebsocketClient]],
         printer: Printer,
         rooms: Sequence[Room],
         *,
@@ -53,7 +53,7 @@ class Listener:
         reconnect: bool,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._dial = dial
+        self._connect = connect
         self._printer = printer
         self._wanted = rooms
         self._name = name
@@ -70,7 +70,7 @@ class Listener:
                     self._printer.write(shown(room))
         except CommandError as error:
             raise CommandError(error.status, f"{self._name}: {error}") from error
-        return Status.DONE
+        return ExitStatus.DONE
 
     async def listen(self, seconds: float | None) -> int:
         """Listen until enough came or `seconds` are over; returns FAILED if a number was wanted and fewer came.
@@ -86,8 +86,8 @@ class Listener:
                 raise CommandError(error.status, f"{self._name}: {error}") from error
         if self._printer.lacking:
             self._printer.note(f"{self._name}: {self._printer.lacking} fewer came within {seconds:g} s")
-            return Status.FAILED
-        return Status.DONE
+            return ExitStatus.FAILED
+        return ExitStatus.DONE
 
     async def _listen(self) -> None:
         pauses = self._pauses()
@@ -121,25 +121,25 @@ class Listener:
     @asynccontextmanager
     async def _websocket(self) -> AsyncIterator[WebsocketClient]:
         """Dial, and say goodbye at the end, whatever brings it. Raises CommandError: if the gateway ends it."""
-        client = await self._dial()
+        client = await self._connect()
         try:
             yield client
         except Closed as closed:
             raise self._end(closed) from closed
         except trio.BrokenResourceError as error:
-            raise Ended(Status.ENDED, "the connection was lost") from error
+            raise Ended(ExitStatus.ENDED, "the connection was lost") from error
         finally:
             with trio.move_on_after(GOODBYE_SECONDS, shield=True):
                 await client.aclose()
 
     def _end(self, closed: Closed) -> CommandError:
         kind = CommandError if closed.close.code >= DECIDED else Ended
-        return kind(Status.ENDED, f"closed with {closed.close.code}: {closed.close.reason or 'no reason given'}")
+        return kind(ExitStatus.ENDED, f"closed with {closed.close.code}: {closed.close.reason or 'no reason given'}")
 
     async def _welcome(self, client: WebsocketClient) -> list[dict[str, Any]]:
         message = await self._receive(client)
         if not message.is_authorized:
-            raise CommandError(Status.REFUSED, "not authorized")
+            raise CommandError(ExitStatus.REFUSED, "not authorized")
         self._admitted = True
         return message.allowed_rooms
 
@@ -148,7 +148,7 @@ class Listener:
         wanted = self._wanted or [room for room in allowed if WILDCARD not in room.values()]
         if not wanted:
             choice = ", ".join(map(shown, allowed)) or "none"
-            raise CommandError(Status.USAGE, f"listen to which ROOM? Allowed: {choice}")
+            raise UsageError(f"listen to which ROOM? Allowed: {choice}")
         self._printer.shows_rooms = len(wanted) > 1
         self._rooms = dict(enumerate(wanted, 1))
         for number, room in self._rooms.items():
@@ -156,7 +156,7 @@ class Listener:
             while not (message := await self._receive(client)).code:
                 self._hear(message)
             if message.code != "success":
-                raise CommandError(Status.REFUSED, f"{message.message}: {shown(room)}")
+                raise CommandError(ExitStatus.REFUSED, f"{message.message}: {shown(room)}")
         self._printer.note(f"{self._name}: listening to {', '.join(map(shown, wanted))}")
 
     def _hear(self, message: _Message) -> None:
@@ -172,7 +172,7 @@ class Listener:
                 del self._rooms[message.request_id or ""]
                 self._printer.note(f"{self._name}: no longer in {shown(room)}: {message.reason or 'no reason given'}")
                 if not self._rooms:
-                    raise CommandError(Status.ENDED, "the gateway ended the last subscription")
+                    raise CommandError(ExitStatus.ENDED, "the gateway ended the last subscription")
 
     async def _receive(self, client: WebsocketClient) -> _Message:
         """Return the next message but `pong`; a gateway that says nothing for long is asked whether it is there."""
@@ -188,10 +188,10 @@ class Listener:
     async def _answer(self, client: WebsocketClient) -> str:
         with trio.move_on_after(KEEP_ALIVE_SECONDS):
             return await client.receive_text()
-        raise Ended(Status.ENDED, f"silent for {2 * KEEP_ALIVE_SECONDS:g} s")
+        raise Ended(ExitStatus.ENDED, f"silent for {2 * KEEP_ALIVE_SECONDS:g} s")
 
     def _parsed(self, text: str) -> _Message:
         try:
             return msgspec.json.decode(text, type=_Message)
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise CommandError(Status.FAILED, f"this is nothing a gateway says: {text[:100]!r}") from error
+            raise CommandError(ExitStatus.FAILED, f"this is nothing a gateway says: {text[:100]!r}") from error

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trio_templar.commands.command import CommandError, Status
+from trio_templar.commands.command import CommandError, ExitStatus
 from trio_templar.commands.snapshots import Snapshots
 
 # A pipe has no width; this takes what a terminal might cut off.
@@ -36,7 +36,7 @@ async def show(snapshots: Snapshots, every: float, *, once: bool) -> None:
             try:
                 live.update(picture(await snapshots.take()))
             except CommandError as error:
-                if error.status not in (Status.UNREACHABLE, Status.BUSY):
+                if error.status not in (ExitStatus.UNREACHABLE, ExitStatus.BUSY):
                     raise
                 live.update(Text(str(error), style="bold red"))
 

@@ -6,8 +6,9 @@ import pytest
 
 from tests.unit.conftest import one_line, quiet
 from trio_templar import Settings, SettingsError
-from trio_templar.commands.command import CommandError, Status
-from trio_templar.commands.places import caller_settings, http_place, websocket_place
+from trio_templar.commands.addresses import http_address, websocket_address
+from trio_templar.commands.api_caller import caller_settings
+from trio_templar.commands.command import CommandError, ExitStatus
 
 
 @pytest.mark.parametrize(
@@ -21,35 +22,35 @@ from trio_templar.commands.places import caller_settings, http_place, websocket_
     ],
 )
 def test_the_http_api_is_where_the_settings_have_it(bind: str, url: str) -> None:
-    place = http_place(None, Settings(trigger_bind=bind, trigger_token="t"))
-    assert (place.url, place.socket, str(place)) == (url, "", url)
+    address = http_address(None, Settings(trigger_bind=bind, trigger_token="t"))
+    assert (address.url, address.socket, str(address)) == (url, "", url)
 
 
 def test_a_unix_socket_is_dialled_by_its_path() -> None:
-    place = http_place(None, Settings(trigger_bind="unix:/run/x.sock"))
-    assert (place.url, place.socket, str(place)) == ("http://localhost", "/run/x.sock", "unix:/run/x.sock")
-    assert http_place("unix:/run/x.sock", Settings()) == place
-    place = websocket_place(None, Settings(bind=("unix:/run/ws.sock",), path="/live/"))
-    assert (place.url, place.socket) == ("ws://localhost/live/", "/run/ws.sock")
+    address = http_address(None, Settings(trigger_bind="unix:/run/x.sock"))
+    assert (address.url, address.socket, str(address)) == ("http://localhost", "/run/x.sock", "unix:/run/x.sock")
+    assert http_address("unix:/run/x.sock", Settings()) == address
+    address = websocket_address(None, Settings(bind=("unix:/run/ws.sock",), path="/live/"))
+    assert (address.url, address.socket) == ("ws://localhost/live/", "/run/ws.sock")
 
 
 def test_the_websocket_is_at_the_first_address_and_the_path() -> None:
-    assert websocket_place(None, Settings(bind=("0.0.0.0:1", "[::]:1"))).url == "ws://127.0.0.1:1/ws/"
-    assert websocket_place("wss://example.com", Settings(path="/live/")).url == "wss://example.com/live/"
-    assert websocket_place("ws://example.com/other/?a=b", Settings()).url == "ws://example.com/other/?a=b"
+    assert websocket_address(None, Settings(bind=("0.0.0.0:1", "[::]:1"))).url == "ws://127.0.0.1:1/ws/"
+    assert websocket_address("wss://example.com", Settings(path="/live/")).url == "wss://example.com/live/"
+    assert websocket_address("ws://example.com/other/?a=b", Settings()).url == "ws://example.com/other/?a=b"
 
 
 def test_a_url_without_a_path_gets_that_of_the_settings() -> None:
-    assert websocket_place("ws://h:1", Settings()).url == "ws://h:1/ws/"
-    assert websocket_place("ws://h:1/", Settings(path="/live/")).url == "ws://h:1/live/"
-    assert websocket_place("ws://h:1?token=a/b", Settings()).url == "ws://h:1/ws/?token=a/b"
-    assert websocket_place("ws://h:1/?", Settings()).url == "ws://h:1/ws/"
+    assert websocket_address("ws://h:1", Settings()).url == "ws://h:1/ws/"
+    assert websocket_address("ws://h:1/", Settings(path="/live/")).url == "ws://h:1/live/"
+    assert websocket_address("ws://h:1?token=a/b", Settings()).url == "ws://h:1/ws/?token=a/b"
+    assert websocket_address("ws://h:1/?", Settings()).url == "ws://h:1/ws/"
 
 
 def test_a_scheme_may_be_in_capitals() -> None:
-    place = websocket_place("WSS://Example.com/ws/", Settings())
-    assert (place.url, place.secure, place.address) == ("wss://Example.com/ws/", True, ("example.com", 443))
-    assert http_place("HTTPS://x", Settings()).secure
+    address = websocket_address("WSS://Example.com/ws/", Settings())
+    assert (address.url, address.secure, address.host_and_port) == ("wss://Example.com/ws/", True, ("example.com", 443))
+    assert http_address("HTTPS://x", Settings()).secure
 
 
 @pytest.mark.parametrize(
@@ -57,48 +58,48 @@ def test_a_scheme_may_be_in_capitals() -> None:
 )
 def test_a_url_no_websocket_can_have_is_refused(url: str) -> None:
     with pytest.raises(CommandError, match=r"^--url: ") as caught:
-        websocket_place(url, Settings())
-    assert caught.value.status == Status.USAGE
+        websocket_address(url, Settings())
+    assert caught.value.status == ExitStatus.USAGE
     assert "s3cret" not in str(caught.value)
 
 
 def test_with_a_certificate_the_websocket_speaks_tls_but_on_a_unix_socket() -> None:
-    assert websocket_place(None, Settings(bind=("[::]:1",), tls_cert="c")).url == "wss://[::1]:1/ws/"
-    assert websocket_place(None, Settings(bind=("unix:/x",), tls_cert="c")).url == "ws://localhost/ws/"
+    assert websocket_address(None, Settings(bind=("[::]:1",), tls_cert="c")).url == "wss://[::1]:1/ws/"
+    assert websocket_address(None, Settings(bind=("unix:/x",), tls_cert="c")).url == "ws://localhost/ws/"
 
 
 def test_where_an_inherited_socket_is_has_to_be_said() -> None:
     with pytest.raises(CommandError, match=r"^bind: fd://3 is a socket of another process; --url"):
-        websocket_place(None, Settings(bind=("fd://3",)))
+        websocket_address(None, Settings(bind=("fd://3",)))
 
 
 def test_the_address_of_the_ready_line_will_do() -> None:
-    assert http_place("http://127.0.0.1:5/trigger/", Settings()).url == "http://127.0.0.1:5"
-    assert http_place("https://example.com/live/trigger", Settings()).url == "https://example.com/live"
+    assert http_address("http://127.0.0.1:5/trigger/", Settings()).url == "http://127.0.0.1:5"
+    assert http_address("https://example.com/live/trigger", Settings()).url == "https://example.com/live"
 
 
 @pytest.mark.parametrize("url", ["http://x?a=b", "http://x/#a", "http://x/a b", "http://ä", "unix:"])
 def test_a_url_no_http_api_can_have_is_refused(url: str) -> None:
     with pytest.raises(CommandError, match=r"^--url: ") as caught:
-        http_place(url, Settings())
-    assert caught.value.status == Status.USAGE
+        http_address(url, Settings())
+    assert caught.value.status == ExitStatus.USAGE
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8002", "ftp://x", "http://", "http://[::1", "http://x:0", "ws://x"])
 def test_a_bad_url_is_named(url: str) -> None:
     with pytest.raises(CommandError) as caught:
-        http_place(url, Settings())
-    assert caught.value.status == Status.USAGE
+        http_address(url, Settings())
+    assert caught.value.status == ExitStatus.USAGE
     assert repr(url) in str(caught.value)
 
 
 def test_what_the_settings_do_not_say_is_asked_for() -> None:
     with pytest.raises(CommandError, match=r"^trigger_bind is empty.*--url"):
-        http_place(None, quiet())
+        http_address(None, quiet())
     with pytest.raises(CommandError, match=r"^bind is empty.*--url"):
-        websocket_place(None, quiet())
+        websocket_address(None, quiet())
     with pytest.raises(CommandError, match=r"^trigger_bind: port 0 .*--url"):
-        http_place(None, Settings(trigger_bind="127.0.0.1:0"))
+        http_address(None, Settings(trigger_bind="127.0.0.1:0"))
 
 
 def test_the_token_is_that_of_the_options_then_of_the_settings(tmp_path: object) -> None:
