@@ -26,9 +26,9 @@ from trio_templar.core.rooms import Room
 from trio_templar.core.settings import Settings, is_local
 from trio_templar.core.triggers import Trigger, TriggerReader, to_json
 from trio_templar.counters import DELIVERY_BOUNDS, ConnectionCounts
+from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Fanout
-from trio_templar.delivery.outbox import Waiting
 from trio_templar.errors import SLOW_CAUSES, SettingsError
 from trio_templar.http.authorization import Access, Authorization
 from trio_templar.http.health import Health
@@ -57,7 +57,7 @@ class Gateway:
         self.hub = Hub(settings.policies)
         self.clock = Clock()
         self.budget = Budget(settings.memory_bytes or memory_bytes() // 4)
-        self.waiting = Waiting(settings.outbox_bytes, settings.outbox_frames, self.budget, self.clock.now)
+        self.backlogs = Backlogs(settings.outbox_bytes, settings.outbox_frames, self.budget, self.clock.now)
         self.connections: set[Connection] = set()
         self.reader = TriggerReader(self.dialect, settings.max_publication_bytes, settings.max_room_bytes)
         self.fanout: Fanout
@@ -168,13 +168,13 @@ class Gateway:
             publications=self.fanout.publications,
             deliveries=self.fanout.deliveries,
             in_flight_bytes=self.fanout.in_flight_bytes,
-            waiting_bytes=self.waiting.bytes,
+            waiting_bytes=self.backlogs.bytes,
             memory_bytes=self.budget.used_bytes,
-            slow_connections=len(self.waiting.outboxes),
-            queued=self.waiting.losses.queued,
-            conflated=self.waiting.losses.conflated,
-            dropped=dict[str, int](self.waiting.losses.dropped.items()),
-            drops={cause: self.waiting.drops.get(close, 0) for close, cause in SLOW_CAUSES.items()},
+            slow_connections=len(self.backlogs.outboxes),
+            queued=self.backlogs.losses.queued,
+            conflated=self.backlogs.losses.conflated,
+            dropped=dict[str, int](self.backlogs.losses.dropped.items()),
+            drops={cause: self.backlogs.drops.get(close, 0) for close, cause in SLOW_CAUSES.items()},
             slowest=slowest(self.connections, self.clock.now()),
             client_errors=dict(self.connection_counts.errors),
         )
@@ -223,7 +223,7 @@ class Gateway:
         """Return what the history of the last minutes is made of."""
         return Counts(
             connections=len(self.connections),
-            waiting_bytes=self.waiting.bytes,
+            waiting_bytes=self.backlogs.bytes,
             triggers=self.fanout.triggers,
             publications=self.fanout.publications,
             deliveries=self.fanout.deliveries,

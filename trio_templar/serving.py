@@ -187,7 +187,7 @@ def _context(gateway: Gateway, api: _Api, hook_queue: HookQueue) -> Context:
     )
     return Context(
         rules=rules,
-        waiting=gateway.waiting,
+        backlogs=gateway.backlogs,
         connections=gateway.connections,
         hooks=caller if api.hooks else None,
         clock=gateway.clock,
@@ -219,4 +219,4 @@ def _supervisor(gateway: Gateway) -> Supervisor:
         pong=settings.pong_seconds,
         idle=gateway.dialect.idle_seconds if settings.idle_seconds is None else settings.idle_seconds or None,
     )
-    return Supervisor(timeouts, gateway.connections, gateway.waiting, gateway.clock)
+    return Supervisor(timeouts, gateway.connections, gateway.backlogs, gateway.clock)

@@ -21,8 +21,8 @@ from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.frames import header, text_frame
 from trio_templar.core.hub import Hub
 from trio_templar.core.session import Rules
+from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
-from trio_templar.delivery.outbox import Waiting
 from trio_templar.net.listeners import open_listeners, url_of
 from trio_templar.net.sockets import accept_loop
 
@@ -67,7 +67,7 @@ async def test_all_cases_without_compression_pass(
     admission = Admission(lambda: settings, BootstrapLimiter(let_everybody_in, settings), refuses_by_message=False)
     context = Context(
         rules=Rules(DIALECTS["2"], Hub(), max_subscriptions=1, max_room_bytes=100, max_request_id_bytes=100),
-        waiting=Waiting(settings.outbox_bytes, settings.outbox_frames, Budget(2**30), clock.now),
+        backlogs=Backlogs(settings.outbox_bytes, settings.outbox_frames, Budget(2**30), clock.now),
         connections=set(),
         hooks=None,
         clock=clock,
@@ -90,4 +90,4 @@ async def test_all_cases_without_compression_pass(
     assert len(results) == count
     assert [result.case_id for result in results if not result.passed] == []
     assert context.connections == set()
-    assert (context.waiting.bytes, context.waiting.outboxes) == (0, set())
+    assert (context.backlogs.bytes, context.backlogs.outboxes) == (0, set())

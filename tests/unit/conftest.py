@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from trio_templar import Settings
 from trio_templar.core.frames import header
 from trio_templar.core.hub import Subscription
+from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
-from trio_templar.delivery.outbox import Waiting
 from trio_templar.gateway import Gateway
 from trio_templar.http.routes import http_app
 
@@ -106,10 +106,10 @@ class Now:
         return self.time
 
 
-def make_waiting(
+def make_backlogs(
     max_bytes: int = 10**6, max_frames: int = 1000, *, hard_bytes: int = 2**40, now: Callable[[], float] | None = None
-) -> Waiting:
-    return Waiting(max_bytes, max_frames, Budget(hard_bytes), now or Now())
+) -> Backlogs:
+    return Backlogs(max_bytes, max_frames, Budget(hard_bytes), now or Now())
 
 
 class FakeReceiver:

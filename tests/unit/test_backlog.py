@@ -10,13 +10,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.conftest import FakeTransport, Now, frames, make_waiting, opcode, texts
+from tests.unit.conftest import FakeTransport, Now, frames, make_backlogs, opcode, texts
 from tests.unit.test_outbox import batch, reply
 from trio_templar.core.frames import PUBLICATION_BYTES, gap_frame
 from trio_templar.core.hub import Hub, Subscription
 from trio_templar.core.policies import Policies, RoomPolicy
-from trio_templar.delivery.backlog import REFERENCE_BYTES
-from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.delivery.backlog import REFERENCE_BYTES, Backlogs
+from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import SLOW_BYTES, SLOW_FRAMES, SLOW_ROOM, STALE, STUCK, Close
 
 # One publication of one digit: its two sides, without header and requestId.
@@ -33,11 +33,11 @@ POLICIES = [
 class Client:
     """One outbox whose socket takes nothing until it is told, in rooms of each policy. A stopper waits first."""
 
-    def __init__(self, max_bytes: int = 10_000, max_frames: int = 100, waiting: Waiting | None = None) -> None:
+    def __init__(self, max_bytes: int = 10_000, max_frames: int = 100, backlogs: Backlogs | None = None) -> None:
         self.now = Now()
-        self.waiting = waiting or make_waiting(max_bytes, max_frames, now=self.now)
+        self.backlogs = backlogs or make_backlogs(max_bytes, max_frames, now=self.now)
         self.transport = FakeTransport([0])
-        self.outbox = Outbox(self.transport, self.transport, self.waiting)
+        self.outbox = Outbox(self.transport, self.transport, self.backlogs)
         self.hub = Hub(Policies(POLICIES, max_bytes))
         self.outbox.reply(reply("stopper"))
 
@@ -73,7 +73,7 @@ def test_of_a_conflated_room_the_latest_waits_and_the_gap_is_told_before_it() ->
         client.outbox.put(car, batch(number))
     assert (client.outbox.waiting_frames, client.outbox.lost) == (1, 4)
     assert client.read() == [("gap", 1, 4), 4]
-    assert client.waiting.losses.conflated == 4
+    assert client.backlogs.losses.conflated == 4
 
 
 def test_a_gap_is_a_message_without_the_type_that_old_clients_know() -> None:
@@ -94,7 +94,7 @@ def test_a_healthy_client_sees_every_publication_of_a_conflated_room() -> None:
     for number in range(5):
         client.outbox.put(car, batch(number))
     assert [json.loads(text)["data"] for text in texts(bytes(client.transport.written))] == [0, 1, 2, 3, 4]
-    assert (client.outbox.lost, client.waiting.losses.queued) == (0, 0)
+    assert (client.outbox.lost, client.backlogs.losses.queued) == (0, 0)
 
 
 def test_with_a_key_the_latest_of_each_value_waits_in_the_order_of_publishing() -> None:
@@ -133,7 +133,7 @@ def test_the_share_of_a_room_bounds_what_waits_and_the_oldest_is_dropped() -> No
     # Judged by what waits before: with two digits there is room for a third.
     assert client.outbox.waiting_frames == 3
     assert client.read() == [("gap", 1, 3), 3, 4, 5]
-    assert client.waiting.losses.dropped == {"disconnect": 0, "drop_oldest": 3, "conflate": 0}
+    assert client.backlogs.losses.dropped == {"disconnect": 0, "drop_oldest": 3, "conflate": 0}
 
 
 def test_the_share_of_a_strict_room_cuts_the_client() -> None:
@@ -144,7 +144,7 @@ def test_the_share_of_a_strict_room_cuts_the_client() -> None:
     assert client.outbox.closed is None
     client.outbox.put(car, batch(3))
     assert client.outbox.closed == SLOW_ROOM
-    assert client.waiting.losses.dropped["disconnect"] == 3
+    assert client.backlogs.losses.dropped["disconnect"] == 3
 
 
 def test_over_the_hard_bound_conflatable_publications_go_first_then_the_oldest_and_then_the_client() -> None:
@@ -160,7 +160,7 @@ def test_over_the_hard_bound_conflatable_publications_go_first_then_the_oldest_a
     client.outbox.put(strict, batch("s4"))
     client.outbox.put(strict, batch("s5"))
     assert client.outbox.closed is None
-    assert client.waiting.losses.dropped == {"disconnect": 0, "drop_oldest": 1, "conflate": 2}
+    assert client.backlogs.losses.dropped == {"disconnect": 0, "drop_oldest": 1, "conflate": 2}
     assert client.read() == ["s1", ("gap", "r", 1), "r1", "s2", "s3", "s4", "s5", ("gap", "k", 2)]
 
 
@@ -171,7 +171,7 @@ def test_without_anything_that_may_be_lost_the_client_is_cut() -> None:
     for _ in range(3):
         client.outbox.put(strict, batch("s"))
     assert client.outbox.closed == SLOW_FRAMES
-    assert client.waiting.drops == {SLOW_FRAMES: 1}
+    assert client.backlogs.drops == {SLOW_FRAMES: 1}
     assert client.outbox.overdue is not None
     assert (client.outbox.overdue.frames, client.outbox.overdue.policies) == (2, {"disconnect"})
 
@@ -210,11 +210,11 @@ def test_a_gap_of_which_nothing_follows_is_told_when_nothing_waits_any_more() ->
 def test_an_unsubscribe_voids_what_waits_and_frees_it_at_once() -> None:
     client = Client()
     gone, stays = client.enter("latest", "gone"), client.enter("latest", "stays")
-    before = client.waiting.budget.used_bytes
+    before = client.backlogs.budget.used_bytes
     for each in (gone, stays, gone):
         client.outbox.put(each, batch(1))
     client.hub.unsubscribe(gone)
-    assert client.waiting.budget.used_bytes == before + batch(1).cost + REFERENCE_BYTES
+    assert client.backlogs.budget.used_bytes == before + batch(1).cost + REFERENCE_BYTES
     assert client.read() == [1]
 
 
@@ -252,15 +252,15 @@ def test_what_waited_when_a_client_was_cut_is_kept_for_its_log_line() -> None:
     assert overdue is not None
     assert (overdue.bytes, overdue.frames, overdue.oldest_seconds, overdue.policies) == (waited, 2, 7, {"drop_oldest"})
     assert client.outbox.peak_bytes == waited
-    assert client.waiting.drops == {STUCK: 1}
+    assert client.backlogs.drops == {STUCK: 1}
 
 
 def test_a_close_that_blames_nobody_is_no_drop() -> None:
     client = Client()
     client.outbox.cut(Close(1011, "no answer to a ping"))
-    assert client.waiting.drops == {}
+    assert client.backlogs.drops == {}
     assert client.outbox.overdue is None
-    assert STALE not in client.waiting.drops
+    assert STALE not in client.backlogs.drops
 
 
 # What it costs
@@ -280,13 +280,13 @@ def test_what_was_conflated_is_taken_out_of_the_channel_now_and_then() -> None:
 
 
 def test_what_many_wait_for_counts_once() -> None:
-    waiting = make_waiting()
-    clients = [Client(waiting=waiting) for _ in range(3)]
+    backlogs = make_backlogs()
+    clients = [Client(backlogs=backlogs) for _ in range(3)]
     shared = batch("x" * 1000)
-    before = waiting.budget.used_bytes
+    before = backlogs.budget.used_bytes
     for client in clients:
         client.outbox.put(client.enter("plain"), shared)
-    assert waiting.budget.used_bytes - before == shared.cost + 3 * REFERENCE_BYTES
+    assert backlogs.budget.used_bytes - before == shared.cost + 3 * REFERENCE_BYTES
     assert shared.cost == 2 * shared.size + PUBLICATION_BYTES
 
 
@@ -353,13 +353,13 @@ class AnyPolicy(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_counted_twice_or_left_over(self) -> None:
-        waiting, outbox = self.client.waiting, self.client.outbox
-        assert waiting.bytes == outbox.waiting_bytes
-        assert (outbox.waiting_bytes > 0) == (not outbox.idle) == (outbox in waiting.outboxes)
+        backlogs, outbox = self.client.backlogs, self.client.outbox
+        assert backlogs.bytes == outbox.waiting_bytes
+        assert (outbox.waiting_bytes > 0) == (not outbox.idle) == (outbox in backlogs.outboxes)
         if outbox.idle:
-            assert waiting.budget.used_bytes == 0
-        assert outbox.lost == waiting.losses.conflated + sum(
-            waiting.losses.dropped[kind] for kind in ("drop_oldest", "conflate")
+            assert backlogs.budget.used_bytes == 0
+        assert outbox.lost == backlogs.losses.conflated + sum(
+            backlogs.losses.dropped[kind] for kind in ("drop_oldest", "conflate")
         )
 
     def teardown(self) -> None:
@@ -367,7 +367,7 @@ class AnyPolicy(RuleBasedStateMachine):
         while (data := outbox.unsent()) is not None:
             self.client.transport.written += data
             outbox.sent(len(data))
-        assert self.client.waiting.budget.used_bytes == 0
+        assert self.client.backlogs.budget.used_bytes == 0
         read = frames(bytes(self.client.transport.written))
         if outbox.closed is not None:
             assert opcode(read.pop()[0]) == 8

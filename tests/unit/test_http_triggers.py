@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.unit.conftest import CAR, RIDE, FakeTransport, make_waiting, operator, quiet
+from tests.unit.conftest import CAR, RIDE, FakeTransport, make_backlogs, operator, quiet
 from tests.unit.test_http_app import NDJSON, ONE, Api, api
 from trio_templar.core.hub import LiveRoom
 from trio_templar.core.rooms import room_key
@@ -30,7 +30,7 @@ class Slow:
 
     def __init__(self, gateway: Api) -> None:
         transport = FakeTransport([0])
-        self.outbox = Outbox(transport, transport, make_waiting())
+        self.outbox = Outbox(transport, transport, make_backlogs())
         gateway.hub.subscribe(room_key(CAR), self.outbox, b'"slow"')
 
     def read(self) -> None:

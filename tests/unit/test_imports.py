@@ -87,6 +87,7 @@ def test_imports_make_no_circle() -> None:
     packages = {module for module in MODULES if module.endswith("__init__")}
     left = {module: ours(module) - {module} - packages for module in MODULES if module not in packages}
     left["core.hub"].discard("core.frames")  # for the type checker only
+    left["delivery.backlog"].discard("delivery.outbox")  # likewise
     while left:
         free = [module for module, needs in left.items() if needs <= set(done)]
         assert free, f"a circle among {sorted(left)}"

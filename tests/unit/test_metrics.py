@@ -117,7 +117,7 @@ async def test_what_waits_shows_and_so_does_its_end(autojump_clock: MockClock) -
         for _ in range(4):
             await house.gateway.publish([CAR], "x" * 1000)
         seen = await scrape(house)
-        assert seen("outbox_bytes") == house.gateway.waiting.bytes > 3000
+        assert seen("outbox_bytes") == house.gateway.backlogs.bytes > 3000
         assert seen("slow_connections") == 1
         assert seen.by("deliveries_total")["queued"] >= 3
         assert sum(seen.by("deliveries_total").values()) == 4

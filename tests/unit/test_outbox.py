@@ -13,13 +13,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.conftest import FakeTransport, frames, make_waiting, opcode, texts
+from tests.unit.conftest import FakeTransport, frames, make_backlogs, opcode, texts
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.frames import Batch, close_frame, closes, text_frame
 from trio_templar.core.hub import Hub, Subscription
 from trio_templar.core.policies import Policy
-from trio_templar.delivery.backlog import WRITE_BYTES
-from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.delivery.backlog import WRITE_BYTES, Backlogs
+from trio_templar.delivery.outbox import Outbox
 from trio_templar.delivery.tally import Report
 from trio_templar.errors import GONE, SLOW_BYTES, SLOW_FRAMES, STUCK, Close
 from trio_templar.net.wire import PIECE_BYTES
@@ -32,7 +32,7 @@ class Client:
     """One outbox over a transport that takes what it is told, subscribed under the requestId 1."""
 
     transport: FakeTransport
-    waiting: Waiting
+    backlogs: Backlogs
     outbox: Outbox
     hub: Hub
     subscription: Subscription
@@ -62,10 +62,10 @@ def make_client(
     *takes: int, max_bytes: int = 100_000, max_frames: int = 1000, now: Callable[[], float] | None = None
 ) -> Client:
     transport = FakeTransport(list(takes))
-    waiting = make_waiting(max_bytes, max_frames, now=now)
-    outbox = Outbox(transport, transport, waiting)
+    backlogs = make_backlogs(max_bytes, max_frames, now=now)
+    outbox = Outbox(transport, transport, backlogs)
     hub = Hub()
-    return Client(transport, waiting, outbox, hub, hub.subscribe(b"room", outbox, b"1"))
+    return Client(transport, backlogs, outbox, hub, hub.subscribe(b"room", outbox, b"1"))
 
 
 def batch(*data: Any) -> Batch:
@@ -85,7 +85,7 @@ def test_what_is_put_into_an_idle_outbox_is_written_at_once() -> None:
     client.outbox.put(client.subscription, batch("a", "b"))
     assert client.said == [message("a"), message("b")]
     assert (client.outbox.idle, client.outbox.unsent(), client.transport.loops) == (True, None, 0)
-    assert (client.outbox.frames, client.outbox.sent_bytes) == (2, len(client.transport.written))
+    assert (client.outbox.publications, client.outbox.sent_bytes) == (2, len(client.transport.written))
 
 
 def test_what_the_socket_did_not_take_waits_for_one_write_loop() -> None:
@@ -153,7 +153,7 @@ def test_frames_of_a_subscription_that_ended_are_not_sent() -> None:
     client.outbox.reply(reply("unsubscribed"))
     client.write_all()
     assert client.said == [message("begun"), "unsubscribed", message("other", 2)]
-    assert client.outbox.frames == 2
+    assert client.outbox.publications == 2
 
 
 def test_an_outbox_with_only_ended_subscriptions_becomes_idle() -> None:
@@ -162,7 +162,7 @@ def test_an_outbox_with_only_ended_subscriptions_becomes_idle() -> None:
     client.outbox.put(client.subscription, batch("never"))
     client.hub.unsubscribe(client.subscription)
     client.write_all()
-    assert (client.outbox.idle, client.waiting.bytes, client.waiting.outboxes) == (True, 0, set())
+    assert (client.outbox.idle, client.backlogs.bytes, client.backlogs.outboxes) == (True, 0, set())
 
 
 # The end
@@ -211,11 +211,11 @@ def test_a_cut_drops_publications_but_keeps_replies_and_tears_no_frame() -> None
         client.outbox.put(client.subscription, batch(each))
     client.outbox.reply(reply("said"))
     client.outbox.cut(STUCK)
-    assert client.waiting.bytes == len(reply(message("a"))) - 3 + len(reply("said"))
+    assert client.backlogs.bytes == len(reply(message("a"))) - 3 + len(reply("said"))
     client.write_all()
     assert texts(bytes(client.transport.written)) == [message("a"), "said"]
     assert bytes(client.transport.written).endswith(close_frame(STUCK))
-    assert client.waiting.bytes == 0
+    assert client.backlogs.bytes == 0
 
 
 def test_a_cut_gives_up_frames_that_were_joined_but_are_not_under_way() -> None:
@@ -227,15 +227,15 @@ def test_a_cut_gives_up_frames_that_were_joined_but_are_not_under_way() -> None:
     assert client.outbox.waiting_frames == 0
     client.write(10)
     client.outbox.cut(STUCK)
-    assert PIECE_BYTES < client.waiting.bytes < PIECE_BYTES + 3000
-    assert client.waiting.budget.used_bytes < PIECE_BYTES + 3000
+    assert PIECE_BYTES < client.backlogs.bytes < PIECE_BYTES + 3000
+    assert client.backlogs.budget.used_bytes < PIECE_BYTES + 3000
     client.write_all()
     kept = [[0, "x" * 2000], [0, "y" * 2000], [1, "x" * 2000], [1, "y" * 2000]]
     assert client.said == [message("first"), *map(message, kept)]
-    assert client.outbox.frames == 5
-    assert client.waiting.losses.dropped["disconnect"] == 26
+    assert client.outbox.publications == 5
+    assert client.backlogs.losses.dropped["disconnect"] == 26
     assert bytes(client.transport.written).endswith(close_frame(STUCK))
-    assert client.waiting.budget.used_bytes == 0
+    assert client.backlogs.budget.used_bytes == 0
 
 
 def test_a_report_counts_what_a_cut_gave_up_of_a_joined_write() -> None:
@@ -274,7 +274,7 @@ def test_a_socket_that_fails_ends_this_connection_and_nothing_else(error: OSErro
     client = make_client()
     client.transport.error = error
     client.outbox.put(client.subscription, batch("a"))
-    assert (client.outbox.closed, client.transport.closings, client.waiting.outboxes) == (GONE, 1, set())
+    assert (client.outbox.closed, client.transport.closings, client.backlogs.outboxes) == (GONE, 1, set())
 
 
 def test_a_socket_that_fails_at_the_close_frame_keeps_the_reason() -> None:
@@ -292,7 +292,7 @@ def test_what_is_given_up_counts_no_more() -> None:
     assert data is not None
     client.outbox.discard()
     client.outbox.sent(len(data))  # it was under way
-    assert (client.waiting.bytes, client.waiting.outboxes, client.outbox.idle) == (0, set(), True)
+    assert (client.backlogs.bytes, client.backlogs.outboxes, client.outbox.idle) == (0, set(), True)
     assert client.outbox.unsent() is None
 
 
@@ -426,14 +426,14 @@ class AnySocket(RuleBasedStateMachine):
 
     @invariant()
     def bytes_are_counted(self) -> None:
-        assert self.client.waiting.bytes == self.outbox.waiting_bytes >= 0
-        waits = self.outbox in self.client.waiting.outboxes
+        assert self.client.backlogs.bytes == self.outbox.waiting_bytes >= 0
+        waits = self.outbox in self.client.backlogs.outboxes
         assert (self.outbox.waiting_bytes > 0) == (not self.outbox.idle) == waits
         assert self.outbox.sent_bytes == len(self.client.transport.written)
 
     def teardown(self) -> None:
         self.client.write_all()
-        assert (self.client.waiting.bytes, self.client.waiting.outboxes, self.outbox.idle) == (0, set(), True)
+        assert (self.client.backlogs.bytes, self.client.backlogs.outboxes, self.outbox.idle) == (0, set(), True)
         written = bytes(self.client.transport.written)
         if self.outbox.closed == GONE:
             return  # whatever was under way may be torn: there is nobody to read it

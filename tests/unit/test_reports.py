@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import FakeTransport, make_waiting, settled
+from tests.unit.conftest import FakeTransport, make_backlogs, settled
 from tests.unit.test_fanout import MANY
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.hub import Hub, Subscription
 from trio_templar.core.policies import Policies, RoomPolicy
 from trio_templar.core.triggers import Trigger
+from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.fanout import Bounds, Fanout
-from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.delivery.outbox import Outbox
 from trio_templar.delivery.tally import Report, RoomTally
 
 BOUNDS = Bounds(room_publications=100, room_bytes=10**6, max_triggers_waiting=10, wait_seconds=5)
@@ -39,12 +40,12 @@ class Client:
 class Gateway:
     hub: Hub
     fanout: Fanout
-    waiting: Waiting
+    backlogs: Backlogs
 
     def client(self, room: str, *takes: int) -> Client:
         """A client of `room` whose socket takes so many bytes at each write, and everything after these."""
         transport = FakeTransport(list(takes))
-        outbox = Outbox(transport, transport, self.waiting)
+        outbox = Outbox(transport, transport, self.backlogs)
         return Client(outbox, transport, self.hub.subscribe(key(room), outbox, b"1"))
 
     def publish(self, *rooms: str, report: Report | None = None) -> list[RoomTally]:
@@ -66,10 +67,10 @@ def counts(tally: RoomTally) -> tuple[int, ...]:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Gateway]:
-    waiting = make_waiting()
-    hub = Hub(Policies([LATEST, RECENT], waiting.max_bytes))
+    backlogs = make_backlogs()
+    hub = Hub(Policies([LATEST, RECENT], backlogs.max_bytes))
     async with trio.open_nursery() as nursery:
-        yield Gateway(hub, Fanout(hub, nursery, waiting.budget, BOUNDS), waiting)
+        yield Gateway(hub, Fanout(hub, nursery, backlogs.budget, BOUNDS), backlogs)
 
 
 async def test_what_was_written_at_once_and_what_waits_are_told_apart() -> None:
@@ -138,7 +139,7 @@ async def test_a_client_that_is_cut_or_leaves_drops_what_waits_for_it() -> None:
         gateway.publish("car")
         [tally] = gateway.publish("car")
         assert counts(tally) == (3, 0, 3, 0, 0, 3)
-        gateway.waiting.max_frames = 0
+        gateway.backlogs.max_frames = 0
         [other] = gateway.publish("car")
         assert counts(other) == (3, 0, 0, 0, 3, 0), "all three are cut, and get it no more"
         assert counts(tally) == (3, 0, 0, 0, 3, 0)

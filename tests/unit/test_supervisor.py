@@ -10,12 +10,13 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair
 
-from tests.unit.conftest import CAR, FakeTransport, Now, make_waiting, quiet, settled
+from tests.unit.conftest import CAR, FakeTransport, Now, make_backlogs, quiet, settled
 from tests.unit.test_outbox import batch, make_client
 from trio_templar.clients.supervisor import Supervisor, Timeouts
 from trio_templar.clock import Clock
 from trio_templar.core.frames import close_frame
-from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.delivery.backlog import Backlogs
+from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import CROWDED, LAGGING, SILENT, STALE, STUCK, Close
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, WebsocketClient, open_gateway
 
@@ -168,14 +169,14 @@ async def test_a_client_that_takes_a_little_is_slow_but_stays(autojump_clock: Mo
 # What it decides, without a gateway
 
 
-def supervisor(waiting: Waiting, **changes: Any) -> Supervisor:
+def supervisor(backlogs: Backlogs, **changes: Any) -> Supervisor:
     bounds = {"slow": 10.0, "age": 1000.0, "ping": 30.0, "pong": 20.0, "idle": None, **changes}
-    return Supervisor(Timeouts(**bounds), [], waiting, Clock())
+    return Supervisor(Timeouts(**bounds), [], backlogs, Clock())
 
 
 async def test_progress_is_any_byte() -> None:
     client = make_client(0)
-    watch = supervisor(client.waiting)
+    watch = supervisor(client.backlogs)
     client.outbox.put(client.subscription, batch("x" * 50))
     for now in range(0, 90, 9):
         await watch.look(now)
@@ -190,7 +191,7 @@ async def test_progress_is_any_byte() -> None:
 
 async def test_a_burst_that_drains_is_no_offence() -> None:
     client = make_client(0, max_bytes=1000)
-    watch = supervisor(client.waiting)
+    watch = supervisor(client.backlogs)
     for start in range(0, 100, 10):
         client.outbox.put(client.subscription, batch("x" * 900))
         for now in range(start, start + 9):
@@ -203,7 +204,7 @@ async def test_a_burst_that_drains_is_no_offence() -> None:
 
 async def test_who_stays_over_half_of_its_bytes_is_cut_although_it_makes_progress() -> None:
     client = make_client(0, max_bytes=1000)
-    watch = supervisor(client.waiting)
+    watch = supervisor(client.backlogs)
     client.outbox.put(client.subscription, batch("x" * 900))
     for now in range(10):
         await watch.look(now)
@@ -215,7 +216,7 @@ async def test_who_stays_over_half_of_its_bytes_is_cut_although_it_makes_progres
 
 async def test_who_comes_below_half_of_its_bytes_in_between_stays() -> None:
     client = make_client(0, max_bytes=1000)
-    watch = supervisor(client.waiting)
+    watch = supervisor(client.backlogs)
     for now in range(40):
         if now % 9 == 0:
             client.write_all()
@@ -231,7 +232,7 @@ async def test_who_comes_below_half_of_its_bytes_in_between_stays() -> None:
 async def test_what_waits_for_too_long_cuts_the_client_where_it_must_not_be_lost() -> None:
     now = Now()
     client = make_client(0, now=now)
-    watch = supervisor(client.waiting, age=20)
+    watch = supervisor(client.backlogs, age=20)
     client.outbox.put(client.subscription, batch("x" * 50))
     for now.time in range(20):
         await watch.look(now.time)
@@ -243,23 +244,23 @@ async def test_what_waits_for_too_long_cuts_the_client_where_it_must_not_be_lost
 
 async def test_those_for_whom_most_waits_go_while_memory_is_short_and_of_these_the_oldest() -> None:
     now = Now()
-    waiting = make_waiting(now=now)
+    backlogs = make_backlogs(now=now)
     outboxes = []
     for now.time, size in enumerate((300, 100, 500, 500, 200)):
         transport = FakeTransport([0])
-        outbox = Outbox(transport, transport, waiting)
+        outbox = Outbox(transport, transport, backlogs)
         outbox.reply(b"x")
         subscription = make_client().subscription
         outbox.put(subscription, batch("x" * size))
         outboxes.append(outbox)
-    budget = waiting.budget
+    budget = backlogs.budget
     budget.hard_bytes = budget.used_bytes
-    await supervisor(waiting).relieve()
+    await supervisor(backlogs).relieve()
     assert [outbox.closed for outbox in outboxes] == [None] * 5
     closed = []
     while any(outbox.closed is None for outbox in outboxes):
         budget.hard_bytes = budget.used_bytes - 1
-        await supervisor(waiting).relieve()
+        await supervisor(backlogs).relieve()
         closed += [index for index, outbox in enumerate(outboxes) if outbox.closed and index not in closed]
     assert closed == [2, 3, 0, 4, 1]
     assert {outbox.closed for outbox in outboxes} == {CROWDED}
@@ -333,7 +334,7 @@ async def late(work: float) -> float:
     """Return what the clock that clients are judged by says after a minute in which the process worked so long."""
     cpu = Now()
     clock = Clock()
-    watch = Supervisor(Timeouts(slow=15, age=60, ping=30, pong=20, idle=None), [], make_waiting(), clock, cpu)
+    watch = Supervisor(Timeouts(slow=15, age=60, ping=30, pong=20, idle=None), [], make_backlogs(), clock, cpu)
     virtual = trio.lowlevel.current_clock()
     assert isinstance(virtual, MockClock)
     async with trio.open_nursery() as nursery:

@@ -20,7 +20,8 @@ from trio_templar.core.dialects import unsubscribed
 from trio_templar.core.frames import closes, text_frame
 from trio_templar.core.session import Bucket, Failure, Rules, Session
 from trio_templar.counters import ConnectionCounts
-from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.delivery.backlog import Backlogs
+from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import CRASHED, DROPPED, GONE, NOT_AUTHORIZED, TOO_MANY_MESSAGES, Close, let_go
 from trio_templar.log import log, user_text
 from trio_templar.net.protocol import Protocol
@@ -46,7 +47,7 @@ class Context:
     """What all connections of a gateway share. `connections` holds those that got their 101 and are not over."""
 
     rules: Rules
-    waiting: Waiting
+    backlogs: Backlogs
     connections: set[Connection]
     hooks: Caller | None
     clock: Clock
@@ -95,7 +96,7 @@ class Connection(trio.abc.Stream):
         self.id = str(uuid.uuid4())
         self.peer = admitted.address
         self.agent = _shared((admitted.request.header(b"user-agent") or b"")[:AGENT_BYTES])
-        self.outbox = Outbox(self._wire, self, context.waiting)
+        self.outbox = Outbox(self._wire, self, context.backlogs)
         self.session: Session | None = None
         self.user_id: object = None
         self.task: trio.lowlevel.Task | None = None
@@ -248,7 +249,7 @@ class Connection(trio.abc.Stream):
             peer=self.peer,
             code=close.code,
             seconds=trio.current_time() - self.since,
-            frames=self.outbox.frames,
+            frames=self.outbox.publications,
             bytes=self.outbox.sent_bytes,
             why=close.reason,
         )

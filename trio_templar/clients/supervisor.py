@@ -15,7 +15,8 @@ import trio
 from trio_templar.clients.connection import Connection
 from trio_templar.clock import Clock
 from trio_templar.core.frames import PING
-from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.delivery.backlog import Backlogs
+from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import CROWDED, IDLE, LAGGING, SILENT, STALE, STUCK
 
 # How many clients are looked at before others get their turn; a look takes less than a microsecond.
@@ -51,19 +52,19 @@ class _Watch:
 
 
 class Supervisor:
-    """Watches `connections` and `waiting`, which others fill."""
+    """Watches `connections` and `backlogs`, which others fill."""
 
     def __init__(
         self,
         timeouts: Timeouts,
         connections: Iterable[Connection],
-        waiting: Waiting,
+        backlogs: Backlogs,
         clock: Clock,
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self._timeouts = timeouts
         self._connections = connections
-        self._waiting = waiting
+        self._backlogs = backlogs
         self._clock = clock
         self._cpu = cpu
         self._watches: dict[Outbox, _Watch] = {}
@@ -90,13 +91,13 @@ class Supervisor:
     async def relief_loop(self) -> NoReturn:
         """Close the worst clients whenever more waits than memory allows, for ever."""
         while True:
-            await self._waiting.budget.alarm.park()
+            await self._backlogs.budget.alarm.park()
             await self.relieve()
 
     async def look(self, now: float) -> None:
         """Close who has been slow for too long, giving way after each: to cut takes a while."""
         watches: dict[Outbox, _Watch] = {}
-        for outbox in list(self._waiting.outboxes):
+        for outbox in list(self._backlogs.outboxes):
             if outbox.closed is None and not outbox.idle:  # it may have changed meanwhile
                 watches[outbox] = watch = self._watches.get(outbox) or _Watch(outbox.sent_bytes, now)
                 self._judge_slowness(outbox, watch, now)
@@ -118,9 +119,9 @@ class Supervisor:
 
     async def relieve(self) -> None:
         """Close those for whom most waits, of these the one who waits longest, until memory suffices."""
-        outboxes = sorted(self._waiting.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
+        outboxes = sorted(self._backlogs.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
         for outbox in outboxes:
-            if not self._waiting.budget.exceeded:
+            if not self._backlogs.budget.exceeded:
                 break
             outbox.cut(CROWDED)  # without a turn in between, in which a pass puts in more than one cut gives back
         await trio.lowlevel.checkpoint()
@@ -128,7 +129,7 @@ class Supervisor:
     def _judge_slowness(self, outbox: Outbox, watch: _Watch, now: float) -> None:
         if watch.sent_bytes != outbox.sent_bytes:
             watch.sent_bytes, watch.since = outbox.sent_bytes, now
-        if outbox.waiting_bytes <= self._waiting.max_bytes / 2:
+        if outbox.waiting_bytes <= self._backlogs.max_bytes / 2:
             watch.over_since = None
         elif watch.over_since is None:
             watch.over_since = now

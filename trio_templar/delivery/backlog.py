@@ -6,10 +6,10 @@ once, and an unsubscribe, a conflation or a drop changes what a waiting referenc
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -18,6 +18,10 @@ from trio_templar.core.hub import Subscription
 from trio_templar.core.policies import Kind, Policy
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.write import Joined, Piece
+from trio_templar.errors import Close
+
+if TYPE_CHECKING:
+    from trio_templar.delivery.outbox import Outbox
 
 # The most that is rendered and joined at once for a client whose socket was full; it can no longer be left out, so it
 # is also at most this part of what may wait.
@@ -40,8 +44,11 @@ class Losses:
     dropped: dict[Kind, int] = field(default_factory=lambda: {"disconnect": 0, "drop_oldest": 0, "conflate": 0})
 
 
-class Account:
-    """What waits in all backlogs of one gateway; their bounds and their clock."""
+class Backlogs:
+    """What waits in all outboxes of one gateway; the bounds of each, and their clock.
+
+    `outboxes` are those in which something waits, `drops` counts the clients that were cut, by why.
+    """
 
     def __init__(self, max_bytes: int, max_frames: int, budget: Budget, now: Callable[[], float]) -> None:
         self.max_bytes = max_bytes
@@ -50,6 +57,8 @@ class Account:
         self.budget = budget
         self.now = now
         self.losses = Losses()
+        self.outboxes: set[Outbox] = set()
+        self.drops: Counter[Close] = Counter()
         self.bytes = 0  # shared ones count for each client here
 
 
@@ -81,19 +90,19 @@ class Queue:
 class Backlog:
     """What waits for one client. `unsent` is what is written next; `bytes` and `frames` are counts of all of it."""
 
-    def __init__(self, data: bytes, sent: int, batch: Batch | None, account: Account) -> None:
-        self._account = account
+    def __init__(self, data: bytes, sent: int, batch: Batch | None, backlogs: Backlogs) -> None:
+        self._backlogs = backlogs
         self._replies: list[bytes] = []
         self._queues: dict[Subscription, Queue] = {}
         # As many may be void as may wait: so they are taken out at most once for each time that many came in.
-        self._capacity = 2 * account.max_frames
+        self._capacity = 2 * backlogs.max_frames
         self._send: trio.MemorySendChannel[Reference] | None = None
         self._receive: trio.MemoryReceiveChannel[Reference]
         self._in_channel = 0
         self.farewell = b""
         self.bytes = self.frames = self.peak_bytes = self.lost = 0
-        self._write = Joined((), 0, account.now(), account.budget)
-        self._write_next([(data, batch)], account.now(), sent)
+        self._write = Joined((), 0, backlogs.now(), backlogs.budget)
+        self._write_next([(data, batch)], backlogs.now(), sent)
         if batch is not None:
             self._queued(batch)
 
@@ -102,7 +111,7 @@ class Backlog:
     def say(self, frame: bytes) -> None:
         """Let a reply wait, before all publications."""
         self._replies.append(frame)
-        self._account.budget.take(len(frame))
+        self._backlogs.budget.take(len(frame))
         self._count(len(frame), 1)
 
     def put_off(self, subscription: Subscription, batch: Batch) -> None:
@@ -142,17 +151,17 @@ class Backlog:
     @property
     def full(self) -> bool:
         """Whether a bound is reached, judged by what waits already: a large publication never cuts a quick one."""
-        return self.bytes > self._account.max_bytes or self.frames >= self._account.max_frames
+        return self.bytes > self._backlogs.max_bytes or self.frames >= self._backlogs.max_frames
 
     # What goes out
 
     def advance(self) -> int:
         """Make what is next `unsent`, empty if nothing waits; return the number of publications in it."""
-        since = self._account.now()
+        since = self._backlogs.now()
         pieces: list[Piece]
         if self._replies:
             pieces = [(reply, None) for reply in self._replies]
-            self._account.budget.give(sum(map(len, self._replies)))
+            self._backlogs.budget.give(sum(map(len, self._replies)))
             self._count(-sum(map(len, self._replies)), -len(self._replies))
             self._replies = []
         else:
@@ -210,7 +219,7 @@ class Backlog:
     def end(self) -> None:
         """Give up everything."""
         self._void_all()
-        self._account.budget.give(sum(map(len, self._replies)))
+        self._backlogs.budget.give(sum(map(len, self._replies)))
         self._write.give_up()
         self._count(-self.bytes, -self.frames)
         if self._send is not None:
@@ -226,20 +235,20 @@ class Backlog:
             self._send, self._receive = trio.open_memory_channel[Reference](self._capacity)
         if self._in_channel == self._capacity:
             self._compact(self._send)
-        reference = Reference(queue, batch, self._account.now())
+        reference = Reference(queue, batch, self._backlogs.now())
         self._send.send_nowait(reference)  # never over: each that is not void is at least one frame
         self._in_channel += 1
         queue.references.append(reference)
         if (key := batch.conflation_key(queue.policy.conflate_by)) is not None:
             queue.by_key[key] = reference
-        self._account.budget.hold(batch, batch.cost)
-        self._account.budget.take(REFERENCE_BYTES)
+        self._backlogs.budget.hold(batch, batch.cost)
+        self._backlogs.budget.take(REFERENCE_BYTES)
         queue.bytes += batch.size
         self._count(batch.size, batch.count)
         self._queued(batch)
 
     def _queued(self, batch: Batch) -> None:
-        self._account.losses.queued += batch.count
+        self._backlogs.losses.queued += batch.count
         for tally in batch.tallies:
             tally.queue()
 
@@ -265,7 +274,7 @@ class Backlog:
         batch = self._take_back(reference)
         reference.queue.lost += batch.count
         self.lost += batch.count
-        self._account.losses.conflated += batch.count
+        self._backlogs.losses.conflated += batch.count
         for tally in batch.tallies:
             tally.conflate()
 
@@ -279,7 +288,7 @@ class Backlog:
         count = self._give_up(reference)
         queue.lost += count
         self.lost += count
-        self._account.losses.dropped[queue.policy.kind] += count
+        self._backlogs.losses.dropped[queue.policy.kind] += count
 
     def _give_up(self, reference: Reference) -> int:
         batch = self._take_back(reference)
@@ -295,8 +304,8 @@ class Backlog:
         reference.batch = None
         if (key := batch.conflation_key(queue.policy.conflate_by)) is not None and queue.by_key[key] is reference:
             del queue.by_key[key]
-        self._account.budget.release(batch, batch.cost)
-        self._account.budget.give(REFERENCE_BYTES)
+        self._backlogs.budget.release(batch, batch.cost)
+        self._backlogs.budget.give(REFERENCE_BYTES)
         queue.bytes -= batch.size
         self._count(-batch.size, -batch.count)
         return batch
@@ -324,7 +333,7 @@ class Backlog:
             batch = self._take_back(reference)
             pieces.append((batch.render_once(reference.queue.subscription.request_id), batch))
             size += batch.size
-            if size >= self._account.join_bytes:
+            if size >= self._backlogs.join_bytes:
                 return pieces, since
         pieces += [(self._gap(queue), None) for queue in self._queues.values() if queue.lost]
         self._queues = {}
@@ -341,11 +350,11 @@ class Backlog:
         return gap_frame(queue.subscription.request_id, lost)
 
     def _write_next(self, pieces: Sequence[Piece], since: float, sent: int = 0) -> None:
-        self._write = Joined(pieces, sent, since, self._account.budget)
+        self._write = Joined(pieces, sent, since, self._backlogs.budget)
         self._count(len(self.unsent), 0)
 
     def _count(self, size: int, frames: int) -> None:
         self.bytes += size
         self.frames += frames
-        self._account.bytes += size
+        self._backlogs.bytes += size
         self.peak_bytes = max(self.peak_bytes, self.bytes)

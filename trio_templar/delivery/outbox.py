@@ -8,15 +8,14 @@ Everything here is synchronous: `Outbox` decides, the write loop of its connecti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
 from trio_templar.core.frames import Batch, close_frame
 from trio_templar.core.hub import Subscription
 from trio_templar.core.policies import Kind
-from trio_templar.delivery.backlog import Account, Backlog
-from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.backlog import Backlog, Backlogs
 from trio_templar.errors import GONE, SLOW_BYTES, SLOW_CAUSES, SLOW_FRAMES, SLOW_ROOM, Close
 
 
@@ -47,55 +46,46 @@ class Overdue:
     policies: Collection[Kind]
 
 
-class Waiting(Account):
-    """The outboxes of one gateway in which something waits, and how many clients were cut, by why."""
-
-    def __init__(self, max_bytes: int, max_frames: int, budget: Budget, now: Callable[[], float]) -> None:
-        super().__init__(max_bytes, max_frames, budget, now)
-        self.outboxes: set[Outbox] = set()
-        self.drops: dict[Close, int] = {}
-
-
 class Outbox:
     """Frames on their way to one client, in order; replies go before publications that wait.
 
     Any task of the gateway may put; only the write loop of its connection calls `unsent` and `sent`.
-    `frames` are the publications that were sent, `lost` those that policies left out; `overdue` is of a cut client.
+    `publications` counts those sent, `lost` those that policies left out; `overdue` is of a client that was cut.
     """
 
     __slots__ = (
         "_backlog",
+        "_backlogs",
         "_lost",
         "_owner",
         "_peak_bytes",
-        "_waiting",
         "_wire",
         "closed",
-        "frames",
         "overdue",
+        "publications",
         "sent_bytes",
     )
 
-    def __init__(self, wire: Writer, owner: Owner, waiting: Waiting) -> None:
+    def __init__(self, wire: Writer, owner: Owner, backlogs: Backlogs) -> None:
         self._wire = wire
         self._owner: Owner | None = owner
-        self._waiting = waiting
+        self._backlogs = backlogs
         self._backlog: Backlog | None = None
         self._lost = self._peak_bytes = 0
         self.closed: Close | None = None
         self.overdue: Overdue | None = None
-        self.frames = 0
+        self.publications = 0
         self.sent_bytes = 0
 
     def put(self, subscription: Subscription, batch: Batch) -> None:
         """Send the publications of `batch`, or let them wait. A client over its bounds is cut instead."""
         if self.closed is not None:
             self._refuse(batch)
-        elif self._backlog is None and batch.count > 1 and batch.size > self._waiting.join_bytes:
+        elif self._backlog is None and batch.count > 1 and batch.size > self._backlogs.join_bytes:
             for part in batch.parts:  # what a full socket leaves of one write could not be left out
                 self.put(subscription, part)
         elif self._backlog is None:
-            self.frames += batch.count
+            self.publications += batch.count
             self._write(batch.render(subscription.request_id), batch)
         elif self._has_room(self._backlog, subscription):
             self._backlog.put_off(subscription, batch)
@@ -140,11 +130,11 @@ class Outbox:
         if self._backlog is not None:
             backlog, waited = self._backlog, self.waiting_frames
             if close in SLOW_CAUSES:  # else silence is to blame
-                self._waiting.drops[close] = self._waiting.drops.get(close, 0) + 1
-                self.overdue = Overdue(backlog.bytes, waited, self._waiting.now() - backlog.oldest, backlog.policies)
+                self._backlogs.drops[close] += 1
+                self.overdue = Overdue(backlog.bytes, waited, self._backlogs.now() - backlog.oldest, backlog.policies)
             given_up = backlog.drop_publications()
-            self.frames -= given_up
-            self._waiting.losses.dropped["disconnect"] += waited - self.waiting_frames + given_up
+            self.publications -= given_up
+            self._backlogs.losses.dropped["disconnect"] += waited - self.waiting_frames + given_up
         self.close(close)
 
     def expire(self, before: float) -> bool:
@@ -203,7 +193,7 @@ class Outbox:
         if backlog is None:
             return None
         if not backlog.unsent:
-            self.frames += backlog.advance()
+            self.publications += backlog.advance()
             if not backlog.unsent:
                 self._end_backlog(backlog)
                 return None
@@ -225,8 +215,8 @@ class Outbox:
             return
         self.sent_bytes += size
         if size != len(data):
-            self._backlog = Backlog(data, size, batch, self._waiting)
-            self._waiting.outboxes.add(self)
+            self._backlog = Backlog(data, size, batch, self._backlogs)
+            self._backlogs.outboxes.add(self)
             if self._owner is not None:
                 self._owner.start_writing()
 
@@ -237,7 +227,7 @@ class Outbox:
     def _has_room(self, backlog: Backlog, subscription: Subscription | None) -> bool:
         """Cut a client over its bounds when no policy makes room."""
         if not backlog.make_room():
-            self.cut(SLOW_BYTES if backlog.bytes > self._waiting.max_bytes else SLOW_FRAMES)
+            self.cut(SLOW_BYTES if backlog.bytes > self._backlogs.max_bytes else SLOW_FRAMES)
         elif subscription is not None and backlog.over(subscription):
             self.cut(SLOW_ROOM)
         return self.closed is None
@@ -247,4 +237,4 @@ class Outbox:
         self._lost += backlog.lost
         self._peak_bytes = max(self._peak_bytes, backlog.peak_bytes)
         self._backlog = None
-        self._waiting.outboxes.discard(self)
+        self._backlogs.outboxes.discard(self)

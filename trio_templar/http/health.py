@@ -14,9 +14,10 @@ import trio
 from trio_templar.core.frames import Batch, Publication
 from trio_templar.core.hub import LiveRoom, Subscription
 from trio_templar.core.policies import DISCONNECT_ALL
+from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Fanout, Full
-from trio_templar.delivery.outbox import Outbox, Waiting
+from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import Busy
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
 from trio_templar.http.input import NoQuery, read_query
@@ -34,9 +35,9 @@ class Canary:
 
     def __init__(self, fanout: Fanout) -> None:
         self._fanout = fanout
-        waiting = Waiting(OUTBOX_BYTES, 1, Budget(OUTBOX_BYTES), trio.current_time)
+        backlogs = Backlogs(OUTBOX_BYTES, 1, Budget(OUTBOX_BYTES), trio.current_time)
         self._room = LiveRoom(KEY, DISCONNECT_ALL.of(KEY))
-        self._room.subscriptions[Subscription(self._room, Outbox(self, self, waiting), b"0")] = None
+        self._room.subscriptions[Subscription(self._room, Outbox(self, self, backlogs), b"0")] = None
         self.heard: float | None = None  # when the last one came back
 
     def send(self) -> None:

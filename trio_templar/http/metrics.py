@@ -14,9 +14,9 @@ from trio_templar.clients.backend import BootstrapLimiter
 from trio_templar.clients.connection import Connection
 from trio_templar.core.hub import Hub
 from trio_templar.counters import ConnectionCounts, Histogram
+from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Fanout
-from trio_templar.delivery.outbox import Waiting
 from trio_templar.errors import SLOW_CAUSES
 from trio_templar.http.app import HttpApi
 from trio_templar.lag import Lag
@@ -35,7 +35,7 @@ class Sources:
     hub: Hub
     connections: Collection[Connection]
     fanout: Fanout
-    waiting: Waiting
+    backlogs: Backlogs
     budget: Budget
     admission: Admission
     bootstrap_limiter: BootstrapLimiter
@@ -78,7 +78,7 @@ def _by(read: Callable[[Sources], Mapping[Any, float]]) -> Callable[[Sources], I
 
 
 def _deliveries(sources: Sources) -> Mapping[str, int]:
-    queued = sources.waiting.losses.queued
+    queued = sources.backlogs.losses.queued
     return {"written": sources.fanout.deliveries - queued, "queued": queued}
 
 
@@ -99,7 +99,7 @@ def _triggers(sources: Sources) -> Mapping[str, int]:
 
 
 def _slow(sources: Sources) -> Mapping[str, int]:
-    return {cause: sources.waiting.drops.get(close, 0) for close, cause in SLOW_CAUSES.items()}
+    return {cause: sources.backlogs.drops.get(close, 0) for close, cause in SLOW_CAUSES.items()}
 
 
 def resident_bytes() -> int:
@@ -217,14 +217,14 @@ FAMILIES: Final = (
         "conflated",
         "counter",
         "Queued deliveries that a newer one replaced.",
-        _one(lambda s: s.waiting.losses.conflated),
+        _one(lambda s: s.backlogs.losses.conflated),
         title="Conflated",
     ),
     Family(
         "dropped",
         "counter",
         "Queued deliveries that were given up, by the policy of their room.",
-        _by(lambda s: s.waiting.losses.dropped),
+        _by(lambda s: s.backlogs.losses.dropped),
         ("policy",),
         title="Dropped",
     ),
@@ -241,7 +241,7 @@ FAMILIES: Final = (
         "outbox_bytes",
         "gauge",
         "Bytes in all backlogs; shared bytes count for each client.",
-        _one(lambda s: s.waiting.bytes),
+        _one(lambda s: s.backlogs.bytes),
         title="Waiting for clients",
         unit="bytes",
     ),
@@ -257,7 +257,7 @@ FAMILIES: Final = (
         "slow_connections",
         "gauge",
         "Clients that have a backlog now.",
-        _one(lambda s: len(s.waiting.outboxes)),
+        _one(lambda s: len(s.backlogs.outboxes)),
         title="Clients that are behind",
     ),
     Family(

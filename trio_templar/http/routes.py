@@ -48,7 +48,7 @@ def _sources(gateway: Gateway, app: HttpApi) -> Sources:
         hub=gateway.hub,
         connections=gateway.connections,
         fanout=gateway.fanout,
-        waiting=gateway.waiting,
+        backlogs=gateway.backlogs,
         budget=gateway.budget,
         admission=gateway.admission,
         bootstrap_limiter=gateway.bootstrap_limiter,

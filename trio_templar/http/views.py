@@ -134,7 +134,7 @@ class Views:
             "oldest_seconds": None if outbox.oldest is None else round(now - outbox.oldest, 3),
             "last_alive_seconds": round(now - connection.last_heard, 3),
             "lost": outbox.lost,
-            "frames": outbox.frames,
+            "frames": outbox.publications,
             "sent_bytes": outbox.sent_bytes,
         }
 
