@@ -29,6 +29,9 @@ case, without a default port, names in their ASCII form. What could not work is 
 `--api-url` with a query or a password.
 Sizes are in bytes, times in seconds. A program that embeds the gateway gives the same names to
 `trio_templar.Settings`.
+
+The column *reload* says when a new value holds in a gateway that runs, after SIGHUP or `gateway.reload(settings)`: for
+everybody at once, for new clients only, or not before a restart.
 """
 
 TITLES: Final[tuple[tuple[str, Callable[[str], bool]], ...]] = (
@@ -45,13 +48,13 @@ def page() -> str:
 
 def _table(title: str) -> str:
     rows = "".join(_rows(title))
-    return f"\n## {title}\n\n| option | default | meaning |\n|---|---|---|\n{rows}"
+    return f"\n## {title}\n\n| option | default | reload | meaning |\n|---|---|---|---|\n{rows}"
 
 
 def _rows(title: str) -> Iterator[str]:
     for option in options():
         if title == next(title for title, holds in TITLES if holds(option.name)):
-            yield f"| `{option.flag}` | {_default(option)} | {_meaning(option)} |\n"
+            yield f"| `{option.flag}` | {_default(option)} | {option.reload.value} | {_meaning(option)} |\n"
 
 
 def _default(option: Option) -> str:

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import socket
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, RIDE, operator, quiet
 from trio_templar import Settings, SettingsError
-from trio_templar.core.reload import AT_ONCE, FOR_NEW_CLIENTS, Derived, merge
+from trio_templar.core.options import Reload
+from trio_templar.core.reload import Derived, merge
+from trio_templar.core.settings import options
 from trio_templar.testing import FakeBackend, Rejected, open_gateway
 
 ROOT = Path(__file__).parents[2]
@@ -52,13 +53,19 @@ def test_what_does_not_go_with_what_stays_is_a_settings_error() -> None:
 
 
 def test_the_page_says_of_every_setting_when_it_is_taken_over() -> None:
-    rows = re.findall(r"^\| (?:at once|for clients that .*) \| (`.*`) \|$", operating(), re.MULTILINE)
-    assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == [AT_ONCE, FOR_NEW_CLIENTS]
-    assert {field.name for field in fields(Settings)} > AT_ONCE | FOR_NEW_CLIENTS
+    page = (ROOT / "docs/settings.md").read_text()
+    rows = re.findall(r"^\| `(--[a-z-]+)` \| [^|]+ \| ([a-z ]+) \| ", page, re.MULTILINE)
+    assert dict(rows) == {option.flag: option.reload.value for option in options()}
+    assert {rule for _, rule in rows} == {"at once", "new clients", "restart"}
 
 
-def operating() -> str:
-    return (ROOT / "docs/operating.md").read_text()
+def test_a_setting_is_taken_over_as_its_field_says() -> None:
+    numbers = [option for option in options() if option.kind in (int, float) and option.default]
+    assert len(numbers) > 30
+    for option in numbers:
+        reloaded = merge(Settings(), Settings(**{option.name: option.default * 2}))
+        restart = option.reload is Reload.RESTART
+        assert (reloaded.changed, reloaded.restart) == (([], [option.name]) if restart else ([option.name], []))
 
 
 def test_what_is_derived_is_made_once_for_each_settings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -37,6 +38,14 @@ SWITCH: Final = {
 SHOWN: Final = 61
 
 
+class Reload(enum.Enum):
+    """When a new value of a setting holds in a gateway that runs; the value is what the docs call it."""
+
+    AT_ONCE = "at once"
+    NEW_CLIENTS = "new clients"  # the others keep what they were admitted with
+    RESTART = "restart"
+
+
 class Option(NamedTuple):
     """One setting as an operator sees it."""
 
@@ -45,6 +54,7 @@ class Option(NamedTuple):
     default: Any
     description: str
     normalise: Callable[[str], str] = str
+    reload: Reload = Reload.RESTART
 
     @property
     def flag(self) -> str:
@@ -213,7 +223,7 @@ def _json(text: str, said_as: str) -> Any:
 def options_of(kind: type) -> tuple[Option, ...]:
     """Return the fields of the dataclass `kind`, in its order.
 
-    Each is `Annotated` with a `Meta` that describes it, and perhaps with what makes its texts normal.
+    Each is `Annotated` with a `Meta` that describes it, and perhaps with what makes its texts normal, and a `Reload`.
     """
     hints = get_type_hints(kind, include_extras=True)
     return tuple(_option(each.name, hints[each.name], each.default) for each in fields(kind))
@@ -222,4 +232,5 @@ def options_of(kind: type) -> tuple[Option, ...]:
 def _option(name: str, hint: Any, default: Any) -> Option:
     description = next(meta.description for meta in metas(hint) if meta.description)
     normalise = next((each for each in hint.__metadata__ if callable(each)), str)
-    return Option(name, hint, default, description, normalise)
+    reload = next((each for each in hint.__metadata__ if isinstance(each, Reload)), Reload.RESTART)
+    return Option(name, hint, default, description, normalise, reload)

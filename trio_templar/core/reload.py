@@ -3,47 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
-from typing import Final, Generic, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Generic, NamedTuple, TypeVar
 
-from trio_templar.core.settings import Settings
+from trio_templar.core.options import Reload
+from trio_templar.core.settings import Settings, options
 
 T = TypeVar("T")
-
-# Taken over at once.
-AT_ONCE: Final = frozenset(
-    {
-        "allowed_origin",
-        "drain_seconds",
-        "insecure_trigger",
-        "log_level",
-        "room_policy",
-        "trigger_token",
-        "trigger_token_file",
-        "trusted_host",
-    }
-)
-# Taken over for clients that come from then on; the others keep what they were admitted with.
-FOR_NEW_CLIENTS: Final = frozenset(
-    {
-        "allow_status",
-        "goodbye_seconds",
-        "handshake_seconds",
-        "hook_seconds",
-        "max_connections",
-        "max_handshake_bytes",
-        "max_message_bytes",
-        "max_request_id_bytes",
-        "max_room_bytes",
-        "max_subscriptions",
-        "subprotocol",
-        "messages_burst",
-        "messages_per_second",
-        "ping_hook_seconds",
-        "tls_cert",
-        "tls_key",
-    }
-)
 
 
 class Reloaded(NamedTuple):
@@ -59,8 +25,8 @@ def merge(old: Settings, new: Settings) -> Reloaded:
 
     Raises SettingsError: if the two do not go together; the text names the setting.
     """
-    names = [field.name for field in fields(Settings) if getattr(old, field.name) != getattr(new, field.name)]
-    possible = AT_ONCE | FOR_NEW_CLIENTS
+    names = [option.name for option in options() if getattr(old, option.name) != getattr(new, option.name)]
+    possible = {option.name for option in options() if option.reload is not Reload.RESTART}
     if bool(old.tls_cert) != bool(new.tls_cert):
         possible -= {"tls_cert", "tls_key"}  # another certificate is no other protocol
     changed = [name for name in names if name in possible]

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from trio_templar.core import texts
 from trio_templar.core.forwarding import Forwarding, HeaderRule
-from trio_templar.core.options import Option, hint, options_of
+from trio_templar.core.options import Option, Reload, hint, options_of
 from trio_templar.core.policies import Policies, RoomPolicy
 from trio_templar.core.texts import inherited_descriptor, split_address
 from trio_templar.errors import SettingsError
@@ -29,7 +29,13 @@ Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything one gateway can be told. Raises SettingsError: if a value is out of range or two contradict."""
+    """Everything one gateway can be told.
+
+    Each field has its type and bounds, its description, perhaps what makes its texts normal, and when a new value of it
+    holds in a gateway that runs; where no `Reload` is given, that takes a restart.
+
+    Raises SettingsError: if a value is out of range, or two contradict each other; the text names the setting.
+    """
 
     api_url: Annotated[
         str, Meta(description="the API, as http(s)://HOST[:PORT]/PATH/; bootstrap/ is appended"), texts.api_url
@@ -47,9 +53,13 @@ class Settings:
         str, Meta(description="HTTP API for triggers; none: nobody can publish over HTTP"), texts.trigger_address
     ] = "127.0.0.1:8002"
     tls_cert: Annotated[
-        str, Meta(description="file of a certificate and its chain: websockets are wss:// then, but for unix sockets")
+        str,
+        Meta(description="file of a certificate and its chain: websockets are wss:// then, but for unix sockets"),
+        Reload.NEW_CLIENTS,
     ] = ""
-    tls_key: Annotated[str, Meta(description="file of its key; unset: in the file of the certificate")] = ""
+    tls_key: Annotated[
+        str, Meta(description="file of its key; unset: in the file of the certificate"), Reload.NEW_CLIENTS
+    ] = ""
     unix_socket_mode: Annotated[
         str,
         Meta(description="permissions of unix sockets that are made, as in 0660; unset: what the umask leaves"),
@@ -61,21 +71,31 @@ class Settings:
         tuple[str, ...],
         Meta(description="an Origin besides the request's own host, as scheme://host[:port], or *"),
         texts.origin,
+        Reload.AT_ONCE,
     ] = ()
     subprotocol: Annotated[
         tuple[str, ...],
         Meta(description="a Sec-WebSocket-Protocol to choose if a client offers it, as browsers insist on"),
         texts.token,
+        Reload.NEW_CLIENTS,
     ] = ()
     trigger_token: Annotated[
-        str, Meta(description="token a trigger must carry; better by file or environment"), texts.unicode
+        str,
+        Meta(description="token a trigger must carry; better by file or environment"),
+        texts.unicode,
+        Reload.AT_ONCE,
     ] = field(default="", repr=False)
-    trigger_token_file: Annotated[str, Meta(description="file whose first line is the trigger token")] = ""
-    insecure_trigger: Annotated[bool, Meta(description="allow triggers from other machines without a token")] = False
+    trigger_token_file: Annotated[
+        str, Meta(description="file whose first line is the trigger token"), Reload.AT_ONCE
+    ] = ""
+    insecure_trigger: Annotated[
+        bool, Meta(description="allow triggers from other machines without a token"), Reload.AT_ONCE
+    ] = False
     trusted_host: Annotated[
         tuple[str, ...],
         Meta(description="a name besides localhost by which the trigger address may be asked without a token"),
         texts.host_name,
+        Reload.AT_ONCE,
     ] = ()
     forward_ip_from: Annotated[
         str, Meta(description="header (or `peer`) whose value goes to the API as X-Forwarded-For"), texts.header_or_peer
@@ -92,23 +112,31 @@ class Settings:
     on_connect: Annotated[str, Meta(description="API path to POST to when a client was admitted"), texts.hook] = ""
     on_ping: Annotated[str, Meta(description="API path to POST to when a client pings"), texts.hook] = ""
     on_disconnect: Annotated[str, Meta(description="API path to POST to when an admitted client left"), texts.hook] = ""
-    allow_status: Annotated[bool, Meta(description="dialect 3: show totals to a client that asks")] = False
+    allow_status: Annotated[
+        bool, Meta(description="dialect 3: show totals to a client that asks"), Reload.NEW_CLIENTS
+    ] = False
     demo: Annotated[bool, Meta(description="have an API of its own, and two clients for it on the dashboard")] = False
     ready_file: Annotated[
         str,
         Meta(description="file that has the addresses as JSON while clients can come; written by the command `serve`"),
     ] = ""
     log_format: Annotated[Literal["text", "json"], Meta(description="how a log line looks")] = "text"
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")] = (
-        "info"
-    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged"), Reload.AT_ONCE
+    ] = "info"
 
-    max_connections: Annotated[Count, Meta(description="clients at once; one more gets 503")] = 10_000
-    max_subscriptions: Annotated[Count, Meta(description="subscriptions of one connection")] = 200
-    max_room_bytes: Annotated[Bytes, Meta(description="a room as canonical JSON")] = 2048
-    max_request_id_bytes: Annotated[Count, Meta(description="a requestId as JSON")] = 128
-    max_message_bytes: Annotated[Bytes, Meta(description="a client's message; over it: close 1009")] = 65_536
-    max_handshake_bytes: Annotated[Bytes, Meta(description="head of an upgrade request; over it: 431")] = 32_768
+    max_connections: Annotated[Count, Meta(description="clients at once; one more gets 503"), Reload.NEW_CLIENTS] = (
+        10_000
+    )
+    max_subscriptions: Annotated[Count, Meta(description="subscriptions of one connection"), Reload.NEW_CLIENTS] = 200
+    max_room_bytes: Annotated[Bytes, Meta(description="a room as canonical JSON"), Reload.NEW_CLIENTS] = 2048
+    max_request_id_bytes: Annotated[Count, Meta(description="a requestId as JSON"), Reload.NEW_CLIENTS] = 128
+    max_message_bytes: Annotated[
+        Bytes, Meta(description="a client's message; over it: close 1009"), Reload.NEW_CLIENTS
+    ] = 65_536
+    max_handshake_bytes: Annotated[
+        Bytes, Meta(description="head of an upgrade request; over it: 431"), Reload.NEW_CLIENTS
+    ] = 32_768
     max_bootstrap_bytes: Annotated[Bytes, Meta(description="bootstrap answer of the API")] = 1_048_576
     max_bootstraps: Annotated[Count, Meta(description="bootstrap calls at once, and hook calls")] = 32
     max_bootstraps_waiting: Annotated[Count, Meta(description="clients waiting for a bootstrap call; else 503")] = 1000
@@ -126,18 +154,25 @@ class Settings:
     room_policy: Annotated[
         tuple[RoomPolicy, ...],
         Meta(description='what gives way when a client is slow, as {"match": ROOM, "policy": …}; first match wins'),
+        Reload.AT_ONCE,
     ] = ()
     memory_bytes: Annotated[
         Bytes | None,
         Meta(description="what may wait in the gateway; over half: publishers wait; unset: a quarter of the memory"),
     ] = None
     send_buffer_bytes: Annotated[Bytes, Meta(description="what the kernel holds for one client (SO_SNDBUF)")] = 65_536
-    messages_per_second: Annotated[Rate, Meta(description="messages of one client in the long run; else 1008")] = 100.0
-    messages_burst: Annotated[Count, Meta(description="messages of one client at once; over it: close 1008")] = 1000
+    messages_per_second: Annotated[
+        Rate, Meta(description="messages of one client in the long run; else 1008"), Reload.NEW_CLIENTS
+    ] = 100.0
+    messages_burst: Annotated[
+        Count, Meta(description="messages of one client at once; over it: close 1008"), Reload.NEW_CLIENTS
+    ] = 1000
     idempotency_entries: Annotated[Count, Meta(description="answers remembered under a publisher's key")] = 10_000
     idempotency_bytes: Annotated[Bytes, Meta(description="and the bytes of these")] = 16_777_216
 
-    handshake_seconds: Annotated[Seconds, Meta(description="from accept to a whole request head")] = 10.0
+    handshake_seconds: Annotated[
+        Seconds, Meta(description="from accept to a whole request head"), Reload.NEW_CLIENTS
+    ] = 10.0
     bootstrap_seconds: Annotated[Seconds, Meta(description="the API's answer, from the moment it is asked")] = 10.0
     idle_seconds: Annotated[
         Annotated[float, Meta(ge=0, le=31_536_000)] | None,
@@ -152,14 +187,22 @@ class Settings:
     http_body_seconds: Annotated[Seconds, Meta(description="body of a trigger; in a stream, each line")] = 10.0
     trigger_wait_seconds: Annotated[Seconds, Meta(description="a trigger's wait for a full room; then 503")] = 5.0
     idempotency_seconds: Annotated[Seconds, Meta(description="how long a publisher's key is remembered")] = 300.0
-    hook_seconds: Annotated[Seconds, Meta(description="one call of a hook, from its turn on")] = 10.0
-    ping_hook_seconds: Annotated[Seconds, Meta(description="least time between two ping hooks of a client")] = 60.0
-    goodbye_seconds: Annotated[Seconds, Meta(description="a closing client's time to take what waits")] = 2.0
+    hook_seconds: Annotated[Seconds, Meta(description="one call of a hook, from its turn on"), Reload.NEW_CLIENTS] = (
+        10.0
+    )
+    ping_hook_seconds: Annotated[
+        Seconds, Meta(description="least time between two ping hooks of a client"), Reload.NEW_CLIENTS
+    ] = 60.0
+    goodbye_seconds: Annotated[
+        Seconds, Meta(description="a closing client's time to take what waits"), Reload.NEW_CLIENTS
+    ] = 2.0
     ready_seconds: Annotated[
         Seconds, Meta(description="a publication to ourselves did not come back for so long: not ready")
     ] = 5.0
     drain_seconds: Annotated[
-        Seconds, Meta(description="from SIGTERM to the end; clients are sent away in the first three quarters of it")
+        Seconds,
+        Meta(description="from SIGTERM to the end; clients are sent away in the first three quarters of it"),
+        Reload.AT_ONCE,
     ] = 10.0
 
     def __post_init__(self) -> None:
