@@ -139,7 +139,6 @@ async def test_one_caller_too_many_takes_the_place_of_the_longest_idle(autojump_
             assert (await caller.receive_some()).count(b"HTTP/1.1 200 ") >= 1
 
 
-@pytest.mark.xfail(strict=True, reason="it is told of a minute that is not over")
 async def test_half_a_head_that_gives_way_is_told_why(autojump_clock: MockClock) -> None:
     async with server(max_callers=4) as served:
         half = await served.call(GET)

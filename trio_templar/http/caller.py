@@ -33,6 +33,7 @@ logger = logging.getLogger("trio_templar.http_server")
 IDLE_SECONDS: Final = 60.0
 # How long a caller may take to take an answer.
 ANSWER_SECONDS: Final = 30.0
+GIVES_WAY: Final = "others need the place of a request head that is not whole (max_callers)"
 MAX_HEAD_BYTES: Final = 16_384
 READ_BYTES: Final = 65_536
 
@@ -92,7 +93,9 @@ class Caller:
 
     async def _give_up_half_a_head(self) -> None:
         if self._reading.cancelled_caught and self._protocol.connection.has_half_a_head and not self._is_stopping:
-            await self.write(plain_response(408, f"no whole request head within {IDLE_SECONDS:g} s"))
+            late = trio.current_time() >= self._reading.deadline
+            why = f"no whole request head within {IDLE_SECONDS:g} s" if late else GIVES_WAY
+            await self.write(plain_response(408, why))
 
     async def _read(self) -> None:
         while True:
