@@ -49,6 +49,7 @@ The map. A package imports from those above it, never from those below. In each,
     clients/     one client, and all of them
       handshake    the opening handshake, from the first byte to the 101
       admission    who is let in
+      bootstrap    who a client is and which rooms it may enter, asked within bounds
       backend      the API over httpx: bootstrap and hooks
       connection   one admitted client, from its 101 to its last byte
       hooks        what happens elsewhere when a client connects, pings or leaves
@@ -130,7 +131,7 @@ from trio_templar.errors import (
 )
 
 if TYPE_CHECKING:
-    from trio_templar.clients.backend import Bootstrap
+    from trio_templar.clients.bootstrap import Bootstrap
     from trio_templar.clients.hooks import Client, Hooks
     from trio_templar.clients.selection import Selection
     from trio_templar.clients.statistics import Statistics
@@ -165,7 +166,7 @@ __all__ = [
 
 # These need Trio, which takes longer to import than `trio-templar --help` should take.
 _SHELL = {
-    "Bootstrap": "clients.backend",
+    "Bootstrap": "clients.bootstrap",
     "Gateway": "gateway",
     "Statistics": "clients.statistics",
     "serve": "serving",

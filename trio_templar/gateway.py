@@ -12,7 +12,7 @@ import trio
 
 from trio_templar import __version__
 from trio_templar.clients.admission import Admission
-from trio_templar.clients.backend import BootstrapLimiter
+from trio_templar.clients.bootstrap import BootstrapLimiter
 from trio_templar.clients.connection import Connection
 from trio_templar.clients.control import Control
 from trio_templar.clients.drain import shuffle

@@ -12,7 +12,8 @@ import trio
 
 from trio_templar import demo
 from trio_templar.clients.admission import Admission
-from trio_templar.clients.backend import Bootstrap, BootstrapLimiter, HttpBackend
+from trio_templar.clients.backend import HttpBackend
+from trio_templar.clients.bootstrap import Bootstrap, BootstrapLimiter
 from trio_templar.clients.connection import Context, serve_client
 from trio_templar.clients.drain import CLOSING_SHARE, Departure
 from trio_templar.clients.hooks import Caller, Client, Hook, HookQueue, Hooks

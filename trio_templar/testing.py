@@ -20,7 +20,7 @@ import trio
 import trio.testing
 
 from trio_templar.client import Closed, Rejected, WebsocketClient
-from trio_templar.clients.backend import Bootstrap
+from trio_templar.clients.bootstrap import Bootstrap
 from trio_templar.clients.hooks import Hooks
 from trio_templar.core.forwarding import ClientRequest
 from trio_templar.core.rooms import Room

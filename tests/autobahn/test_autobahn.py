@@ -14,7 +14,7 @@ import trio
 from trio_templar import ClientRequest, Settings
 from trio_templar.clients import connection
 from trio_templar.clients.admission import Admission
-from trio_templar.clients.backend import BootstrapLimiter
+from trio_templar.clients.bootstrap import BootstrapLimiter
 from trio_templar.clients.connection import Context
 from trio_templar.clock import Clock
 from trio_templar.core.dialects import DIALECTS

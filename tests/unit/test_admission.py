@@ -17,7 +17,7 @@ from tests.unit.conftest import CAR, operator, quiet, settled
 from tests.unit.test_backend import api, response
 from tests.unit.test_handshake import head
 from trio_templar import BackendError, ClientRequest, Close, Refused, Unavailable
-from trio_templar.clients.backend import BootstrapLimiter
+from trio_templar.clients.bootstrap import BootstrapLimiter
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, Rejected, WebsocketClient, open_gateway
 
 
@@ -353,7 +353,7 @@ async def test_others_get_their_turns_while_many_allowed_rooms_are_read(autojump
     limiter = BootstrapLimiter(FakeBackend(allowed), quiet())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(others)
-        assert (await limiter.admit(ClientRequest("/ws/", []))).allowed_rooms == allowed
+        assert (await limiter.ask(ClientRequest("/ws/", []))).allowed_rooms == allowed
         nursery.cancel_scope.cancel()
     assert turns > 30
 

@@ -13,7 +13,9 @@ import trio
 
 from tests.unit.conftest import CAR, quiet
 from trio_templar import BackendError, Busy, ClientRequest, Refused, SettingsError, Unavailable
-from trio_templar.clients.backend import BootstrapAnswer, BootstrapLimiter, HttpBackend, NoRoom, read_answer
+from trio_templar.clients.backend import HttpBackend
+from trio_templar.clients.bootstrap import BootstrapLimiter
+from trio_templar.core.answers import BootstrapAnswer, NoRoom, read_answer
 
 COOKIE = ClientRequest("/ws/?token=t", [(b"cookie", b"a=\xe9"), (b"user-agent", b"x")])
 BARE = ClientRequest("/ws/", [])
@@ -180,10 +182,10 @@ async def test_what_pythons_parser_takes_locks_nobody_out(field: str) -> None:
 async def test_what_json_cannot_carry_is_named_where_it_is_needed(value: str) -> None:
     async with api(response(f'{{"allowed_rooms": [{{"a": {value}}}]}}')) as (backend, _):
         with pytest.raises(BackendError, match=r"^allowed_rooms has NaN, Infinity or half a surrogate pair in it"):
-            await BootstrapLimiter(backend.bootstrap, quiet()).admit(BARE)
+            await BootstrapLimiter(backend.bootstrap, quiet()).ask(BARE)
     async with api(response(f'{{"user": {{"id": {value}}}}}')) as (backend, _):
         with pytest.raises(BackendError, match=r"^user\.id has NaN, Infinity or half a surrogate pair in it"):
-            await BootstrapLimiter(backend.bootstrap, quiet()).admit(BARE)
+            await BootstrapLimiter(backend.bootstrap, quiet()).ask(BARE)
 
 
 async def test_an_api_that_is_not_there_is_unavailable() -> None:

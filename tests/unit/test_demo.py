@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from trio_templar import ClientRequest, Refused, Settings, SettingsError, demo
-from trio_templar.clients.backend import read_answer
+from trio_templar.core.answers import read_answer
 from trio_templar.core.rooms import Room, is_allowed
 from trio_templar.serving import serve
 from trio_templar.testing import MemoryListener, Rejected, WebsocketClient

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, quiet, settled
 from tests.unit.test_admission import rest
-from tests.unit.test_backend import BARE, api, response
+from tests.unit.test_backend import api, response
 from tests.unit.test_handshake import HEADERS
 from trio_templar import BackendError, Settings
 from trio_templar.log import JsonFormatter, TextFormatter
@@ -172,5 +172,5 @@ async def test_what_the_api_answers_is_not_repeated(said: bytes, caplog: pytest.
 async def test_what_an_api_says_to_a_hook_is_not_repeated() -> None:
     async with api(response("s3cr3t", 200, "Set-Cookie: s3cr3t\x00")) as (backend, _):
         with pytest.raises(BackendError) as caught:
-            await backend.post("on/", backend.api_headers(BARE))
+            await backend.post("on/", [])
         assert SECRET not in str(caught.value)

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from trio_templar.clients.backend import BootstrapAnswer, BootstrapLimiter, NoRoom
+from trio_templar.clients.bootstrap import BootstrapLimiter
 from trio_templar.clients.handshake import (
     HandshakeError,
     PeerLeft,
@@ -22,6 +22,7 @@ from trio_templar.clients.handshake import (
     receive,
     shake_hands,
 )
+from trio_templar.core.answers import BootstrapAnswer, NoRoom
 from trio_templar.core.forwarding import ClientRequest
 from trio_templar.core.settings import Settings
 from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unavailable, let_go
@@ -177,7 +178,7 @@ class Admission:
             self._arriving.add(nursery.cancel_scope)
             nursery.start_soon(self._keep_early, stream, inbox, nursery.cancel_scope)
             try:
-                answer = await self._limiter.admit(request)
+                answer = await self._limiter.ask(request)
             except TemplarError as error:
                 answer = error
             finally:

@@ -1,180 +1,29 @@
-"""The API: who may enter which rooms, and the hooks. The only module that knows httpx.
-
-`HttpBackend` asks over HTTP; an embedding program can give a callable of its own instead.
-"""
+"""The API over HTTP: the bootstrap, and the hooks. The only module here that knows httpx."""
 
 from __future__ import annotations
 
-import logging
 import ssl
-from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import httpx
 import msgspec
 import trio
 
-from trio_templar.core.answers import as_json, failure, read_as_python
+from trio_templar.core.answers import failure, read_as_python
 from trio_templar.core.forwarding import ClientRequest, Header
-from trio_templar.core.rooms import Room, RoomIndex
 from trio_templar.core.settings import Settings
-from trio_templar.counters import BOOTSTRAP_BOUNDS, Histogram
-from trio_templar.errors import (
-    BackendError,
-    Busy,
-    Refused,
-    SettingsError,
-    TemplarError,
-    Unavailable,
-    cause_of,
-    http_fault,
-)
+from trio_templar.errors import BackendError, SettingsError, Unavailable, http_fault
 from trio_templar.files import read_small
-
-logger = logging.getLogger("trio_templar.backend")
-
-
-class Bootstrap(Protocol):
-    """Says who may enter which rooms, in place of the API: what `GET bootstrap/` would answer.
-
-    It may raise Refused, Busy and Unavailable. It is cancelled after `bootstrap_seconds`, or when the client leaves.
-    """
-
-    def __call__(self, request: ClientRequest, /) -> Awaitable[Mapping[str, Any]]:
-        """Return `{"allowed_rooms": [...], ...}` for one client."""
-
 
 ACCEPT: Final = ((b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"))
 # Shorter than the API's own (gunicorn: 2 s), or a request meets a connection that is being closed.
 KEEP_ALIVE_SECONDS: Final = 1.5
-
-# So many allowed rooms are read through in 0.2 ms, or put into an index in 0.6 ms.
-FEW_ROOMS: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class BootstrapAnswer:
-    """What the backend said of one client it lets in. `user_id` is any JSON value, or None.
-
-    Many `allowed_rooms` have an `index`; a few are read through as quickly, and it takes memory.
-    """
-
-    allowed_rooms: Sequence[Room]
-    user_id: Any = None
-    index: RoomIndex | None = None
-
-
-def read_answer(answer: object, user_id_path: Sequence[str]) -> BootstrapAnswer:
-    """Read a bootstrap answer. Raises BackendError: if it is nonsense, saying what."""
-    if not isinstance(answer, Mapping):
-        raise BackendError(f"the bootstrap answer is no object but {type(answer).__name__}")
-    allowed_rooms = answer.get("allowed_rooms")
-    if allowed_rooms is None:
-        allowed_rooms = []
-    if not isinstance(allowed_rooms, list | tuple):
-        raise BackendError("allowed_rooms is no list")
-    for index, room in enumerate(allowed_rooms):
-        if not isinstance(room, Mapping):
-            raise NoRoom(f"allowed_rooms[{index}] is no object")
-    user_id = as_json(".".join(user_id_path), _follow(answer, user_id_path))
-    return BootstrapAnswer(as_json("allowed_rooms", allowed_rooms), user_id)
-
-
-class NoRoom(BackendError):
-    """An allowed room is no object: for High-templar 3 a refusal, not an error."""
-
-
-def _steps(user_id_path: str) -> Sequence[str]:
-    return [step for step in user_id_path.split(".") if step]
-
-
-def _follow(value: Any, path: Sequence[str]) -> Any:
-    """Return what `path` (keys, or indices of lists) leads to in `value`, or None (High-templar 2.5)."""
-    for step in path:
-        try:
-            value = value[int(step)] if isinstance(value, list) else value[step]
-        except (KeyError, TypeError, IndexError, ValueError):
-            return None
-    return value if path else None
-
-
-class BootstrapLimiter:
-    """Bootstrap calls: at most so many at once, at most so many waiting, each with a deadline from its slot on."""
-
-    def __init__(self, bootstrap: Bootstrap, settings: Settings) -> None:
-        self._bootstrap = bootstrap
-        self._limiter = trio.CapacityLimiter(settings.max_bootstraps)
-        self._max_waiting = settings.max_bootstraps_waiting
-        self._seconds = settings.bootstrap_seconds
-        self._user_id_path = _steps(settings.user_id_path)
-        self.answers: Counter[str] = Counter()  # by what came of them
-        self.seconds = Histogram(BOOTSTRAP_BOUNDS)
-
-    async def admit(self, request: ClientRequest) -> BootstrapAnswer:
-        """Ask the backend about one client.
-
-        Raises Busy: if too many wait already.
-        Raises Refused, BackendError or Unavailable: as the backend answers.
-        """
-        if self._limiter.statistics().tasks_waiting >= self._max_waiting:
-            raise Busy("too many clients wait for the API (max_bootstraps_waiting)")
-        async with self._limiter:
-            start = trio.current_time()
-            outcome = "left"  # unless it turns out otherwise, the client has gone
-            try:
-                answer = read_answer(await self._ask(request), self._user_id_path)
-                outcome = "admitted"
-            except TemplarError as error:
-                outcome = _outcome(error)
-                raise
-            finally:
-                self.answers[outcome] += 1
-                self.seconds.observe(trio.current_time() - start)
-        return await _indexed(answer)
-
-    async def _ask(self, request: ClientRequest) -> Mapping[str, Any]:
-        try:
-            with trio.fail_after(self._seconds):
-                return await self._bootstrap(request)
-        except trio.TooSlowError as error:
-            raise Unavailable(f"the API did not answer within {self._seconds:g} s") from error
-        except TemplarError:
-            raise
-        except Exception as error:  # a bootstrap may be foreign code
-            known = cause_of(error)
-            if isinstance(known, TemplarError):  # raised in a nursery
-                raise known from error
-            logger.exception("the bootstrap crashed")
-            raise Unavailable("the API failed") from error
-
-
-async def _indexed(answer: BootstrapAnswer) -> BootstrapAnswer:
-    """Return `answer` with an index if it has many rooms, made in slices: others get their turns."""
-    if len(answer.allowed_rooms) <= FEW_ROOMS:
-        return answer
-    index = RoomIndex()
-    for number, room in enumerate(answer.allowed_rooms):
-        if number % FEW_ROOMS == 0:
-            await trio.lowlevel.checkpoint()
-        index.add(room)
-    return replace(answer, index=index)
-
-
-def _outcome(error: TemplarError) -> str:
-    match error:
-        case Refused():
-            return "refused"
-        case Busy():
-            return "busy"
-        case Unavailable():
-            return "unavailable"
-        case _:
-            return "nonsense"
+# How long closing connections may hold up the end of a call, or of the gateway: TLS says goodbye first.
+CLOSE_SECONDS: Final = 1.0
 
 
 class _Answer(NamedTuple):
@@ -184,7 +33,11 @@ class _Answer(NamedTuple):
 
 
 class _Link:
-    """A transport and the connection of its last answer, if it had one."""
+    """A transport of httpx with one connection, which is kept between calls.
+
+    A pool of httpcore that calls share looks at all its connections several times in each call, and loses slots for
+    good when a call is cancelled while it is full (httpcore#1093), as it is when a client leaves.
+    """
 
     __slots__ = ("_stream", "_used", "transport")
 
@@ -200,12 +53,12 @@ class _Link:
 
     @property
     def is_open(self) -> bool:
-        """Whether the next request goes out on that connection; else it opens one. It may still be lost on the way."""
+        """Whether the next request goes out on the kept connection; else it opens one. It may still die on the way."""
         if self._stream is None or trio.current_time() - self._used >= KEEP_ALIVE_SECONDS:
             return False
         try:
-            return not self._stream.get_extra_info("is_readable")
-        except ValueError:  # it is closed
+            return not self._stream.get_extra_info("is_readable")  # readable between calls: the API has closed it
+        except ValueError:  # our end is closed: it has no descriptor to look at
             return False
 
 
@@ -218,7 +71,7 @@ class HttpBackend:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.api_url if settings.api_url.endswith("/") else settings.api_url + "/"
-        self._bootstrap_url = httpx.URL(self._url + "bootstrap/")  # parsing one takes longer than it looks
+        self._bootstrap_url = httpx.URL(self._url + "bootstrap/")  # parsed once: httpx takes long for it
         self._forwarding = settings.forwarding
         self._max_bytes = settings.max_bootstrap_bytes
         self._new_transport = partial(
@@ -228,15 +81,13 @@ class HttpBackend:
             uds=settings.api_socket or None,
             trust_env=False,
         )
-        # One transport with one connection for each call at once, the last used on top. A shared pool looks at all its
-        # connections several times in each call, and loses slots for good when a call is cancelled while it is full.
-        self._idle: list[_Link] = []
+        self._idle: list[_Link] = []  # the last used on top, so that those too many are not used and expire
 
     async def __aenter__(self) -> HttpBackend:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+        with _goodbye():
             while self._idle:
                 await self._idle.pop().transport.aclose()
 
@@ -253,16 +104,16 @@ class HttpBackend:
         try:
             answer = await self._request(link, "GET", self._bootstrap_url, headers)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-            if not kept:  # asking twice would be twice the work for an API that is at its end
+            if not kept:  # to ask twice would be twice the work for an API that is at its end
                 raise _unavailable(error) from error
             # A kept connection may have died since its last use; a GET can be asked again, on a new one.
-            answer = await self._translated(_Link(self._new_transport()), "GET", self._bootstrap_url, headers)
+            answer = await self._translated(self._new_link(), "GET", self._bootstrap_url, headers)
         except httpx.HTTPError as error:
             raise _unavailable(error) from error
         if answer.status != 200:
             raise failure(answer.status, answer.headers, datetime.now(UTC))
         try:
-            return msgspec.json.decode(answer.body)  # type: ignore[no-any-return]  # `admission` checks it
+            return msgspec.json.decode(answer.body)  # type: ignore[no-any-return]  # `read_answer` checks it
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return read_as_python(answer.body)
 
@@ -272,12 +123,11 @@ class HttpBackend:
         if not 200 <= answer.status < 300:
             raise BackendError(f"the API answered {answer.status} to the hook {path}")
 
-    def api_headers(self, request: ClientRequest) -> list[Header]:
-        """Return the headers that go with every call for this client."""
-        return self._forwarding.api_headers(request)
-
     def _link(self) -> _Link:
-        return self._idle.pop() if self._idle else _Link(self._new_transport())
+        return self._idle.pop() if self._idle else self._new_link()
+
+    def _new_link(self) -> _Link:
+        return _Link(self._new_transport())
 
     async def _translated(self, link: _Link, method: str, url: httpx.URL, headers: Sequence[Header]) -> _Answer:
         try:
@@ -286,25 +136,24 @@ class HttpBackend:
             raise _unavailable(error) from error
 
     async def _request(self, link: _Link, method: str, url: httpx.URL, headers: Sequence[Header]) -> _Answer:
-        """Return what the API answers; a body of more than `max_bootstrap_bytes` is an error."""
+        """Return what the API answers; keep `link` for the next call only if the answer was read to its end."""
         request = httpx.Request(method, url, headers=[*headers, *ACCEPT])
-        whole = False
         try:
             response = await link.transport.handle_async_request(request)
             body = await self._body(response)
-            whole = True
-        finally:
-            if whole:
-                link.used(response.extensions["network_stream"])
-                self._idle.append(link)
-            else:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                    await link.transport.aclose()
+        except BaseException:  # a cancellation too: on this connection an answer is still on its way
+            with _goodbye():
+                await link.transport.aclose()
+            raise
+        link.used(response.extensions["network_stream"])
+        self._idle.append(link)
         return _Answer(response.status_code, response.headers, body)
 
     async def _body(self, response: httpx.Response) -> bytes:
+        """Return the body. Raises BackendError: if it has more than `max_bootstrap_bytes`."""
         assert isinstance(response.stream, httpx.AsyncByteStream)
         body = bytearray()
+        # httpx leaves its generator open when it is not read to its end, for the garbage collector to close.
         async with aclosing(aiter(response.stream)) as chunks:  # type: ignore[type-var]  # it is a generator
             async for chunk in chunks:
                 body += chunk
@@ -314,13 +163,18 @@ class HttpBackend:
         return bytes(body)
 
 
+def _goodbye() -> trio.CancelScope:
+    """Return a scope in which connections can be closed although the task is cancelled, for a moment."""
+    return trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS)
+
+
 def _unavailable(error: httpx.HTTPError) -> Unavailable:
     reason = http_fault(error) if isinstance(error, httpx.ProtocolError) else _reason(error)
     return Unavailable(f"the API is down: {type(error).__name__}: {reason}")
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first words on the way to the cause: what TLS said is under errors that say nothing."""
+    """Return the first words on the way to the cause: what TLS said is under errors of httpx that say nothing."""
     reason: BaseException | None = error
     while reason is not None and not str(reason):
         reason = reason.__cause__ or reason.__context__
@@ -328,7 +182,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _tls(settings: Settings) -> ssl.SSLContext:
-    """Return the one context all connections share; without TLS one that trusts nobody."""
+    """Return the one context that all connections share; without TLS an empty one.
+
+    httpx makes one for each transport that is given none, and to read all certificates takes tens of milliseconds.
+    """
     if not settings.api_url.startswith("https://"):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not settings.api_ca:

@@ -11,7 +11,8 @@ from typing import Final, Literal, NamedTuple
 
 import trio
 
-from trio_templar.clients.backend import BootstrapLimiter, HttpBackend
+from trio_templar.clients.backend import HttpBackend
+from trio_templar.clients.bootstrap import BootstrapLimiter
 from trio_templar.commands.serve import NO_ADDRESS
 from trio_templar.core.forwarding import ClientRequest
 from trio_templar.core.settings import Settings, is_local
@@ -163,7 +164,7 @@ async def check_api(settings: Settings, host: str = "") -> Finding:
     try:
         async with HttpBackend(settings) as backend:
             limiter = BootstrapLimiter(backend.bootstrap, settings)
-            answer = await limiter.admit(
+            answer = await limiter.ask(
                 ClientRequest(settings.path, [(b"host", host.encode())] if host else [], "127.0.0.1")
             )
     except Refused as error:

@@ -4,19 +4,67 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import msgspec
 
+from trio_templar.core.rooms import Room, RoomIndex
 from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unavailable
 
 # The API wants to be asked again: too slow a request, too early, too many (RFC 9110, 15.5.9; RFC 8470; RFC 6585).
 LATER: Final = frozenset({408, 425, 429})
 # A longer `Retry-After` than that is not passed on: who comes back then has given up.
 MAX_RETRY_SECONDS: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapAnswer:
+    """What the backend says about a client that it admits. `user_id` is any JSON value, or None.
+
+    Many `allowed_rooms` have an `index`; a few are read through as quickly, and an index takes memory.
+    """
+
+    allowed_rooms: Sequence[Room]
+    user_id: Any = None
+    index: RoomIndex | None = None
+
+
+class NoRoom(BackendError):
+    """An allowed room is no object: for High-templar 3 a refusal, not an error."""
+
+
+def read_answer(answer: object, user_id_path: Sequence[str]) -> BootstrapAnswer:
+    """Return what `answer` means; the user id is at `user_id_path` in it (High-templar 2.5).
+
+    Raises NoRoom: if an allowed room is no object.
+    Raises BackendError: if it is no bootstrap answer; the text says why.
+    """
+    if not isinstance(answer, Mapping):
+        raise BackendError(f"the bootstrap answer is no object but {type(answer).__name__}")
+    allowed_rooms = answer.get("allowed_rooms")
+    if allowed_rooms is None:
+        allowed_rooms = []
+    if not isinstance(allowed_rooms, list | tuple):
+        raise BackendError("allowed_rooms is no list")
+    for index, room in enumerate(allowed_rooms):
+        if not isinstance(room, Mapping):
+            raise NoRoom(f"allowed_rooms[{index}] is no object")
+    user_id = as_json(".".join(user_id_path), _follow(answer, user_id_path))
+    return BootstrapAnswer(as_json("allowed_rooms", allowed_rooms), user_id)
+
+
+def _follow(value: Any, path: Sequence[str]) -> Any:
+    """Return what `path` (keys, or indices of lists) leads to in `value`, or None."""
+    for step in path:
+        try:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        except (KeyError, TypeError, IndexError, ValueError):
+            return None
+    return value if path else None
 
 
 def failure(status: int, headers: Mapping[str, str], now: datetime) -> TemplarError:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from trio_templar import __version__
 from trio_templar.clients.admission import Admission
-from trio_templar.clients.backend import BootstrapLimiter
+from trio_templar.clients.bootstrap import BootstrapLimiter
 from trio_templar.clients.connection import Connection
 from trio_templar.core.hub import Hub
 from trio_templar.counters import ConnectionCounts, Histogram
