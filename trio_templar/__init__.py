@@ -62,7 +62,8 @@ The map. A package imports from those above it, never from those below. In each,
     http/        the HTTP API for publishers, operators and monitoring
       server       how many callers there are
       caller       one of them, answered by hypercorn
-      app          requests, bodies, answers: an ASGI app
+      app          requests and answers: an ASGI app
+      body         the body of a request, within bounds
       authorization  who may call
       routes       all routes put together
       input        queries and bodies of operators, checked

@@ -15,7 +15,8 @@ from trio_templar.delivery.fanout import Fanout, Full
 from trio_templar.delivery.idempotency import Claim, IdempotencyCache, KeyReused, claim
 from trio_templar.delivery.tally import Report, RoomTally
 from trio_templar.errors import Busy, TriggerError
-from trio_templar.http.app import Body, Request, Response, Routes, TooSlow, UnsupportedType, route_of, text
+from trio_templar.http.app import Request, Response, Routes, UnsupportedType, route_of, text
+from trio_templar.http.body import Body, TooSlow
 
 FORM_TYPES: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 NDJSON_TYPE: Final = b"application/x-ndjson"
