@@ -12,13 +12,21 @@ import msgspec
 from trio_templar.log_writer import WriterHandler
 
 STANDARD_ERROR: Final = 2
+# What operators and the API name, a user above all, has no bound of its own. A room of the default size is shown whole.
+FIELD_CHARACTERS: Final = 2048
 
 
 def log(logger: logging.Logger, level: int, event: str, **fields: object) -> None:
-    """Log one line: `event`, and the fields that have a value."""
+    """Log one line: `event`, and the fields that have a value; texts are cut at `FIELD_CHARACTERS`."""
     if logger.isEnabledFor(level):
-        kept = {name: value for name, value in fields.items() if value not in (None, "")}
+        kept = {name: _cut(value) for name, value in fields.items() if value not in (None, "")}
         logger.log(level, event, extra={"fields": kept})
+
+
+def _cut(value: object) -> object:
+    if isinstance(value, str) and len(value) > FIELD_CHARACTERS:
+        return f"{value[:FIELD_CHARACTERS]}…"
+    return value
 
 
 def announce(logger: logging.Logger, event: str, text: str, **fields: object) -> None:

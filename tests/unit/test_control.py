@@ -223,7 +223,6 @@ async def test_the_log_says_who_was_thrown_out(autojump_clock: MockClock, caplog
     assert lines["disconnected"] == {"count": 1, "user": "ada", "code": 4000, "why": "bye"}
 
 
-@pytest.mark.xfail(strict=True, reason="a field of the log has any length")
 async def test_a_log_line_does_not_repeat_a_selection_of_any_length(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trio_templar.core.policies import DISCONNECT_ALL, Policies, Policy
+from trio_templar.core.rooms import trimmed
 
 if TYPE_CHECKING:
     from trio_templar.core.frames import Batch
@@ -59,6 +60,7 @@ class Hub:
         """Enter the room of `key`, which is made if nobody is there. `request_id` is JSON."""
         room = self.rooms.get(key)
         if room is None:
+            key = trimmed(key)
             room = self.rooms[key] = LiveRoom(key, self._policies.of(key))
         subscription = Subscription(room, receiver, request_id)
         room.subscriptions[subscription] = None

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from trio_templar.core.preferences import Preferences
+from trio_templar.core.rooms import trimmed
 from trio_templar.core.triggers import Trigger, TriggerReader, is_array
 from trio_templar.delivery.fanout import Fanout, Full
 from trio_templar.delivery.idempotency import Claim, IdempotencyCache, KeyReused, claim
@@ -59,7 +60,7 @@ class TriggerApi:
         if answer is None:
             with self._answers.under_way([claim]):
                 answer = await self._publish_body(body, wanted)
-                self._answers.remember(claim, replace(answer, body=_trimmed(answer.body)), len(answer.body))
+                self._answers.remember(claim, replace(answer, body=trimmed(answer.body)), len(answer.body))
         return answer
 
     async def _publish_body(self, body: bytes, wanted: Preferences) -> Response:
@@ -84,7 +85,7 @@ class TriggerApi:
             for index, entry in zip(new, entries, strict=True):
                 key = triggers[index].idempotency_key
                 if key:
-                    known[key] = repeated = msgspec.Raw(_trimmed(msgspec.json.encode({**entry, "repeated": True})))
+                    known[key] = repeated = msgspec.Raw(trimmed(msgspec.json.encode({**entry, "repeated": True})))
                     self._entries.remember(claims[key], repeated, len(repeated))
         return [told.get(index) or known[trigger.idempotency_key] or {} for index, trigger in enumerate(triggers)]
 
@@ -193,11 +194,6 @@ def _entry(trigger: Trigger, tallies: Sequence[RoomTally], wanted: Preferences) 
 
 def _json(value: Any, wanted: Preferences) -> Response:
     return Response(200, msgspec.json.encode(value), _applied(wanted), b"application/json")
-
-
-def _trimmed(encoded: bytes) -> bytes:
-    """Return a copy to keep: behind what msgspec encodes, up to half of its size more stays allocated."""
-    return bytes(memoryview(encoded))
 
 
 def _applied(wanted: Preferences) -> tuple[tuple[bytes, bytes], ...]:
