@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> Report:
 
 
 def draw(report: Report, folder: Path, many: int) -> None:
-    """Write the pictures README shows."""
+    """Write the pictures that README and bench/README.md show."""
     folder.mkdir(parents=True, exist_ok=True)
     cost = [f"us_{many}", "us_1"]
     for name, title, keys, legend in (

@@ -22,22 +22,35 @@ Each setting can be given in three ways. The command line wins over the environm
 | environment | `TRIO_TEMPLAR_MAX_CONNECTIONS=500`; a switch is `true` or `false`; a list is split at blanks |
 | TOML file (`--config FILE`, or `TRIO_TEMPLAR_CONFIG=FILE`) | `max_connections = 500`; a list is `["…", "…"]` |
 
-A wrong option, key or value is one line that names it, and exit status 2. Unknown environment variables are ignored: a
-container platform may set some of its own with this prefix. So are empty ones (`${VAR:-}` in a compose file).
-Blanks and line ends around a value do not count. Hosts, schemes and origins are written as browsers send them: lower
-case, without a default port, names in their ASCII form. What could not work is refused: an origin with a path, an
-`--api-url` with a query or a password.
-Sizes are in bytes, times in seconds. A program that embeds the gateway gives the same names to
-`trio_templar.Settings`.
+Sizes are in bytes and times in seconds. A program that embeds the gateway passes the same names to
+`trio_templar.Settings`. A file for `serve --config gateway.toml`:
 
-The column *reload* says when a new value holds in a gateway that runs, after SIGHUP or `gateway.reload(settings)`: for
-everybody at once, for new clients only, or not before a restart.
+<!-- from examples/gateway.toml -->
+```toml
+api_url = "http://127.0.0.1:8000/api/"
+bind = ["127.0.0.1:8001"]
+trigger_bind = "127.0.0.1:8002"
+forward_ip_from = "X-Real-IP"  # nginx sets it, see deploy/nginx.conf
+max_connections = 20_000
+log_format = "json"
+```
+
+If an option, key or value is wrong, the gateway prints one line that names it, and exits with status 2. It ignores
+empty environment variables (`${VAR:-}` in a compose file). It also ignores unknown ones, because a container platform
+may set some with the same prefix, but it logs a warning if the name looks like a misspelt setting.
+
+The gateway removes blanks and line ends around a value. It writes hosts, schemes and origins as browsers send them:
+in lower case, without a default port, and with names in their ASCII form. It refuses values that cannot work, such as
+an origin with a path, or an `--api-url` with a query or a password.
+
+The column *reload* says when a new value takes effect after SIGHUP or `gateway.reload(settings)`: for all clients at
+once, for new clients only, or only after a restart.
 """
 
 TITLES: Final[tuple[tuple[str, Callable[[str], bool]], ...]] = (
     ("Deadlines", lambda name: name.endswith("_seconds")),
     ("Bounds", lambda name: name.startswith("max_") or name.endswith(("_bytes", "_frames", "_publications"))),
-    ("What it is and does", lambda _: True),
+    ("What it does", lambda _: True),
 )
 
 

@@ -18,7 +18,7 @@ class Car(BinderModel):  # type: ignore[misc]  # django-binder has no types
 
 @receiver(post_save, sender=Car)  # type: ignore[untyped-decorator]
 def tell_everybody(instance: Car, **_: Any) -> None:
-    """Trigger once the save is certain: the car's own room, and the literal `*` of all cars."""
+    """Publish after the commit, to the room of this car and to the room named `*`, for all cars."""
     data = {"id": instance.pk, "name": instance.name}
     rooms = [{"target": "car", "car": instance.pk}, {"target": "car", "car": "*"}]
     transaction.on_commit(lambda: trigger(data, rooms))

@@ -26,7 +26,7 @@ class CarView(ModelView):  # type: ignore[misc]  # django-binder has no types
 
 
 def bootstrap(request: HttpRequest) -> HttpResponse:
-    """What the gateway asks: who is it, and which rooms may they enter?"""
+    """Tell the gateway who the client is, and which rooms it may enter."""
     if not request.user.is_authenticated:
         return HttpResponse("log in first", status=403)
     rooms = RoomController().register(ModelView).list_rooms_for_user(request.user)

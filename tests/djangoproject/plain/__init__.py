@@ -1,1 +1,1 @@
-"""A site in plain Django: the code that README prints, and what the tests need to use it."""
+"""A site in plain Django: the code that README prints, and what its tests add."""

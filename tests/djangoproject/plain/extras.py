@@ -1,4 +1,4 @@
-"""What the tests need and README does not print: a view that saves, and the file of the browser's client."""
+"""What only the tests need: a view that saves, and one that serves the client for browsers."""
 
 import json
 from pathlib import Path

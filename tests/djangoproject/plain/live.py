@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 
 from django.conf import settings
 
-SECONDS = 2.0  # that a save may wait for a gateway that hangs
+SECONDS = 2.0  # how long a save may wait for a gateway that hangs
 logger = logging.getLogger(__name__)
 
 
@@ -18,5 +18,5 @@ def publish(rooms: list[dict[str, Any]], data: Any) -> None:
     request = Request(f"{settings.GATEWAY_URL}/trigger/", body, {"Content-Type": "application/json"})
     try:
         urlopen(request, timeout=SECONDS).close()
-    except (OSError, HTTPException) as error:  # nobody there, too slow, any status but 200
+    except (OSError, HTTPException) as error:  # no gateway, too slow, or an error status
         logger.warning("not published to %s: %s", rooms, error)

@@ -18,7 +18,7 @@ class Car(models.Model):  # type: ignore[misc]  # Django has no types
 
 @receiver(post_save, sender=Car)  # type: ignore[untyped-decorator]
 def tell_everybody(instance: Car, **_: Any) -> None:
-    """Publish what was saved once it is certain: of a save that is rolled back nobody is told."""
+    """Publish the saved car after the commit, so that a rollback publishes nothing."""
     room = {"target": "car", "car": instance.pk}
     data = {"id": instance.pk, "name": instance.name}
     transaction.on_commit(lambda: publish([room], data))

@@ -1,4 +1,4 @@
-"""All addresses of the site: that which README prints, and those that the tests need besides."""
+"""All addresses of the site: the one in README, and those that only the tests need."""
 
 from django.contrib.auth.views import LoginView
 from django.urls import include, path

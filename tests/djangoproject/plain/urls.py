@@ -1,4 +1,4 @@
-"""The address of the view."""
+"""The address of the view, as README says it."""
 
 from django.urls import path
 

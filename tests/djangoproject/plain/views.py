@@ -6,7 +6,7 @@ from .models import Car
 
 
 def bootstrap(request: HttpRequest) -> HttpResponse:
-    """What the gateway asks: who is it, and which rooms may they enter?"""
+    """Tell the gateway who the client is, and which rooms it may enter."""
     if not request.user.is_authenticated:
         return HttpResponse("log in first", status=403)
     cars = Car.objects.filter(owner=request.user.username)
