@@ -218,7 +218,6 @@ async def test_a_refusal_that_is_not_about_the_client_is_a_warning_with_a_way_ou
     assert words in fields["hint"]
 
 
-@pytest.mark.xfail(strict=True, reason="in dialect 3 there are two lines, or the wrong one")
 @pytest.mark.parametrize(
     ("said", "level", "status", "hint"),
     [

@@ -1,4 +1,4 @@
-"""Who is let in: a client from its first byte to the backend's word on it. The 101 comes after that."""
+"""The admission of clients: from the first byte of one to what the backend says about it. The 101 comes after that."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unava
 from trio_templar.log import log
 from trio_templar.net.sockets import hang_up, peer_of, reset_on_close, transport_of
 
-logger = logging.getLogger("trio_templar.reception")
+logger = logging.getLogger("trio_templar.reception")  # operators filter by this name, which is older than the module's
 
-
-# Clients beyond `max_connections` that are heard out and get their 503; more are dropped without a word.
+# How many clients beyond `max_connections` are told so, with a 503. More than that are dropped without an answer.
 TOLD_CLIENTS: Final = 1000
 # How often the log says that clients are dropped, at most.
 OVERRUN_SECONDS: Final = 10.0
+# How the API's refusal of a client is counted, whichever status it had.
+NOT_AUTHORIZED: Final = "not authorized"
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A client that gets its 101. Without an `answer` it is told that it is refused, and closed (dialect 3).
+    """A client that gets its 101. Without an `answer` it is then told that it is refused, and closed (dialect 3).
 
-    `early` came behind its request head; `address` is its peer with the port.
+    `early` is what came behind its request head; `address` is its peer with the port.
     """
 
     request: ClientRequest
@@ -54,7 +55,10 @@ class Admitted:
 
 
 class Admission:
-    """Where all clients of a gateway arrive."""
+    """Admits the clients of a gateway, or refuses them over HTTP.
+
+    `clients` is how many are connected, admitted or not; `refused` counts refusals by cause.
+    """
 
     def __init__(
         self, settings: Callable[[], Settings], limiter: BootstrapLimiter, *, refuses_by_message: bool
@@ -65,7 +69,7 @@ class Admission:
         self._arriving: set[trio.CancelScope] = set()
         self._closed = False
         self.clients = 0
-        self.refused: Counter[str] = Counter()  # by cause
+        self.refused: Counter[str] = Counter()
         self._overrun_said = -OVERRUN_SECONDS
 
     @property
@@ -84,15 +88,15 @@ class Admission:
         return True
 
     def close(self) -> None:
-        """Let nobody in any more: who is on the way in gets 503 at once, who comes later once it has asked."""
+        """Admit no client any more: those on their way get a 503 at once, later ones once they have sent a request."""
         self._closed = True
         for scope in self._arriving:
             scope.cancel()
 
     async def let_in(self, stream: trio.abc.Stream) -> Admitted | None:
-        """Ask the client what it wants and the backend who it is.
+        """Return the client at the other end of `stream` if it gets a 101, once the backend has answered.
 
-        Returns None once a client that is not let in has been answered over HTTP, or has left.
+        Returns None once a client that gets none has been answered over HTTP, or has left.
         """
         host, address = peer_of(stream)
         try:
@@ -103,22 +107,20 @@ class Admission:
             self.refused["left"] += 1
             log(logger, logging.INFO, "left before it was let in", peer=address, why=str(left))
             let_go(left)
+            return None
         except HandshakeError as error:
-            self.refused[error.cause] += 1
-            self._log_refusal(error, address)
-            let_go(error)
+            self._note(error, address)
             await self._answer(stream, error)
-        else:
-            if answer is None:
-                self.refused["not authorized"] += 1
-            subprotocol = choose_subprotocol(upgrade.request, self._settings.subprotocol)
-            return Admitted(upgrade.request, upgrade.key, bytes(inbox), address, answer, subprotocol)
-        return None
+            return None
+        subprotocol = choose_subprotocol(upgrade.request, self._settings.subprotocol)
+        return Admitted(upgrade.request, upgrade.key, bytes(inbox), address, answer, subprotocol)
 
-    def _log_refusal(self, error: HandshakeError, address: str) -> None:
-        failure = error.status >= 500 and not self._closed
-        level = logging.WARNING if failure or error.hint else logging.INFO
-        log(logger, level, "refused", status=error.status, why=error.text, hint=error.hint, peer=address)
+    def _note(self, refusal: HandshakeError, address: str) -> None:
+        self.refused[refusal.cause] += 1
+        failure = refusal.status >= 500 and not self._closed
+        level = logging.WARNING if failure or refusal.hint else logging.INFO
+        log(logger, level, "refused", status=refusal.status, why=refusal.text, hint=refusal.hint, peer=address)
+        let_go(refusal)
 
     async def _read_upgrade(self, stream: trio.abc.Stream, host: str) -> Upgrade:
         settings = self._settings
@@ -131,9 +133,9 @@ class Admission:
                 upgrade = await read_upgrade(stream, settings.path, host, settings.max_handshake_bytes)
             finally:
                 self._arriving.discard(scope)
-        if not secured:
+        if not secured:  # there is nobody to answer over HTTP
             raise PeerLeft("no TLS handshake in time (handshake_seconds)")
-        if self._closed:
+        if self._closed:  # first: `close` cancels the scope, too
             raise busy("the gateway is stopping", cause="stopping")
         if scope.cancelled_caught:
             raise HandshakeError(408, "no whole request head in time (handshake_seconds)")
@@ -143,43 +145,32 @@ class Admission:
         return upgrade
 
     async def _ask(self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray) -> BootstrapAnswer | None:
-        """Return what the backend says; None for a client that is refused by a message.
+        """Return the backend's answer; None for a client that it refuses, if the dialect has a message for that.
 
         Raises HandshakeError: with the HTTP answer for any other outcome.
         """
         try:
             return await self._ask_while_connected(request, stream, inbox)
-        except Busy as error:
-            raise busy(str(error), error.retry_after, cause="API busy") from error
-        except Refused as error:
-            status = error.status if error.status in (401, 403) else 403
-            # RFC 9110, 11.6.1: a 401 has one. Which of them the API meant is not known here.
-            challenge = [("WWW-Authenticate", "Bearer")] if status == 401 else []
-            text = f"not authorized: {error}"
-            refusal = HandshakeError(status, text, *challenge, hint=error.hint, cause="not authorized")
-            if not self._refuses_by_message:
+        except (Busy, Refused, BackendError) as error:
+            refusal = refusal_of(error)
+            # An allowed room that is no object is a refusal in High-templar 3, too.
+            if not (self._refuses_by_message and isinstance(error, Refused | NoRoom)):
                 raise refusal from error
-            if refusal.hint:
-                self._log_refusal(refusal, peer_of(stream)[1])
-            return None
-        except Unavailable as error:
-            raise busy("the API is not available", error.retry_after, hint=str(error), cause="API down") from error
-        except BackendError as error:
-            if self._refuses_by_message and isinstance(error, NoRoom):
-                return None
-            raise HandshakeError(502, "the API's answer is of no use", hint=str(error)) from error
+        refusal.cause = NOT_AUTHORIZED
+        self._note(refusal, peer_of(stream)[1])
+        return None
 
     async def _ask_while_connected(
         self, request: ClientRequest, stream: trio.abc.Stream, inbox: bytearray
     ) -> BootstrapAnswer:
-        """Ask the backend, and stop asking when the client leaves; what it sends meanwhile is kept, within bounds."""
+        """Ask the backend, and stop asking when the client leaves. What it sends meanwhile goes to `inbox`, bounded."""
         answer: BootstrapAnswer | TemplarError = PeerLeft()
         async with trio.open_nursery() as nursery:
             self._arriving.add(nursery.cancel_scope)
             nursery.start_soon(self._keep_early, stream, inbox, nursery.cancel_scope)
             try:
                 answer = await self._limiter.ask(request)
-            except TemplarError as error:
+            except TemplarError as error:  # not through the nursery, which would make a group of it
                 answer = error
             finally:
                 self._arriving.discard(nursery.cancel_scope)
@@ -194,6 +185,10 @@ class Admission:
             del answer  # an error has this frame in its traceback
 
     async def _keep_early(self, stream: trio.abc.Stream, inbox: bytearray, asking: trio.CancelScope) -> None:
+        """Read what the client sends into `inbox`; cancel `asking` if it leaves.
+
+        With a full `inbox` nothing more is read, so that its leaving is noticed only when the answer is there.
+        """
         try:
             while len(inbox) < self._settings.max_message_bytes:
                 inbox += await receive(stream)
@@ -211,3 +206,19 @@ class Admission:
             reset_on_close(stream)
         else:
             await hang_up(stream, seconds)  # it has its own deadline, at which it resets: none may be around it
+
+
+def refusal_of(error: Busy | Refused | BackendError) -> HandshakeError:
+    """Return the HTTP answer to a client about which the backend raised `error`."""
+    match error:
+        case Busy():
+            return busy(str(error), error.retry_after, cause="API busy")
+        case Unavailable():
+            return busy("the API is not available", error.retry_after, hint=str(error), cause="API down")
+        case Refused():
+            status = error.status if error.status in (401, 403) else 403
+            # A 401 has to have a challenge (RFC 9110, 11.6.1). Which one the API meant is not known here.
+            challenge = [("WWW-Authenticate", "Bearer")] if status == 401 else []
+            return HandshakeError(status, f"not authorized: {error}", *challenge, hint=error.hint, cause=NOT_AUTHORIZED)
+        case _:
+            return HandshakeError(502, "the API's answer is of no use", hint=str(error))

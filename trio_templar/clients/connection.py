@@ -239,11 +239,13 @@ class Connection(trio.abc.Stream):
         return self.outbox.closed or DROPPED
 
     def _log_end(self) -> None:
+        if self.session is None:  # the admission has logged that it was refused, and why
+            return
         close = self._close
         log(
             logger,
             logging.WARNING if close in (CRASHED, TOO_MANY_MESSAGES) else logging.INFO,
-            "close" if self.session else "refused",
+            "close",
             id=self.id,
             user=user_text(self.user_id),
             peer=self.peer,
