@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import PATIENCE_SECONDS, ROOT
+from trio_templar.commands.command import ExitStatus
 from trio_templar.core.settings import options
 
 DEPLOY = ROOT / "deploy"
@@ -56,6 +57,13 @@ def test_the_service_leaves_time_for_the_drain_and_descriptors_for_the_clients()
     service = unit("trio-templar.service")
     assert int(service["TimeoutStopSec"]) > defaults["drain_seconds"]
     assert int(service["LimitNOFILE"]) > defaults["max_connections"]
+
+
+@pytest.mark.xfail(strict=True, reason="systemd starts it again and again")
+def test_the_service_is_not_started_again_with_settings_that_are_wrong() -> None:
+    service = unit("trio-templar.service")
+    assert service["Restart"] == "on-failure"
+    assert int(service["RestartPreventExitStatus"]) == ExitStatus.USAGE
 
 
 def test_the_sockets_are_the_addresses_of_the_defaults_and_only_the_trigger_is_named_so() -> None:

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -232,6 +234,63 @@ def test_who_stops_reading_ends_it_without_a_word(shared: GatewayProcess) -> Non
             listen, stdout=output, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_SECONDS, cwd=ROOT, check=False
         )
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+# What clears a terminal: ESC [ in seven bits, and its C1 form; and what turns the order of letters round.
+STEERING = "\x1b[2J\x9b2J\u202e"
+READABLE = r"\u001b[2J\u009b2J\u202e"
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """A server that gives one answer to every request, and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(65_536)
+                sock.sendall(answer)
+
+        served = pool.submit(serve)
+        yield "{}:{}".format(*listener.getsockname())
+        served.result(PATIENCE_SECONDS)
+
+
+@pytest.mark.xfail(strict=True, reason="the terminal obeys")
+@pytest.mark.parametrize("asked", [["publish", ROOM, "--data=1"], ["tree"], ["top"], ["listen", ROOM]], ids=str)
+def test_no_answer_steers_the_terminal(asked: list[str]) -> None:
+    body = f"no{STEERING}".encode()
+    head = f"HTTP/1.1 404 no\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    with answering(head.encode() + body) as address:
+        scheme = "ws" if asked[0] == "listen" else "http"
+        where = f"--url={scheme}://{address}"
+        status, _, error = command(*asked, where)
+    assert status == 1
+    assert f"404: no{READABLE} (" in error
+
+
+@pytest.mark.xfail(strict=True, reason="the terminal obeys")
+def test_a_tree_does_not_steer_the_terminal() -> None:
+    tree = json.dumps({"name": STEERING, "count": 1, "children": []})
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(tree)}\r\n\r\n"
+    with answering((head + tree).encode()) as address:
+        assert command("tree", f"--url=http://{address}") == (0, f"{READABLE}\n", "")
+
+
+@pytest.mark.xfail(strict=True, reason="the terminal obeys")
+def test_a_publication_is_one_line_that_does_not_steer_the_terminal(shared: GatewayProcess) -> None:
+    listening = Process([sys.executable, "-m", "trio_templar", "listen", ROOM, at_websocket(shared), "--count=2"])
+    try:
+        listening.log.wait("listening to")
+        data = '{"a": "\x7f\x9b2J\u202e", "caf\u00e9": "10\u00a0\u20ac"}'
+        assert command("publish", ROOM, at_http(shared), f"--data={data}")[0] == 0
+        assert command("publish", ROOM, at_http(shared), "--data=[1,\n\t2]")[0] == 0
+        assert listening.wait() == 0
+        assert listening.output.all == [r'{"a": "\u007f\u009b2J\u202e", "café": "10 €"}', "[1,  2]"]
+        assert json.loads(listening.output.all[0]) == json.loads(data)
+    finally:
+        listening.end()
 
 
 def test_top_and_tree_show_a_running_gateway(shared: GatewayProcess, nowhere: str) -> None:

@@ -85,6 +85,25 @@ def test_a_url_no_http_api_can_have_is_refused(url: str) -> None:
     assert caught.value.status == ExitStatus.USAGE
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://u:s3cret@x",
+        "https://s3cret@x:1/trigger/",
+        "http://u:s3cret@[::1",
+        "u:s3cret@x:8002",
+        "http://x?token=s3cret",
+        "ws://x?token=s3cret",
+    ],
+)
+@pytest.mark.xfail(strict=True, reason="the error shows them")
+def test_a_secret_in_a_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(CommandError, match=r"^--url: ") as caught:
+        http_address(url, Settings())
+    assert caught.value.status == ExitStatus.USAGE
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:8002", "ftp://x", "http://", "http://[::1", "http://x:0", "ws://x"])
 def test_a_bad_url_is_named(url: str) -> None:
     with pytest.raises(CommandError) as caught:

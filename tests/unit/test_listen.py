@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, TextMessage
 
@@ -281,22 +281,27 @@ async def test_the_answer_to_a_goodbye_is_not_waited_for_long(terminal: Terminal
     assert trio.current_time() - start == GOODBYE_SECONDS
 
 
-async def error_at(terminal: Terminal, *says: str | Event) -> CommandError:
-    """Listen to a gateway that says so much and then nothing, whatever it is asked; return how that ends."""
-    doors = MemoryListener()
+async def error_at(terminal: Terminal, *says: str | Event, reads: int | None = None) -> CommandError:
+    """Listen to a gateway that says so much and then nothing, whatever it is asked; return how that ends.
+
+    With `reads` nothing is on its way: it takes so many messages, and the next one waits to be sent.
+    """
+    listener = MemoryListener()
 
     async def connect() -> WebsocketClient:
-        client = WebsocketClient(doors.connect())
+        pair = memory_stream_pair if reads is None else lockstep_stream_pair
+        client = WebsocketClient(listener.connect(pair))
         await client.open()
         return client
 
     async def serve() -> None:
-        stream, server = await doors.accept(), WSConnection(ConnectionType.SERVER)
+        stream, server = await listener.accept(), WSConnection(ConnectionType.SERVER)
         server.receive_data(bytes(await stream.receive_some()))
         await stream.send_all(server.send(AcceptConnection()))
-        await stream.send_all(
-            b"".join(server.send(TextMessage(said) if isinstance(said, str) else said) for said in says)
-        )
+        for number, said in enumerate(says):
+            await stream.send_all(server.send(TextMessage(said) if isinstance(said, str) else said))
+            if number < (reads or 0):
+                await stream.receive_some()
 
     printer = Printer(terminal.lines.append, terminal.notes.append, as_json=False, count=None)
     errors: list[CommandError] = []
@@ -314,6 +319,19 @@ async def test_a_gateway_that_says_nothing_any_more_is_given_up(terminal: Termin
     error = await error_at(terminal, '{"allowed_rooms": []}', '{"requestId": 1, "code": "success"}')
     assert (str(error), error.status) == ("ws: silent for 60 s", ExitStatus.ENDED)
     assert trio.current_time() - start == 60 + GOODBYE_SECONDS
+
+
+@pytest.mark.xfail(strict=True, reason="nothing ends that wait")
+@pytest.mark.parametrize(("reads", "seconds"), [(0, 30), (1, 60)], ids=["subscribe", "ping"])
+async def test_a_gateway_that_takes_nothing_any_more_is_given_up(
+    reads: int, seconds: float, terminal: Terminal, autojump_clock: MockClock
+) -> None:
+    start = trio.current_time()
+    with trio.move_on_after(1000):
+        says = ['{"allowed_rooms": []}', '{"requestId": 1, "code": "success"}']
+        error = await error_at(terminal, *says[: reads + 1], reads=reads)
+        assert (str(error), error.status) == ("ws: it takes nothing for 30 s", ExitStatus.ENDED)
+    assert trio.current_time() - start == seconds + GOODBYE_SECONDS
 
 
 async def test_gaps_and_the_end_of_a_subscription_are_said(terminal: Terminal, autojump_clock: MockClock) -> None:
