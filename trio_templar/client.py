@@ -59,6 +59,7 @@ class WebsocketClient:
         self._events: Iterator[Event] = iter(())
         self._parts: list[str] = []
         self._size = 0
+        self._half_sent = False
         self._early: deque[str] = deque()  # what came before a reply that was waited for
 
     async def open(
@@ -87,7 +88,14 @@ class WebsocketClient:
             event: Event = BytesMessage(message)
         else:
             event = TextMessage(message if isinstance(message, str) else json.dumps(message))
-        await self.stream.send_all(self._protocol.send(event))
+        await self._send(event)
+
+    async def _send(self, event: Event) -> None:
+        try:
+            await self.stream.send_all(self._protocol.send(event))
+        except BaseException:  # cancelled, for one: nothing that follows half a frame can be understood
+            self._half_sent = True
+            raise
 
     async def receive_text(self) -> str:
         """Return the next text; nothing is lost if it is cancelled.
@@ -142,10 +150,13 @@ class WebsocketClient:
             self._early.append(text)
 
     async def aclose(self, code: int = 1000) -> None:
-        """Say goodbye, wait for the answer without a deadline, and close the stream, also if this is cancelled."""
+        """Say goodbye, wait for the answer without a deadline, and close the stream, also if this is cancelled.
+
+        After a message that was sent by half there is no goodbye.
+        """
         try:
-            if self._protocol.state is ConnectionState.OPEN:
-                await self.stream.send_all(self._protocol.send(CloseConnection(code=code)))
+            if self._protocol.state is ConnectionState.OPEN and not self._half_sent:
+                await self._send(CloseConnection(code=code))
                 while True:
                     await self.receive_text()
         except (Closed, trio.BrokenResourceError):
@@ -157,7 +168,7 @@ class WebsocketClient:
         """Answer, unless we have said goodbye; if it cannot arrive, the next read says why."""
         if self._protocol.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
             with suppress(trio.BrokenResourceError):
-                await self.stream.send_all(self._protocol.send(event.response()))
+                await self._send(event.response())
 
     async def _body(self) -> str:
         body = b""

@@ -59,7 +59,6 @@ def test_the_service_leaves_time_for_the_drain_and_descriptors_for_the_clients()
     assert int(service["LimitNOFILE"]) > defaults["max_connections"]
 
 
-@pytest.mark.xfail(strict=True, reason="systemd starts it again and again")
 def test_the_service_is_not_started_again_with_settings_that_are_wrong() -> None:
     service = unit("trio-templar.service")
     assert service["Restart"] == "on-failure"

@@ -257,7 +257,6 @@ def answering(answer: bytes) -> Iterator[str]:
         served.result(PATIENCE_SECONDS)
 
 
-@pytest.mark.xfail(strict=True, reason="the terminal obeys")
 @pytest.mark.parametrize("asked", [["publish", ROOM, "--data=1"], ["tree"], ["top"], ["listen", ROOM]], ids=str)
 def test_no_answer_steers_the_terminal(asked: list[str]) -> None:
     body = f"no{STEERING}".encode()
@@ -270,7 +269,6 @@ def test_no_answer_steers_the_terminal(asked: list[str]) -> None:
     assert f"404: no{READABLE} (" in error
 
 
-@pytest.mark.xfail(strict=True, reason="the terminal obeys")
 def test_a_tree_does_not_steer_the_terminal() -> None:
     tree = json.dumps({"name": STEERING, "count": 1, "children": []})
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(tree)}\r\n\r\n"
@@ -278,7 +276,6 @@ def test_a_tree_does_not_steer_the_terminal() -> None:
         assert command("tree", f"--url=http://{address}") == (0, f"{READABLE}\n", "")
 
 
-@pytest.mark.xfail(strict=True, reason="the terminal obeys")
 def test_a_publication_is_one_line_that_does_not_steer_the_terminal(shared: GatewayProcess) -> None:
     listening = Process([sys.executable, "-m", "trio_templar", "listen", ROOM, at_websocket(shared), "--count=2"])
     try:

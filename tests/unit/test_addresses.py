@@ -96,7 +96,6 @@ def test_a_url_no_http_api_can_have_is_refused(url: str) -> None:
         "ws://x?token=s3cret",
     ],
 )
-@pytest.mark.xfail(strict=True, reason="the error shows them")
 def test_a_secret_in_a_url_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(CommandError, match=r"^--url: ") as caught:
         http_address(url, Settings())

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from trio_templar.commands.command import UsageError
 from trio_templar.core.settings import Settings
 from trio_templar.core.texts import inherited_descriptor, split_address
+
+# What is before the @ of an authority (RFC 3986, 3.2.1), also where the URL has no scheme.
+CREDENTIALS: Final = re.compile(r"([^/?#]*//)?[^/?#]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,9 @@ def http_address(url: str | None, settings: Settings) -> Address:
     """Return where the HTTP API is: at `url`, or else where `settings` have it listen."""
     if url:
         address = _address_of_url(url, ("http", "https"))
-        if urlsplit(address.url).query:
-            raise UsageError(f"--url: {url!r}: a query has no place in it; the token has an option")
+        shown, _, query = address.url.partition("?")
+        if query:
+            raise UsageError(f"--url: {shown!r}: a query has no place in it; the token has an option")
         return Address(address.url.removesuffix("/").removesuffix("/trigger"), address.socket)
     if not settings.trigger_bind:
         raise UsageError("trigger_bind is empty, so there is no HTTP API; --url says where another is")
@@ -50,8 +56,6 @@ def websocket_address(url: str | None, settings: Settings) -> Address:
     if url:
         address = _address_of_url(url, ("ws", "wss"))
         parts = urlsplit(address.url)
-        if "@" in parts.netloc:
-            raise UsageError("--url: no name and password; --header 'Authorization: …' sends them")
         path = settings.path if parts.path in ("", "/") else parts.path
         return Address(parts._replace(path=path).geturl(), address.socket)
     if not settings.bind:
@@ -63,18 +67,22 @@ def websocket_address(url: str | None, settings: Settings) -> Address:
 
 
 def _address_of_url(url: str, schemes: tuple[str, str]) -> Address:
-    """Return where `url` leads, its scheme in small letters. Raises CommandError: if it cannot be sent as it is."""
+    """Return where `url` leads, its scheme in small letters. Raises UsageError: if it cannot be sent as it is."""
     if url.startswith("unix:") and url != "unix:":
         return Address(f"{schemes[0]}://localhost", url.removeprefix("unix:"))
+    if CREDENTIALS.match(url):  # httpx would send them in place of the token
+        instead = "--header 'Authorization: …' sends them" if schemes[0] == "ws" else "the token has an option"
+        raise UsageError(f"--url: no name and password; {instead}")
+    shown = url.partition("?")[0]  # a query may have a token
     try:
         parts = urlsplit(url)
         good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not parts.fragment
     except ValueError:  # half an IPv6 address, or a port that is none
         good = False
     if not good:
-        raise UsageError(f"--url: {url!r} is not {schemes[0]}://HOST:PORT, {schemes[1]}:// or unix:PATH")
+        raise UsageError(f"--url: {shown!r} is not {schemes[0]}://HOST:PORT, {schemes[1]}:// or unix:PATH")
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise UsageError(f"--url: {url!r} has a character that must be written as %XX or xn--")
+        raise UsageError(f"--url: {shown!r} has a character that must be written as %XX or xn--")
     return Address(parts.geturl())
 
 

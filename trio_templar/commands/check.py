@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trio_templar.commands import serve
 from trio_templar.commands.command import Command, ExitStatus, run_on_trio
 from trio_templar.commands.settings_sources import misspelt, read_settings
+from trio_templar.commands.streams import printable
 
 if TYPE_CHECKING:
     from trio_templar.commands.checks import Finding
@@ -45,7 +46,7 @@ def _json(findings: Sequence[Finding], *, good: bool) -> str:
 
 
 def _lines(findings: Sequence[Finding]) -> str:
-    return "\n".join(f"{finding.level:4}  {finding.about}: {finding.text}" for finding in findings)
+    return "\n".join(f"{finding.level:4}  {finding.about}: {printable(finding.text)}" for finding in findings)
 
 
 COMMAND: Final = Command(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import errno
-import io
-import json
 import os
 import re
 import sys
@@ -18,7 +15,7 @@ from trio_templar import __version__
 from trio_templar.commands import check, listen, publish, serve, top, tree
 from trio_templar.commands.command import Command, CommandError, ExitStatus
 from trio_templar.commands.completion import completion_of
-from trio_templar.commands.streams import give_up, open_streams
+from trio_templar.commands.streams import give_up, open_streams, printable
 from trio_templar.core.options import hint
 from trio_templar.errors import SettingsError
 
@@ -44,8 +41,6 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status; what is wrong is one line on standard error."""
     open_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=_escaped.__name__)
     try:
         status = _run(argv)
     except SettingsError as error:
@@ -81,20 +76,10 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _complain(status: ExitStatus, error: Exception) -> ExitStatus:
     try:
-        print(f"trio-templar: {error}", file=sys.stderr, flush=True)
+        print(f"trio-templar: {printable(str(error))}", file=sys.stderr, flush=True)
     except OSError:  # nobody can be told
         give_up(sys.stderr)
     return status
-
-
-def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Write what the terminal's encoding lacks as JSON does: in JSON it is the same text, elsewhere it can be read."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
-
-
-codecs.register_error(_escaped.__name__, _escaped)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -23,6 +23,7 @@ from trio_templar.commands.command import (
 from trio_templar.commands.printer import Printer
 from trio_templar.commands.publish import read_rooms
 from trio_templar.commands.settings_sources import read_settings
+from trio_templar.commands.streams import printable
 from trio_templar.files import read_first_line
 
 # What a header may be called (RFC 9110, 5.6.2), and those that the upgrade itself consists of.
@@ -62,7 +63,7 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
 
     def note(text: str) -> None:
         if not arguments["quiet"]:
-            print(f"trio-templar: {text}", file=sys.stderr, flush=True)
+            print(f"trio-templar: {printable(text)}", file=sys.stderr, flush=True)
 
     printer = Printer(partial(print, flush=True), note, as_json=arguments["json"], count=arguments["count"])
     subscriber = Subscriber(

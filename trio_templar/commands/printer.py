@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final
 
+from trio_templar.commands.streams import printable
 from trio_templar.core.rooms import Room
+
+BLANKS: Final = str.maketrans("\t\n\r", "   ")
 
 
 class Printer:
@@ -33,7 +37,8 @@ class Printer:
 
     def published(self, room: Room, data: bytes) -> None:
         """Print a publication."""
-        text = data.decode()
+        # Line ends and tabs between its parts would make several lines of it. Inside strings JSON has none.
+        text = printable(data.decode().translate(BLANKS))
         if self._as_json:
             self._object(room, f'"data": {text}')
         else:
@@ -55,4 +60,4 @@ class Printer:
 
 def shown(room: Room) -> str:
     """Return a room as JSON, for people too."""
-    return json.dumps(room, ensure_ascii=False)
+    return printable(json.dumps(room, ensure_ascii=False))

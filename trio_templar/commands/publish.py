@@ -15,6 +15,7 @@ import msgspec
 
 from trio_templar.commands.api_caller import ApiCaller, add_api_options
 from trio_templar.commands.command import Command, ExitStatus, UsageError, count
+from trio_templar.commands.streams import printable
 from trio_templar.core.rooms import Room
 from trio_templar.errors import TriggerError
 
@@ -58,7 +59,7 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
             answer = await publish_stream(api, read, Lines(rooms, caller.settings.max_trigger_bytes), headers)
         else:
             answer = await api.post(PATH, body, headers | JSON_TYPE)
-        print(_report(answer) if arguments["json"] else said(answer.content))
+        print(_report(answer) if arguments["json"] else printable(said(answer.content)))
         return ExitStatus.DONE
 
     return caller.run(call, wait_seconds=arguments["wait"] or 0)

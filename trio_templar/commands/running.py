@@ -32,7 +32,7 @@ REREAD_SECONDS: Final = 5.0
 INTERRUPT_SECONDS: Final = 1.0
 
 
-async def run_until_signal(settings: Settings, reread: Callable[[], Settings], notify_socket: str) -> int:
+async def until_signal(settings: Settings, reread: Callable[[], Settings], notify_socket: str) -> int:
     """Run a gateway; returns 0, or 128 and the number of the second signal that asked it to end.
 
     SIGHUP reads the settings again; SIGTERM drains; SIGINT stops within a second; another signal ends it now.

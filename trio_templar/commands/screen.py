@@ -12,6 +12,7 @@ from rich.text import Text
 
 from trio_templar.commands.command import CommandError, ExitStatus
 from trio_templar.commands.snapshots import Snapshots
+from trio_templar.commands.streams import printable
 
 # A pipe has no width; this takes what a terminal might cut off.
 PIPED_WIDTH: Final = 160
@@ -38,7 +39,7 @@ async def show(snapshots: Snapshots, every: float, *, once: bool) -> None:
             except CommandError as error:
                 if error.status not in (ExitStatus.UNREACHABLE, ExitStatus.BUSY):
                     raise
-                live.update(Text(str(error), style="bold red"))
+                live.update(Text(printable(str(error)), style="bold red"))
 
 
 def picture(snapshot: dict[str, Any]) -> Group:
@@ -49,7 +50,7 @@ def picture(snapshot: dict[str, Any]) -> Group:
 def _totals(snapshot: dict[str, Any]) -> Text:
     status, rates, memory = snapshot["status"], snapshot["per_second"], snapshot["status"]["memory"]
     text = Text.assemble(
-        (f"trio-templar {status['version']}", "bold"),
+        (f"trio-templar {printable(status['version'])}", "bold"),
         f"  up {duration(status['uptime_seconds'])}",
         ("  draining" if status["draining"] else "", "bold yellow"),
         f"\n{status['connections']:,} connections  {status['rooms']:,} rooms",
@@ -60,7 +61,7 @@ def _totals(snapshot: dict[str, Any]) -> Text:
     for title, counts in (("closed as too slow", status["drops"]), ("messages refused", status["client_errors"])):
         found = [f"{cause} {number:,}" for cause, number in counts.items() if number]
         if found:
-            text.append(f"\n{title}: {', '.join(found)}", "yellow")
+            text.append(f"\n{title}: {printable(', '.join(found))}", "yellow")
     return text
 
 
@@ -70,9 +71,9 @@ def _connections(connections: list[dict[str, Any]]) -> Table:
     )
     for one in connections:
         table.add_row(
-            Text(one["id"][:8]),
+            Text(printable(one["id"][:8])),
             _plain(one["user"]),
-            Text(one["peer"]),
+            Text(printable(one["peer"])),
             Text(size(one["waiting_bytes"]), "bold red" if one["waiting_bytes"] else ""),
             Text(f"{one['waiting_frames']:,}"),
             Text("" if one["oldest_seconds"] is None else f"{one['oldest_seconds']:.1f} s"),
@@ -101,8 +102,7 @@ def _table(title: str, *columns: str) -> Table:
 def _plain(value: Any) -> Text:
     if isinstance(value, str) and value.isprintable():
         return Text(value)
-    text = json.dumps(value, ensure_ascii=False)
-    return Text(text if text.isprintable() else json.dumps(value))
+    return Text(printable(json.dumps(value, ensure_ascii=False)))
 
 
 def _rate(value: float | None) -> str:

@@ -43,7 +43,7 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     if not settings.bind:
         raise SettingsError(NO_ADDRESS)
     from trio_templar.clock import RunningClock  # --help need not wait for these
-    from trio_templar.commands.running import run_until_signal, warn
+    from trio_templar.commands.running import until_signal, warn
     from trio_templar.log import configure
 
     configure(settings.log_format, settings.log_level)
@@ -51,7 +51,7 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
         warn("unknown variable", name=name, why=why)
     raise_descriptor_limit(settings.descriptors)
     reread = partial(read_settings, arguments, environment)
-    main = partial(run_until_signal, settings, reread, environment.get("NOTIFY_SOCKET", ""))
+    main = partial(until_signal, settings, reread, environment.get("NOTIFY_SOCKET", ""))
     return run_on_trio(main, clock=RunningClock())
 
 

@@ -152,7 +152,7 @@ class Subscriber:
         self._printer.shows_rooms = len(wanted) > 1
         self._rooms = dict(enumerate(wanted, 1))
         for number, room in self._rooms.items():
-            await client.send({"type": "subscribe", "requestId": number, "room": json.loads(room_key(room))})
+            await self._send(client, {"type": "subscribe", "requestId": number, "room": json.loads(room_key(room))})
             while not (message := await self._receive(client)).code:
                 self._hear(message)
             if message.code != "success":
@@ -174,13 +174,19 @@ class Subscriber:
                 if not self._rooms:
                     raise CommandError(ExitStatus.ENDED, "the gateway ended the last subscription")
 
+    async def _send(self, client: WebsocketClient, message: Any) -> None:
+        with trio.move_on_after(KEEP_ALIVE_SECONDS):
+            await client.send(message)
+            return
+        raise Ended(ExitStatus.ENDED, f"it takes nothing for {KEEP_ALIVE_SECONDS:g} s")
+
     async def _receive(self, client: WebsocketClient) -> _Message:
         """Return the next message but `pong`; a gateway that says nothing for long is asked whether it is there."""
         while True:
             with trio.move_on_after(KEEP_ALIVE_SECONDS) as scope:
                 text = await client.receive_text()
             if scope.cancelled_caught:
-                await client.send("ping")
+                await self._send(client, "ping")
                 text = await self._answer(client)
             if text != "pong":
                 return self._parsed(text)

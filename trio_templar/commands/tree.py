@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.commands.api_caller import ApiCaller, add_api_options
 from trio_templar.commands.command import Command, ExitStatus
+from trio_templar.commands.streams import printable
 
 if TYPE_CHECKING:
     from trio_templar.commands.gateway_api import GatewayApi
@@ -46,7 +47,8 @@ def _branches(tree: Mapping[str, Any], margin: str) -> Iterator[str]:
 
 
 def _name(node: Mapping[str, Any]) -> str:
-    return f"{node['name']} × {node['count']}" if node["count"] > 1 else str(node["name"])
+    name = printable(str(node["name"]))
+    return f"{name} × {node['count']}" if node["count"] > 1 else name
 
 
 COMMAND: Final = Command(
