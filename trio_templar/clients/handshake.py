@@ -1,6 +1,7 @@
-"""The opening handshake, ours from the first byte to the 101: real HTTP for whoever is not let in.
+"""The opening handshake, from the first byte to the 101: a client that is refused gets a real HTTP answer.
 
-trio-websocket hears of admitted clients only.
+trio-websocket sees admitted clients only. Its own handshake answers a plain GET with an empty 400 and hangs, loses the
+bytes that come before the 101, and crashes at some headers, which anybody can send.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from trio_templar.net.tls_stream import TlsStream
 READ_BYTES: Final = 4096
 # A TLS handshake begins so: a record of that type (RFC 8446, 5.1), which no HTTP request does.
 TLS_START: Final = 0x16
-# Why a client is refused, in a word, where its status says so already.
+# How a refusal is counted, where its status says enough.
 REFUSAL_CAUSES: Final = {
     401: "not authorized",
     404: "path",
@@ -42,8 +43,8 @@ REFUSAL_CAUSES: Final = {
 class HandshakeError(TemplarError):
     """A request that is answered over HTTP and ends there.
 
-    `text` is what the client is told; `hint` is for the log alone: what happened behind, or what the operator can do.
-    `cause` is for the count.
+    `text` goes to the client. `hint` is for the log alone: what the API did, or what the operator can do.
+    `cause` is how it is counted.
     """
 
     def __init__(self, status: int, text: str, *headers: tuple[str, str], hint: str = "", cause: str = "") -> None:
@@ -52,7 +53,7 @@ class HandshakeError(TemplarError):
         self.text = text
         self.headers = headers
         self.hint = hint
-        self.has_content = True  # what answers HEAD has none
+        self.has_content = True  # an answer to HEAD has none
         self.cause = cause or REFUSAL_CAUSES.get(status, "malformed")
 
     def response(self) -> bytes:
@@ -66,7 +67,7 @@ def busy(text: str, retry_after: int = 1, *, cause: str, hint: str = "") -> Hand
 
 
 class PeerLeft(TemplarError):
-    """The client went away before it was let in."""
+    """The client left before it was admitted."""
 
 
 PLAIN: Final = HandshakeError(400, "this address speaks TLS: wss://, not ws://")
@@ -75,7 +76,8 @@ PLAIN: Final = HandshakeError(400, "this address speaks TLS: wss://, not ws://")
 async def shake_hands(stream: trio.abc.Stream) -> None:
     """Do the TLS handshake of a client, if `stream` is TLS.
 
-    Raises PeerLeft: if it fails. Who speaks plain HTTP is told so. The caller sets the deadline.
+    A client that speaks plain HTTP gets an HTTP answer that says so. The caller sets the deadline.
+    Raises PeerLeft: if the handshake fails.
     """
     if not isinstance(stream, TlsStream | trio.SSLStream):
         return
@@ -92,7 +94,7 @@ async def shake_hands(stream: trio.abc.Stream) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """A well-formed websocket request: what the API needs of it, its key, and the bytes that came behind it."""
+    """A well-formed websocket request: what goes to the API, its key, and the bytes that came behind its head."""
 
     request: ClientRequest
     key: bytes
@@ -123,7 +125,7 @@ async def read_upgrade(stream: trio.abc.ReceiveStream, path: str, peer: str, max
 
 
 async def receive(stream: trio.abc.ReceiveStream) -> bytes:
-    """Return the next bytes of a client that is not let in yet. Raises PeerLeft: if there are none."""
+    """Return the next bytes of a client that is not admitted yet. Raises PeerLeft: if there are none."""
     try:
         data = await stream.receive_some(READ_BYTES)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -134,7 +136,7 @@ async def receive(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 def check_upgrade(head: Head, path: str, peer: str, early: bytes) -> Upgrade:
-    """Return what `head` asks for. Raises HandshakeError: if that is no websocket at `path`."""
+    """Return what `head` asks for; `early` came behind it. Raises HandshakeError: if it is no websocket at `path`."""
     request = ClientRequest(head.target.decode("latin-1"), head.headers, peer)
     if request.path.removesuffix("/") != path.removesuffix("/"):
         raise HandshakeError(404, "nothing here")
@@ -149,7 +151,7 @@ def check_upgrade(head: Head, path: str, peer: str, early: bytes) -> Upgrade:
         )
     if head.version < b"1.1":
         raise HandshakeError(400, "HTTP/1.1 only")
-    if head.has_body:  # it would be taken for frames
+    if head.has_body:  # its bytes would be taken for frames
         raise HandshakeError(400, "a websocket request has no content")
     key = request.header(b"sec-websocket-key") or b""
     if not _is_key(key):
@@ -169,10 +171,12 @@ def _is_key(key: bytes) -> bool:
 
 
 def check_origin(request: ClientRequest, allowed_origins: Collection[str], *, over_tls: bool = False) -> None:
-    """Let pages of the request's own host in (any port), pages of `allowed_origins`, and whoever is no page.
+    """Check which web page asks: it must be of the request's own host (any port), or of `allowed_origins`.
 
-    A request over TLS, to us or to the proxy in front, may not come from a page without TLS that is not allowed.
-    Browsers send cookies to us from any page, so the page's origin must be checked (RFC 6455, 10.2).
+    A client that is no web page sends no origin and passes. A request over TLS, to us or to the proxy in front, may not
+    come from a page without TLS, unless that is allowed. Browsers send the user's cookies from any page, so the origin
+    must be checked (RFC 6455, 10.2).
+
     Raises HandshakeError: if the page is another one.
     """
     origin, host = request.header(b"origin") or b"", request.header(b"host") or b""
@@ -183,7 +187,7 @@ def check_origin(request: ClientRequest, allowed_origins: Collection[str], *, ov
 
 
 def _origin_hint(origin: str, host: str) -> str:
-    if not is_origin(origin):  # anything may be in it
+    if not is_origin(origin):  # it may be anything, and is not repeated
         return "the Origin is not of the form SCHEME://HOST[:PORT]"
     hint = f"--allowed-origin {origin} would let it in"
     other = same_machine(origin, host)
@@ -197,7 +201,7 @@ def choose_subprotocol(request: ClientRequest, known: Collection[str]) -> str:
 
 
 def switching_protocols(key: bytes, subprotocol: str = "") -> bytes:
-    """Return the 101 for a client that is let in: no extension, and no header that is not needed (RFC 6455, 4.2.2)."""
+    """Return the 101 for an admitted client: no extension, and no header that is not needed (RFC 6455, 4.2.2)."""
     chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode() if subprotocol else b""
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

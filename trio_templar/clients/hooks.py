@@ -1,4 +1,4 @@
-"""What happens elsewhere when a client connects, pings or leaves. A hook that fails is logged and harms nobody."""
+"""Hooks: calls of the API, or of a program, when a client connects, pings or leaves. One that fails is only logged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("trio_templar.hooks")
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An admitted client, as hooks see it. `headers` are those that went to the API for it; `close` only at the end."""
+    """An admitted client, as hooks see it. `headers` go with each call for it; `close` is set at its end."""
 
     id: str
     user_id: Any
@@ -45,7 +45,7 @@ class Hooks:
 class HookQueue:
     """The hook calls of a gateway: at most `max_calls` at once, in `nursery`, which its owner opens; others wait.
 
-    Clients take turns. The time of a call starts when its turn has come, however long it waited.
+    Clients take turns. The deadline of a call begins when its turn has come, however long it waited.
     """
 
     def __init__(self, max_calls: int) -> None:
@@ -70,13 +70,14 @@ class HookQueue:
         return True
 
     def close(self) -> None:
-        """Say what there was no time for; the nursery is over."""
+        """Log how many calls had no time; call it when the nursery is over."""
         self._say_left_out()
         unfinished = self._under_way + len(self._waiting)
         if unfinished:
             logger.warning("%d hook calls were not made, or not to their end: the gateway had to end", unfinished)
 
     async def _call_loop(self, calls: HookCalls) -> None:
+        """Make calls until none waits. A loop that is cancelled still counts as under way: see `close`."""
         self._waiting.append(calls)
         while self._waiting:
             calls = self._waiting.popleft()
@@ -109,9 +110,9 @@ class Caller:
 
 
 class HookCalls:
-    """The hook calls of one connection: one at a time, in order; they can outlive the connection.
+    """The hook calls of one connection: one at a time, in order. They can outlive the connection.
 
-    At most one call is under way and one waits, but for the disconnect.
+    A connect and a ping are under way or wait at most, and the disconnect behind them.
     """
 
     __slots__ = ("_caller", "_client", "_next_ping", "_queued", "_todo")
@@ -135,7 +136,7 @@ class HookCalls:
             self._call("ping", self._caller.hooks.ping, self._client)
 
     def disconnected(self, close: Close) -> None:
-        """Call the disconnect hook once the others are through."""
+        """Call the disconnect hook when the other calls are over."""
         self._call("disconnect", self._caller.hooks.disconnect, replace(self._client, close=close))
 
     def _call(self, name: str, hook: Hook | None, client: Client) -> None:
@@ -146,12 +147,12 @@ class HookCalls:
             self._todo.append((name, hook, client))
 
     async def call_next(self) -> bool:
-        """Make the first call of those to make; return whether another one is left."""
-        await self._one(*self._todo.pop(0))
+        """Make the first call that is to be made; return whether another one is left."""
+        await self._make(*self._todo.pop(0))
         self._queued = bool(self._todo)
         return self._queued
 
-    async def _one(self, name: str, hook: Hook, client: Client) -> None:
+    async def _make(self, name: str, hook: Hook, client: Client) -> None:
         try:
             with trio.fail_after(self._caller.seconds):
                 await hook(client)

@@ -13,7 +13,7 @@ from trio_templar.log import user_text
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The connections that fit all that is not None; all of them if everything is.
+    """The connections that fit all fields that are not None; without any, all connections.
 
     `connection` is an id, `user` a user id as text, `room` a room key, `peer` an address with or without its port.
     """
@@ -25,11 +25,11 @@ class Selection:
 
     @property
     def given(self) -> int:
-        """How many things it names."""
+        """How many fields are not None."""
         return sum(value is not None for value in (self.connection, self.user, self.room, self.peer))
 
     def of(self, hub: Hub, connections: Iterable[Connection]) -> list[Connection]:
-        """Return those of `connections`, in no order. Raises NotFound: if no connection has the id that is given."""
+        """Return those that are meant, in no order. Raises NotFound: if no connection has the id that is given."""
         found = list(connections)
         if self.connection is not None:
             found = [connection for connection in found if connection.id == self.connection]
