@@ -62,6 +62,7 @@ The map. A package imports from those above it, never from those below. In each,
     http/        the HTTP API for publishers, operators and monitoring
       server       how many callers there are
       caller       one of them, answered by hypercorn
+      exchange     one request and its response, as hypercorn sees them
       app          requests and answers: an ASGI app
       body         the body of a request, within bounds
       authorization  who may call

@@ -1,4 +1,4 @@
-"""Who may call the HTTP API: not a web page of another host, and only who has the token, where there is one."""
+"""Who may call the HTTP API: no web page of another host, and where there is a token, only a caller that has it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from trio_templar.core.origins import hostname, is_forwarded_securely, origin_al
 from trio_templar.errors import TemplarError
 from trio_templar.log import log
 
-logger = logging.getLogger("trio_templar.http_guard")
+logger = logging.getLogger("trio_templar.http_guard")  # operators filter by this name, which is older than the module's
 
-# How long the answer to a wrong token takes, for how many callers at once. More are answered at once: those who wait
-# hold sockets that callers with the right token need.
+# How long the answer to a wrong token takes, and for how many callers at once. Any more are answered at once: callers
+# that wait hold sockets, which those with the right token need.
 PENALTY_SECONDS: Final = 1.0
 MAX_PENALTIES: Final = 100
 # Wrong tokens in this time share a log line.
@@ -38,21 +38,21 @@ class Unauthorized(TemplarError):
 
 
 class ForeignPage(TemplarError):
-    """A web page of another host is the caller."""
+    """The caller is a web page of another host."""
 
     status = 403
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a caller must show. `hosts` are the names it may ask for besides loopback and addresses; None: any."""
+    """What a caller must give. `hosts` are the names that `Host` may have besides loopback and addresses; None: any."""
 
     token: bytes = field(default=b"", repr=False)
     hosts: Collection[str] | None = None
 
 
 class Authorization:
-    """Lets callers in, or not. `access` can be replaced at any time."""
+    """Decides whether a caller may call. `access` can be replaced at any time."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
@@ -61,10 +61,10 @@ class Authorization:
         self._quiet_until = 0.0
 
     async def check(self, headers: Mapping[bytes, bytes], peer: str) -> None:
-        """Let the caller with these headers in. Who has the right token never waits.
+        """Check that a caller with these `headers` may call. One with the right token never waits.
 
         Raises ForeignPage: if a page of another host is the caller, or may be one that gave its own name our address.
-        Raises Unauthorized: if the token is missing, or wrong; of that the log has a line at times.
+        Raises Unauthorized: if the token is missing, or wrong: then after PENALTY_SECONDS, and the log says so.
         """
         host = headers.get(b"host", b"")
         secure = is_forwarded_securely(headers.get(b"x-forwarded-proto", b""))
@@ -81,12 +81,12 @@ class Authorization:
             self._note(peer)
             await self._slow_down()
         message = "the trigger token is missing or wrong"
-        if authorization.lower().startswith(b"bearer"):  # a browser that is offered Basic asks for a password itself
+        if authorization.lower().startswith(b"bearer"):  # offered Basic, a browser shows a box for a password
             raise Unauthorized(message, "Bearer")
         raise Unauthorized(message)
 
     def _check_host(self, host: bytes) -> None:
-        """Refuse names that are not ours: a page can let its own name lead to our address (DNS rebinding)."""
+        """Refuse foreign names: a page can make its own name lead to our address (DNS rebinding)."""
         if self.access.hosts is None or not host:
             return
         name = hostname(f"//{host.decode('latin-1')}")

@@ -23,18 +23,18 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from trio_templar.net.http_head import Head, HeadError, HeadParser, plain_response
+from trio_templar.http.exchange import Exchange
+from trio_templar.net.http_head import plain_response
 from trio_templar.net.sockets import peer_of, reset_on_close
 from trio_templar.net.wire import wire_for
 
-logger = logging.getLogger("trio_templar.http_server")
+logger = logging.getLogger("trio_templar.http_server")  # operators filter by it; the name is older than the module's
 
-# How long a caller may be connected without a whole request head: at first, and after each answer.
+# How long a caller may be connected without a whole request head: from its accept, and from each answer.
 IDLE_SECONDS: Final = 60.0
 # How long a caller may take to take an answer.
 ANSWER_SECONDS: Final = 30.0
 GIVES_WAY: Final = "others need the place of a request head that is not whole (max_callers)"
-MAX_HEAD_BYTES: Final = 16_384
 READ_BYTES: Final = 65_536
 
 # An ASGI app; its messages are whatever ASGI says.
@@ -43,24 +43,24 @@ Put = Callable[[Any], Awaitable[None]]
 
 
 class Shared:
-    """What all callers of one server share; `idle` are those that wait for a request, the longest first."""
+    """What all callers of one server share. `idle` are those without a request, the longest idle first."""
 
     def __init__(self, app: App) -> None:
         self.app = app
         self.idle: dict[Caller, None] = {}
         self.context = WorkerContext(None)
         self.config = Config()
-        self.config.errorlog = self.config.accesslog = None
+        self.config.errorlog = self.config.accesslog = None  # else hypercorn installs log handlers of its own
         self.config.include_server_header = False
         self.config.keep_alive_max_requests = 2**62  # 1000 otherwise
 
     @property
     def is_stopping(self) -> bool:
-        """Whether a request under way is the last of its caller."""
+        """Whether the request under way of a caller is its last."""
         return self.context.terminated.is_set()
 
     async def stop(self) -> None:
-        """Let each request under way be the last of its caller."""
+        """Make the request under way of each caller its last."""
         await self.context.terminated.set()
 
 
@@ -89,7 +89,7 @@ class Caller:
                 await self._protocol.handle(Closed())
         finally:
             self._shared.idle.pop(self, None)
-            del self._protocol, self._nursery  # they point at us, and the collector seldom runs
+            del self._protocol, self._nursery  # they point at us, and the garbage collector seldom runs
 
     async def _give_up_half_a_head(self) -> None:
         if self._reading.cancelled_caught and self._protocol.connection.has_half_a_head and not self._is_stopping:
@@ -104,7 +104,7 @@ class Caller:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
             await self._protocol.handle(RawData(bytes(data)))
-            if not data:  # it may still listen
+            if not data:  # it may have closed its half alone, and still gets its answer
                 return
 
     def end(self) -> None:
@@ -125,7 +125,7 @@ class Caller:
                 self.end()
 
     async def write(self, data: bytes) -> None:
-        """Write `data`; to a caller that has left, or takes nothing in time, no more is said."""
+        """Write `data`. A caller that has left, or does not take it in time, is ended."""
         try:
             sent = 0 if self._writing.locked() else self._wire.write_nowait(data)
             if sent < len(data):
@@ -177,91 +177,10 @@ class Caller:
             self.end()
 
 
-class _Connection:
-    """One request, in the place of h11's connection: with a checked head, and a body that is not asked for at once.
-
-    hypercorn asks for it (100) as soon as the head is there, but a caller that is refused anyway is not asked
-    (RFC 9110, 10.1.1).
-    """
-
-    def __init__(self) -> None:
-        self._parser = HeadParser(MAX_HEAD_BYTES)
-        self._h11 = self._parser.connection
-        self._arrived = b""
-        self._is_whole = False
-        self.method = self.fault = ""
-        self.they_are_waiting_for_100_continue = False  # not where hypercorn looks
-
-    @property
-    def has_half_a_head(self) -> bool:
-        """Whether a head has begun, and could still become a good one."""
-        return self._parser.begun and not self._is_whole and not self.fault
-
-    @property
-    def waits_for_us(self) -> bool:
-        """Whether the caller sends its body when it is asked to."""
-        return self._h11.they_are_waiting_for_100_continue
-
-    @property
-    def our_state(self) -> Any:
-        """h11's."""
-        return self._h11.our_state
-
-    @property
-    def their_state(self) -> Any:
-        """h11's."""
-        return self._h11.their_state
-
-    @property
-    def trailing_data(self) -> tuple[bytes, bool]:
-        """What came behind the request, and whether that is all."""
-        return self._h11.trailing_data
-
-    def receive_data(self, data: bytes) -> None:
-        """Take what the caller sent, nothing at its end."""
-        if self._is_whole:
-            self._h11.receive_data(data)
-        else:
-            self._arrived += data
-
-    def next_event(self) -> Any:
-        """Return what came next. Raises h11.RemoteProtocolError: if it is no HTTP; `fault` says what is wrong."""
-        try:
-            if self._is_whole:
-                return self._h11.next_event()
-            data, self._arrived = self._arrived, b""
-            head = self._parser.feed(data)
-        except HeadError as error:
-            self.fault = str(error)
-            raise h11.RemoteProtocolError(self.fault, error_status_hint=error.status) from error
-        except h11.RemoteProtocolError as error:
-            self.fault = "a malformed body"
-            raise error.with_traceback(None) from None  # as in `HeadParser.feed`
-        if head is None:
-            return h11.NEED_DATA
-        self._is_whole = True
-        self.method = head.method.decode()
-        return self._request(head)
-
-    def _request(self, head: Head) -> h11.Request:
-        """Return `head` for hypercorn, which would take an upgrade for its own."""
-        request = self._parser.request
-        assert request is not None
-        if head.target == request.target and head.header(b"upgrade") is None:
-            return request
-        headers = [(name, value) for name, value in head.headers if name != b"upgrade"]
-        return h11.Request(method=head.method, target=head.target, headers=headers, http_version=head.version)
-
-    def send(self, event: Any) -> bytes | None:
-        """Return the bytes of `event`."""
-        data: bytes | None = self._h11.send(event)
-        return data
-
-
 class _Protocol(H11Protocol):
     """hypercorn's side of one caller."""
 
-    connection: _Connection  # type: ignore[assignment]  # it has what is used of h11's
+    connection: Exchange  # type: ignore[assignment]  # it has what is used of h11's
 
     def __init__(self, caller: Caller, shared: Shared, peer: tuple[str, int]) -> None:
         app: Any = shared.app
@@ -270,15 +189,15 @@ class _Protocol(H11Protocol):
         super().__init__(app, shared.config, shared.context, tasks, state, False, peer, None, caller.send)
         self._caller = caller
         self._response = b""
-        self.connection = _Connection()
+        self.connection = Exchange()
 
     async def ask_for_body(self) -> None:
-        """Ask a caller for its body that waits for that."""
+        """Ask the caller for its body, if it waits for that."""
         if self.connection.waits_for_us:
             await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
 
     async def stream_send(self, event: Any) -> None:
-        """Say in the last response that it is the last (RFC 9112, 9.6)."""
+        """Pass `event` on; the last response says that it is the last (RFC 9112, 9.6)."""
         if isinstance(event, Response) and self._is_last:
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
@@ -288,11 +207,11 @@ class _Protocol(H11Protocol):
         return self.context.terminated.is_set() or self.connection.their_state is h11.SEND_BODY
 
     async def _check_protocol(self, event: Any) -> None:
-        """Leave it at HTTP/1.1."""
+        """Do nothing, where hypercorn would change to HTTP/2."""
 
     async def _send_h11_event(self, event: Any) -> None:
-        """Write a response in one piece, where hypercorn would write its head, its body and nothing."""
-        if self.connection.fault:  # that is answered already
+        """Write a response in one write, where hypercorn makes three: its head, its body, and nothing."""
+        if self.connection.fault:  # it is answered already
             return
         self._response += self.connection.send(event) or b""
         if isinstance(event, h11.EndOfMessage | h11.InformationalResponse):
@@ -311,14 +230,14 @@ class _Protocol(H11Protocol):
             await self.send(Closed())
             return
         left, _ = connection.trailing_data
-        self.connection = _Connection()
+        self.connection = Exchange()
         self.connection.receive_data(left)
         await self.send(Updated(idle=True))
         await self.can_read.set()
 
 
 async def send_in_time(stream: trio.abc.Stream, data: bytes) -> None:
-    """Send `data`. Raises BrokenResourceError: if it is not taken in time."""
+    """Send `data`. Raises BrokenResourceError: if it is not taken within ANSWER_SECONDS; closing is a reset then."""
     with trio.move_on_after(ANSWER_SECONDS):
         await stream.send_all(data)
         return

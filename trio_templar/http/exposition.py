@@ -16,7 +16,7 @@ from trio_templar.http.metrics import FAMILIES, PREFIX, Family, Sources, buckets
 
 
 class GatewayCollector(Collector):
-    """Reads the plain numbers of a gateway when it is asked."""
+    """Reads the plain numbers of a gateway when Prometheus asks: no metric object is on the path of a message."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources

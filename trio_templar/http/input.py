@@ -1,4 +1,4 @@
-"""What a caller of the HTTP API asks for, checked: its query, or its JSON body, as a struct."""
+"""What a caller of the HTTP API asks for, its query or its JSON body, checked and as a struct."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trio_templar.http.app import Request
 
 T = TypeVar("T")
 
-# What msgspec calls things, and what a caller does.
+# What msgspec calls things, and what a caller of ours calls them.
 _WORDS: Final = (
     ("Object contains unknown field", "there is no such name:"),
     ("Object missing required field", "missing:"),
@@ -25,7 +25,7 @@ _WORDS: Final = (
 
 
 class NoQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """The query of who asks for all there is."""
+    """The query of a route that takes none."""
 
 
 def read_query(request: Request, type_: type[T]) -> T:
@@ -55,7 +55,7 @@ async def read_body(request: Request, type_: type[T]) -> T:
     """
     body = await request.body.whole()
     try:
-        body.decode()  # msgspec does not check what it does not decode
+        body.decode()  # msgspec checks UTF-8 only in strings that it decodes
         return msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:
         raise RequestError(_plainer(error, type_)) from error

@@ -1,7 +1,7 @@
 """The dashboard: the files of `page_files/`, at `/` and below `/page/`.
 
-They are the same for everybody and say nothing about this gateway. What the page shows it asks for with a token, as any
-other caller of the HTTP API.
+They are the same for every caller and say nothing about this gateway. What the page shows it asks for with a token, as
+any other caller of the HTTP API.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 
 from trio_templar.http.app import Request, Response, Route, Routes
 
-# What a browser may do on the page: run and ask what came from here, and nothing that is written inline.
+# What a browser may do on the page: run scripts from here, none that is written inline, and ask addresses here.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {}; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -30,7 +30,7 @@ HEADERS: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-cache"),  # ask each time whether it is still the same
 )
-# Not left to the machine's own table of types: a module of another type does not run.
+# Not from the machine's own table of types: a browser runs no module of another type.
 TYPES: Final = {
     ".html": b"text/html; charset=utf-8",
     ".js": b"text/javascript; charset=utf-8",
@@ -51,7 +51,7 @@ def routes(*, needs_token: Callable[[], bool], demo_url: str | None = None) -> R
     policy = POLICY.format(f"'self' {demo.scheme}://*:{demo.port}" if demo else "'self'").encode()
     headers = ((b"content-security-policy", policy), *HEADERS)
 
-    async def config(request: Request) -> Response:  # noqa: ARG001  # the same to everybody
+    async def config(request: Request) -> Response:  # noqa: ARG001  # each caller gets the same
         await trio.lowlevel.checkpoint()
         clients = demo and {"scheme": demo.scheme, "port": demo.port, "path": demo.path}
         body = msgspec.json.encode({"needs_token": needs_token(), "demo": clients})
@@ -62,7 +62,7 @@ def routes(*, needs_token: Callable[[], bool], demo_url: str | None = None) -> R
 
 
 def _files(folder: Traversable, path: str) -> Iterator[tuple[str, tuple[bytes, bytes]]]:
-    """Yield what is served from `folder`, by its path."""
+    """Yield path, content and type of each file in `folder` that is served."""
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _files(entry, f"{path}{entry.name}/")

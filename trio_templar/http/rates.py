@@ -1,4 +1,4 @@
-"""How busy each room is: publications a second, from samples taken beside the path of a message."""
+"""How busy each room is: publications a second, from samples, so that a publication costs nothing for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import trio
 
 from trio_templar.core.hub import Hub, LiveRoom
 
-# A rate is that of the last one to two of these; of a young gateway, since it started.
+# A rate is over the last one to two of these; in a young gateway, since its start.
 SAMPLE_SECONDS: Final = 5.0
 
 
@@ -24,7 +24,7 @@ class Rates:
         return trio.current_time(), counts
 
     async def sample_loop(self) -> NoReturn:
-        """Take samples, for ever."""
+        """Take samples until cancelled."""
         while True:
             await trio.sleep(SAMPLE_SECONDS)
             self._older, self._recent = self._recent, self._sample()

@@ -1,4 +1,4 @@
-"""Callers of the HTTP API: there are so many, and each gives way, is told, or is answered to the end."""
+"""The callers of the HTTP API: how many there may be, which of them gives way to another, and how they end."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from trio_templar.machine import descriptor_limit
 from trio_templar.net.http_head import plain_response
 from trio_templar.net.sockets import accept_loop, hang_up, reset_on_close
 
-logger = logging.getLogger("trio_templar.http_server")
+logger = logging.getLogger("trio_templar.http_server")  # operators filter by it; the name is older than the module's
 
-# How long a caller that got its last answer may take to end: closing at once could take the answer from it
-# (RFC 9112, 9.6).
+# How long a caller may take to close after its last answer. If we closed at once, it could be lost (RFC 9112, 9.6).
 LINGER_SECONDS: Final = 1.0
-# Callers take at most one in so many descriptors; more than may be there are told so, up to so many.
+# Callers get at most one in so many of the descriptors.
 DESCRIPTORS_SHARE: Final = 4
+# How many callers over the bound get a 503; more than that are closed without an answer.
 TOLD_CALLERS: Final = 16
-# Those that are told in this time share a log line.
+# Refusals within this time share a log line.
 QUIET_SECONDS: Final = 10.0
 
 
@@ -34,7 +34,7 @@ async def serve_http(
     grace_seconds: float,
     max_callers: int = 1000,
 ) -> None:
-    """Serve an ASGI app on `listeners` until `stopped` returns, then let requests finish."""
+    """Serve an ASGI app on `listeners` until `stopped` returns; then requests have `grace_seconds` to finish."""
     callers = Callers(app, max_callers)
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as accepting:
@@ -47,7 +47,7 @@ async def serve_http(
 
 
 class Callers:
-    """All callers of one server. One more than may be there takes the place of the one that is idle longest."""
+    """All callers of one server, at most `max_callers`. One more takes the place of the one that is idle longest."""
 
     def __init__(self, app: App, max_callers: int) -> None:
         self._shared = Shared(app)
@@ -62,13 +62,13 @@ class Callers:
         return max(4, min(self._max_callers, descriptor_limit() // DESCRIPTORS_SHARE))
 
     async def stop(self) -> None:
-        """End those that are idle; the request under way of any other is its last."""
+        """End the idle callers; the request under way of any other is its last."""
         await self._shared.stop()
         for caller in list(self._shared.idle):
             caller.end()
 
     def make_room(self) -> bool:
-        """End a caller that has its last answer, or the one that is idle longest; return whether there was one."""
+        """End a caller that has its last answer, else the one that is idle longest; return whether there was one."""
         for scope in self._lingering:
             del self._lingering[scope]
             scope.cancel()
@@ -86,11 +86,11 @@ class Callers:
             async with stream:
                 try:
                     await self._serve(stream)
-                except BaseException:  # a cancellation mostly
-                    reset_on_close(stream)  # what it does not read would stay in the kernel
+                except BaseException:  # mostly a cancellation
+                    reset_on_close(stream)  # else the kernel keeps what the caller does not read
                     raise
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it left
+            pass  # the caller left
         except* Exception:
             logger.exception("an HTTP connection crashed")
         finally:
@@ -107,7 +107,7 @@ class Callers:
             await hang_up(stream, LINGER_SECONDS)
 
     async def _linger(self, stream: trio.abc.Stream) -> None:
-        """Give a caller time to take its last answer, unless its place is wanted."""
+        """Give a caller time to take its last answer, unless another one needs its place."""
         with trio.CancelScope() as scope:
             self._lingering[scope] = None
             try:

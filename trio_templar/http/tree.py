@@ -14,14 +14,14 @@ from trio_templar.http.input import NoQuery, read_query
 
 NamedTask = tuple[trio.lowlevel.Task, str]
 
-# More tasks that are alike, below one parent, are one node with a count.
+# More tasks than these that are alike, below one parent, are one node with a count.
 ALIKE: Final = 8
-# How many tasks are looked at before others get their turn.
+# How many tasks are looked at before other tasks get their turn.
 TURN_TASKS: Final = 200
-# How deep the tree is followed; a program around the gateway may have one of its own.
+# How deep the tree is followed: the gateway may run in a program that has a deep one of its own.
 DEPTH: Final = 40
 
-# Trio names tasks for their functions; these say less than they could.
+# Trio names tasks after their functions; these names say less than they could.
 _PLAIN: Final = {
     "<init>": "trio.run",
     "<TrioToken.run_sync_soon task>": "calls from threads",
@@ -32,7 +32,7 @@ _OURS: Final = re.compile(r"^trio_templar\.(?:[\w<>]+\.)*_*(\w+?)_*$")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Tasks (or a nursery) of one name; `kind` is the name without what tells one from another."""
+    """A task, a nursery, or `count` tasks that are alike; `kind` is the name without what is the task's own."""
 
     name: str
     kind: str
@@ -41,16 +41,16 @@ class Node:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What makes two of them alike."""
+        """What two nodes that are alike have in common."""
         return self.kind, tuple((child.shape, child.count) for child in self.children)
 
     def view(self) -> Mapping[str, Any]:
-        """Return it as `/tree` says it."""
+        """Return it as `/tree` shows it."""
         return {"name": self.name, "count": self.count, "children": [child.view() for child in self.children]}
 
 
 class NurseryTree:
-    """The tree of the whole program. `names` says how tasks and nurseries are called, where Trio cannot know.
+    """The tree of the whole program. `nurseries` and `tasks` have the names that Trio cannot know.
 
     A task's name begins with what it is: `connection 7f3a…`, `room {…}`; what follows the first space is its own.
     """
@@ -90,7 +90,7 @@ class Alike:
         self._groups: dict[tuple[Any, ...], list[Node]] = {}
 
     def add(self, node: Node) -> None:
-        """Take in one more."""
+        """Add one sibling."""
         self._groups.setdefault(node.shape, []).append(node)
 
     def nodes(self) -> tuple[Node, ...]:
