@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol
 
 from tests.unit.conftest import frames
-from trio_templar.core.frames import CLOSE, PING, TEXT, Batch, Publication, close_frame, closes, header, text_frame
+from trio_templar.core.frames import CLOSE, PING, TEXT, Batch, Publication, close_frame, header, read_close, text_frame
 from trio_templar.errors import Close
 
 
@@ -77,20 +77,20 @@ def test_a_long_reason_is_cut_at_a_character() -> None:
 @given(st.sampled_from([1000, 1001, 1012, 4000]), st.text("aé", max_size=50))
 def test_what_a_close_frame_says_can_be_read_back(code: int, reason: str) -> None:
     close = Close(code, reason)
-    assert closes(close_frame(close)) == close
+    assert read_close(close_frame(close)) == close
 
 
 def test_an_empty_close_frame_says_1005() -> None:
-    assert closes(b"\x88\x00") == Close(1005, "")
+    assert read_close(b"\x88\x00") == Close(1005, "")
 
 
 def test_a_reason_that_is_not_text_is_read_anyway() -> None:
-    assert closes(b"\x88\x03\x03\xe8\xff") == Close(1000, "\N{REPLACEMENT CHARACTER}")
+    assert read_close(b"\x88\x03\x03\xe8\xff") == Close(1000, "\N{REPLACEMENT CHARACTER}")
 
 
 @pytest.mark.parametrize("frame", [b"", text_frame(b"\x88\x00"), PING, b"HTTP/1.1 101 Switching Protocols\r\n"])
 def test_other_frames_close_nothing(frame: bytes) -> None:
-    assert closes(frame) is None
+    assert read_close(frame) is None
 
 
 def test_the_close_opcode_is_final() -> None:

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.unit.conftest import FakeTransport, frames, make_backlogs, opcode, texts
 from trio_templar.core.dialects import DIALECTS
-from trio_templar.core.frames import Batch, close_frame, closes, text_frame
+from trio_templar.core.frames import Batch, close_frame, read_close, text_frame
 from trio_templar.core.hub import Hub, Subscription
 from trio_templar.core.policies import Policy
 from trio_templar.delivery.backlog import WRITE_BYTES, Backlogs
@@ -183,7 +183,7 @@ def test_a_close_waits_for_what_waits() -> None:
     client.write_all()
     *before, last = frames(bytes(client.transport.written))
     assert [payload.decode() for _, payload in before] == [message("a"), message("b")]
-    assert closes(b"\x88" + bytes([len(last[1])]) + last[1]) == BYE
+    assert read_close(b"\x88" + bytes([len(last[1])]) + last[1]) == BYE
 
 
 def test_after_the_first_close_nothing_more_is_sent() -> None:

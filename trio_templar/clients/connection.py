@@ -17,7 +17,7 @@ from trio_templar.clients.handshake import switching_protocols
 from trio_templar.clients.hooks import Caller, HookCalls
 from trio_templar.clock import Clock
 from trio_templar.core.dialects import unsubscribed
-from trio_templar.core.frames import closes, text_frame
+from trio_templar.core.frames import read_close, text_frame
 from trio_templar.core.session import Bucket, Failure, Rules, Session
 from trio_templar.counters import ConnectionCounts
 from trio_templar.delivery.backlog import Backlogs
@@ -320,7 +320,7 @@ class Connection(trio.abc.Stream):
         """Put one frame of the library into the outbox; its close frame is a close like any other."""
         await trio.lowlevel.checkpoint()
         frame = bytes(data)
-        close = closes(frame)
+        close = read_close(frame)
         if close is None:
             self.outbox.reply(frame)
         else:

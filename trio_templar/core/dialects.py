@@ -1,8 +1,10 @@
 """The two wire formats clients speak: High-templar 2 (2.5.0) and 3 (3.1.0), byte for byte.
 
-Both parse the same commands; what they answer differs. Frames are what Python's `json.dumps` makes of a dict: `", "`
-and `": "` between, ASCII only, keys in the order shown. A requestId is kept and echoed as its JSON text, which is its
-identity too: `1`, `"1"`, `true` and `1.0` are four.
+Both parse the same commands; what they answer differs. Frames are what Python's `json.dumps` makes of a dict, because
+High-templar sends that and old clients may compare texts: `", "` and `": "` between, ASCII only, keys in the order
+shown. Small replies are formatted by hand, which is faster.
+
+A requestId is kept and echoed as its JSON text, which is its identity too: `1`, `"1"`, `true` and `1.0` are four.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Enter `room`; publications carry `request_id` (JSON text)."""
+    """Subscribe to `room`; publications carry `request_id` (JSON text)."""
 
     request_id: str
     room: Room
@@ -34,7 +36,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
-    """Leave the room entered under `request_id` (JSON text)."""
+    """End the subscription `request_id` (JSON text)."""
 
     request_id: str
 
@@ -50,11 +52,11 @@ Command = Ping | Subscribe | Unsubscribe | Status
 
 
 def parse(message: str | bytes, max_request_id_bytes: int) -> Command:
-    """Turn one message of a client into a command.
+    """Return the command that one message of a client is, checked.
 
-    Raises ClientError: if it is none; never returns a half-checked one.
+    Raises ClientError: if it is none, or its requestId or room cannot be used.
     """
-    if message == "ping":
+    if message == "ping":  # High-templar's own ping is no JSON
         return Ping()
     try:
         value = msgspec.json.decode(message)
@@ -81,7 +83,7 @@ def _request_id(message: dict[str, Any], max_bytes: int) -> str | None:
     value = message["requestId"]
     if isinstance(value, dict | list):
         return ""
-    text = json.dumps(value)
+    text = json.dumps(value)  # ASCII: its length is its bytes
     return text if len(text) <= max_bytes else ""
 
 
@@ -101,7 +103,10 @@ def _room(message: dict[str, Any], request_id: str | None) -> Room:
 
 
 class Dialect(Protocol):
-    """How one generation of clients is spoken to. All texts are JSON in ASCII."""
+    """How one generation of clients is spoken to. All texts are JSON in ASCII.
+
+    Codes of errors and ids of connections are our own words, so they need no escaping; a requestId is JSON already.
+    """
 
     allows_status: bool
     idle_seconds: float | None
@@ -110,20 +115,20 @@ class Dialect(Protocol):
         """Return the first message an admitted client gets."""
 
     def refusal(self) -> str | None:
-        """Return what a refused client is told after the 101, or None to refuse it over HTTP."""
+        """Return the message for a refused client after the 101, or None: it is refused over HTTP."""
 
     def success(self, request_id: str) -> str:
-        """Return the reply to a subscribe or unsubscribe that was obeyed."""
+        """Return the reply to a subscribe or unsubscribe that succeeded."""
 
     def error(self, error: ClientError, connection_id: str) -> str:
-        """Return the reply to a message that was not."""
+        """Return the reply to a message that failed with `error`."""
 
     def publication(self, data: bytes) -> Publication:
-        """Return the two sides of a publish message around its requestId; `data` is JSON in UTF-8, kept as it is."""
+        """Return a publish message as its two sides around the requestId; `data` is JSON in UTF-8, sent as it is."""
 
 
 def unsubscribed(request_id: str, reason: str) -> str:
-    """Return what a client gets when we end its subscription `request_id` (JSON); the same in both dialects."""
+    """Return the message that we ended the subscription `request_id` (JSON); it is the same in both dialects."""
     return f'{{"type": "unsubscribed", "requestId": {request_id}, "reason": {json.dumps(reason)}}}'
 
 

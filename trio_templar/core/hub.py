@@ -15,14 +15,14 @@ class Receiver(Protocol):
     """What a subscription delivers to: the outbox of its connection."""
 
     def put(self, subscription: Subscription, batch: Batch) -> None:
-        """Send `batch` to the client, or queue it; what no longer fits is dealt with as the room's policy says."""
+        """Send `batch` to the client, or add it to the backlog; what does not fit there the room's policy decides."""
 
     def void(self, subscription: Subscription) -> None:
-        """Give up what waits for `subscription`, which has ended."""
+        """Drop the backlog of `subscription`, which has ended."""
 
 
 class Subscription:
-    """One requestId of one connection in one room. `room` is None once it has ended: nothing is delivered then."""
+    """One requestId of one connection in one room. `room` is None once it has ended; nothing is delivered then."""
 
     __slots__ = ("receiver", "request_id", "room")
 
@@ -33,9 +33,10 @@ class Subscription:
 
 
 class LiveRoom:
-    """The subscriptions of one room in the order they came. `channel` belongs to fan-out while publications wait.
+    """A room with subscriptions, in the order they came.
 
-    `publications` are those it got since somebody entered it first.
+    `channel` belongs to fan-out, which has one there while publications wait. `publications` counts those that the room
+    got since its first subscription.
     """
 
     __slots__ = ("channel", "key", "policy", "publications", "subscriptions")
@@ -43,13 +44,13 @@ class LiveRoom:
     def __init__(self, key: bytes, policy: Policy) -> None:
         self.key = key
         self.policy = policy
-        self.subscriptions: dict[Subscription, None] = {}
+        self.subscriptions: dict[Subscription, None] = {}  # a set that keeps its order
         self.channel: Any = None
         self.publications = 0
 
 
 class Hub:
-    """All rooms that have a subscriber, by room key. A room is gone with its last subscription."""
+    """All rooms that have a subscription, by room key. A room is gone with its last subscription."""
 
     def __init__(self, policies: Policies = DISCONNECT_ALL) -> None:
         self._policies = policies
@@ -57,7 +58,7 @@ class Hub:
         self.subscriptions = 0
 
     def subscribe(self, key: bytes, receiver: Receiver, request_id: bytes) -> Subscription:
-        """Enter the room of `key`, which is made if nobody is there. `request_id` is JSON."""
+        """Add a subscription to the room of `key`, which is made by its first one. `request_id` is JSON."""
         room = self.rooms.get(key)
         if room is None:
             key = trimmed(key)
@@ -80,7 +81,7 @@ class Hub:
             del self.rooms[room.key]
 
     def apply(self, policies: Policies) -> None:
-        """Let `policies` decide from now on, for rooms that are there too."""
+        """Let `policies` decide from now on, also for the rooms that exist."""
         self._policies = policies
         for room in self.rooms.values():
             room.policy = policies.of(room.key)

@@ -1,4 +1,4 @@
-"""What one admitted client may do, and has subscribed to. Pure: a message in, a reply out."""
+"""What one admitted client may do, and its subscriptions: a message in, the reply out. How fast it may send. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trio_templar.errors import ClientError
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What all sessions of a gateway share. `status` makes the answer to a status message, or is None: not allowed."""
+    """What all sessions of a gateway share. `status` makes the answer to a status message; None refuses it."""
 
     dialect: Dialect
     hub: Hub
@@ -25,14 +25,14 @@ class Rules:
 
 
 class Failure(NamedTuple):
-    """Why a message was answered with an error, and the key of the room that it is about, if it is about one."""
+    """Why a message was answered with an error, and the key of the room it is about; empty: it is about none."""
 
     code: str
     room: bytes
 
 
 class Bucket:
-    """How much a client may say: `burst` messages at once, `rate` a second in the long run (a token bucket)."""
+    """A token bucket: a client may send `burst` messages at once, and `rate` a second in the long run."""
 
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
@@ -44,6 +44,7 @@ class Bucket:
 
     def take(self, now: float) -> bool:
         """Return whether one more message may come at `now` (seconds), and count it."""
+        # The gateway's clock goes back when it forgives time; that must not cost tokens.
         self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1:
@@ -88,10 +89,10 @@ class Session:
         return self._rules.dialect.welcome(self._allowed_rooms)
 
     def receive(self, message: str | bytes) -> str:
-        """Do what `message` says and return the one reply to it. Any message has a reply; none raises.
+        """Do what `message` says and return the one reply to it. Every message has a reply; none raises.
 
-        A message that is answered with an error leaves it in `failure` until the next one comes, and one over a bound
-        the name of its setting in `broken_bound`.
+        The reason of an error is in `failure` until the next message. `broken_bound` names the setting of the first
+        bound that a message broke.
         """
         self.failure = None
         try:
@@ -102,17 +103,17 @@ class Session:
             return self._rules.dialect.error(error, self._connection_id)
 
     def end(self) -> None:
-        """Leave all rooms."""
+        """End all subscriptions."""
         for subscription in self._subscriptions.values():
             self._rules.hub.unsubscribe(subscription)
         self._subscriptions.clear()
 
     def room_keys(self) -> list[bytes]:
-        """Return the key of the room of each subscription, in the order they were made."""
+        """Return the room key of each subscription, in the order they were made."""
         return [subscription.room.key for subscription in self._subscriptions.values() if subscription.room]
 
     def leave(self, key: bytes) -> list[str]:
-        """End the subscriptions of the room of `key`; return their requestIds, as JSON."""
+        """End the subscriptions to the room of `key`; return their requestIds, as JSON."""
         left = [kept for kept in self._subscriptions.values() if kept.room and kept.room.key == key]
         for subscription in left:
             self._rules.hub.unsubscribe(subscription)
@@ -136,6 +137,7 @@ class Session:
 
     def _subscribe(self, request_id: str, room: Room) -> None:
         key = self._key(request_id, room)
+        # A few allowed rooms have no index: reading through them is as fast, and takes no memory.
         if not (self._index.allows(room) if self._index else is_allowed(room, self._allowed_rooms)):
             raise ClientError("room-not-found", request_id, room=key)
         known = self._subscriptions.get(request_id.encode())
@@ -145,7 +147,7 @@ class Session:
             return
         if len(self._subscriptions) >= self._rules.max_subscriptions:
             raise ClientError("too-many-subscriptions", request_id, over="max_subscriptions", room=key)
-        # The hub's copy of the requestId is the key here too: it is kept once.
+        # The requestId of the subscription is the key here too, so that its bytes are kept once.
         subscription = self._rules.hub.subscribe(key, self._receiver, request_id.encode())
         self._subscriptions[subscription.request_id] = subscription
 
