@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -21,24 +21,24 @@ from trio_templar.http.body import Body, TooSlow
 
 FORM_TYPES: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 NDJSON_TYPE: Final = b"application/x-ndjson"
-# Lines of a stream that are published before others get their turn.
+# How many lines of a stream are published before other tasks get their turn.
 TURN_LINES: Final = 50
-# A pass over a room takes milliseconds; a report that takes so long says what is known.
+# A pass over a room takes milliseconds: after this a report says what is known until then.
 REPORT_SECONDS: Final = 10.0
 
-# What a trigger of many is told: JSON, or what becomes of it.
+# What the publisher is told about one trigger: an object, or JSON of one.
 TriggerReport = dict[str, Any] | msgspec.Raw
 REPEATED: Final = msgspec.Raw(b'{"repeated":true}')
 
 
 class TriggerApi:
-    """Publishes what is posted. `cache` has what was published under a key: a whole request, or one of many."""
+    """Publishes what is posted. `cache` has the answers to requests and to single triggers that came with a key."""
 
     def __init__(self, fanout: Fanout, reader: TriggerReader, cache: IdempotencyCache[Any]) -> None:
         self._fanout = fanout
         self._reader = reader
         self._answers: IdempotencyCache[Response] = cache
-        self._entries: IdempotencyCache[msgspec.Raw] = cache
+        self._reports: IdempotencyCache[msgspec.Raw] = cache
 
     def routes(self) -> Routes:
         """Return its routes for `HttpApi.routes`."""
@@ -55,7 +55,7 @@ class TriggerApi:
         return await self._publish_body(body, wanted)
 
     async def _publish_once(self, claim: Claim, body: bytes, wanted: Preferences) -> Response:
-        """Publish `body`, or give the answer that it got before; a failure is not remembered."""
+        """Publish `body`, unless it was published under its key; return its answer. A failure is not remembered."""
         (answer,) = await self._answers.known([claim])
         if answer is None:
             with self._answers.under_way([claim]):
@@ -68,36 +68,34 @@ class TriggerApi:
         if not wanted.counted and not any(trigger.idempotency_key for trigger in triggers):
             await self._fanout.publish(triggers)
             return Response(200, b"publish success")
-        entries = await self._publish_new(triggers, wanted)
+        reports = await self._publish_new(triggers, wanted)
         if not wanted.report:
             return Response(200, b"publish success", _applied(wanted))
-        return _json(entries if is_array(body) else entries[0], wanted)
+        return _json(reports if is_array(body) else reports[0], wanted)
 
     async def _publish_new(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[TriggerReport]:
-        """Publish those of `triggers` that were not published under their key, and return what each is told."""
+        """Publish those of `triggers` that were not published under their key; return the report of each."""
         claims = _claims(triggers)
-        found = await self._entries.known(list(claims.values()))
-        known: dict[str, TriggerReport | None] = dict(zip(claims, found, strict=True))
+        found = await self._reports.known(list(claims.values()))
+        known = {key: report for key, report in zip(claims, found, strict=True) if report is not None}
         new = _new(triggers, known)
-        with self._entries.under_way([claims[key] for key, entry in known.items() if entry is None]):
-            entries = await self._publish_counted([triggers[index] for index in new], wanted)
-            told: dict[int, TriggerReport] = dict(zip(new, entries, strict=True))
-            for index, entry in zip(new, entries, strict=True):
-                key = triggers[index].idempotency_key
-                if key:
-                    known[key] = repeated = msgspec.Raw(trimmed(msgspec.json.encode({**entry, "repeated": True})))
-                    self._entries.remember(claims[key], repeated, len(repeated))
-        return [told.get(index) or known[trigger.idempotency_key] or {} for index, trigger in enumerate(triggers)]
+        with self._reports.under_way([claim for key, claim in claims.items() if key not in known]):
+            reports = dict(zip(new, await self._publish_counted([triggers[i] for i in new], wanted), strict=True))
+            for index, report in reports.items():
+                if key := triggers[index].idempotency_key:
+                    known[key] = repeated = msgspec.Raw(trimmed(msgspec.json.encode({**report, "repeated": True})))
+                    self._reports.remember(claims[key], repeated, len(repeated))
+        return [reports.get(index) or known[trigger.idempotency_key] for index, trigger in enumerate(triggers)]
 
     async def _publish_counted(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[dict[str, Any]]:
         report = Report()
         counted = [(trigger, report.tallies(len(trigger.room_keys))) for trigger in triggers]
         await self._fanout.publish([trigger._replace(tallies=tallies) for trigger, tallies in counted])
-        await _known(report, wanted)
-        return [_entry(trigger, tallies, wanted) for trigger, tallies in counted]
+        await _complete(report, wanted)
+        return [_report_of(trigger, tallies, wanted) for trigger, tallies in counted]
 
     async def _publish_stream(self, body: Body, wanted: Preferences) -> Response:
-        """Publish line by line. What came before a bad line is published; the answer says how many that were."""
+        """Publish line by line. Lines before a bad one stay published; the answer says how many that were."""
         report = Report()
         (tally,) = report.tallies(1)
         done = number = 0
@@ -116,7 +114,7 @@ class TriggerApi:
         except TooSlow as error:
             raise TooSlow(f"line {number + 1}: {error}; published {done}") from error
         if wanted.counted:
-            await _known(report, wanted)
+            await _complete(report, wanted)
         if wanted.report:
             return _json({"published": done, **tally.counts(waiting=wanted.wait is not None)}, wanted)
         return text(200, f"publish success: {done}", *_applied(wanted))
@@ -128,13 +126,13 @@ class TriggerApi:
             await self._publish_soon(trigger)
             return
         claims = [_claim(trigger)]
-        if await self._entries.known(claims) == [None]:
-            with self._entries.under_way(claims):
+        if await self._reports.known(claims) == [None]:
+            with self._reports.under_way(claims):
                 await self._publish_soon(trigger)
-                self._entries.remember(claims[0], REPEATED, len(REPEATED))
+                self._reports.remember(claims[0], REPEATED, len(REPEATED))
 
     async def _publish_soon(self, trigger: Trigger) -> None:
-        """Publish without the checkpoint that `publish` is, if there is room."""
+        """Publish; if there is space, without a checkpoint: a stream has one for many lines."""
         try:
             self._fanout.publish_nowait([trigger])
         except Full:
@@ -165,9 +163,9 @@ def _claims(triggers: Sequence[Trigger]) -> dict[str, Claim]:
     return claims
 
 
-def _new(triggers: Sequence[Trigger], known: dict[str, TriggerReport | None]) -> list[int]:
-    """Return the indices of those triggers that were not published before under their key, each key once."""
-    seen = {key for key, entry in known.items() if entry is not None}
+def _new(triggers: Sequence[Trigger], known: Collection[str]) -> list[int]:
+    """Return the indices of those triggers whose key is not `known`, each key once, and of those without a key."""
+    seen = set(known)
     new: list[int] = []
     for index, trigger in enumerate(triggers):
         key = trigger.idempotency_key
@@ -177,8 +175,8 @@ def _new(triggers: Sequence[Trigger], known: dict[str, TriggerReport | None]) ->
     return new
 
 
-async def _known(report: Report, wanted: Preferences) -> None:
-    """Wait for `report` as long as the publisher wants to, and at least for the passes."""
+async def _complete(report: Report, wanted: Preferences) -> None:
+    """Return when `report` says what the publisher wants to know: after the passes, and as long as it wants to wait."""
     with trio.move_on_after(REPORT_SECONDS):
         await report.offered()
     if wanted.wait:
@@ -186,7 +184,7 @@ async def _known(report: Report, wanted: Preferences) -> None:
             await report.settled()
 
 
-def _entry(trigger: Trigger, tallies: Sequence[RoomTally], wanted: Preferences) -> dict[str, Any]:
+def _report_of(trigger: Trigger, tallies: Sequence[RoomTally], wanted: Preferences) -> dict[str, Any]:
     waiting = wanted.wait is not None
     rooms = zip(trigger.room_keys, tallies, strict=True)
     return {"rooms": [{"room": msgspec.Raw(key), **tally.counts(waiting=waiting)} for key, tally in rooms]}
