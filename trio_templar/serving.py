@@ -16,7 +16,7 @@ from trio_templar.clients.backend import HttpBackend
 from trio_templar.clients.bootstrap import Bootstrap, BootstrapLimiter
 from trio_templar.clients.connection import Context, serve_client
 from trio_templar.clients.drain import CLOSING_SHARE, Departure
-from trio_templar.clients.hooks import Caller, Client, Hook, HookQueue, Hooks
+from trio_templar.clients.hooks import Client, Hook, HookCaller, HookQueue, Hooks
 from trio_templar.clients.supervisor import Supervisor, Timeouts
 from trio_templar.core.reload import Derived
 from trio_templar.core.session import Rules
@@ -170,7 +170,7 @@ async def _accept(
 
 def _context(gateway: Gateway, api: _Api, hook_queue: HookQueue) -> Context:
     settings = gateway.settings
-    caller = Caller(
+    caller = HookCaller(
         api.hooks,
         hook_queue,
         api.api_headers,

@@ -14,7 +14,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
 from trio_templar.clients.admission import Admission, Admitted
 from trio_templar.clients.handshake import switching_protocols
-from trio_templar.clients.hooks import Caller, HookCalls
+from trio_templar.clients.hooks import HookCaller, HookCalls
 from trio_templar.clock import Clock
 from trio_templar.core.dialects import unsubscribed
 from trio_templar.core.frames import read_close, text_frame
@@ -49,7 +49,7 @@ class Context:
     rules: Rules
     backlogs: Backlogs
     connections: set[Connection]
-    hooks: Caller | None
+    hooks: HookCaller | None
     clock: Clock
     max_message_bytes: int
     messages_per_second: float

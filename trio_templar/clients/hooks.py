@@ -32,7 +32,12 @@ Hook = Callable[[Client], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The hooks of a gateway; each is optional. Connect comes after the welcome frame, disconnect after the close."""
+    """The hooks of a gateway; each is optional.
+
+    `connect` is called after the welcome frame, `ping` when the client says `ping` (at most once in
+    `ping_hook_seconds`), and `disconnect` after the close. The calls for one client are made one after the other. A
+    call that takes longer than `hook_seconds` is cancelled; that, or an exception in it, is only logged.
+    """
 
     connect: Hook | None = None
     ping: Hook | None = None
@@ -93,7 +98,7 @@ class HookQueue:
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class HookCaller:
     """Makes the hook calls of a gateway's clients, in `queue`, where at most `max_waiting` of them wait."""
 
     hooks: Hooks
@@ -117,7 +122,7 @@ class HookCalls:
 
     __slots__ = ("_caller", "_client", "_next_ping", "_queued", "_todo")
 
-    def __init__(self, caller: Caller, client: Client) -> None:
+    def __init__(self, caller: HookCaller, client: Client) -> None:
         self._caller = caller
         self._client = client
         self._next_ping = trio.current_time()

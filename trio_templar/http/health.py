@@ -24,7 +24,7 @@ from trio_templar.http.input import NoQuery, read_query
 
 # How often a canary is sent, if the last one is back.
 CANARY_SECONDS: Final = 1.0
-# What nobody can subscribe to: no JSON object is written like this.
+# The key of a room that no client can enter: no JSON object is written like this.
 KEY: Final = b"canary"
 PUBLICATION: Final = Publication(b'{"requestId": ', b', "type": "canary"}')
 OUTBOX_BYTES: Final = 4096
@@ -41,7 +41,7 @@ class Canary:
         self.heard: float | None = None  # when the last one came back
 
     def send(self) -> None:
-        """Send one, unless one is on its way or the gateway takes no publications."""
+        """Send a canary, unless one is on its way or the gateway takes no publications."""
         if self._room.channel is None:
             try:
                 self._fanout.probe(self._room, Batch([PUBLICATION]))
@@ -51,20 +51,20 @@ class Canary:
     # The far end: outbox.Writer and outbox.Owner
 
     def write_nowait(self, data: bytes) -> int:
-        """Hear it."""
+        """Take note that the canary came back."""
         self.heard = trio.current_time()
         self._fanout.discount(1)
         return len(data)
 
     def start_writing(self) -> None:
-        """Do nothing: all that is written is taken at once."""
+        """Do nothing: `write_nowait` takes all at once."""
 
     def closing(self) -> None:
-        """Do nothing: nobody closes it."""
+        """Do nothing: a canary's outbox is never closed."""
 
 
 class Health:
-    """Says whether a gateway is ready: it does not drain, and a canary came back in the last `seconds`."""
+    """Says whether a gateway is ready: it does not drain, and a canary came back within the last `seconds`."""
 
     def __init__(self, canary: Canary, draining: Callable[[], bool], seconds: float) -> None:
         self._canary = canary
@@ -96,7 +96,7 @@ class Health:
         }
 
     async def get_live(self, request: Request) -> Response:
-        """`GET /health/live`: who answers is alive."""
+        """`GET /health/live`: a gateway that answers is alive."""
         await trio.lowlevel.checkpoint()
         read_query(request, NoQuery)
         return json_answer({"live": True})
