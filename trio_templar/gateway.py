@@ -291,5 +291,6 @@ def certificate_of(settings: Settings) -> Certificate | None:
 def access_by(settings: Settings) -> Access:
     """Return who may call the HTTP API. Only on a loopback address without a token can a browser here be in the way."""
     tcp = bool(settings.trigger_bind) and not settings.trigger_bind.startswith("unix:")
+    # An inherited socket (fd://N) counts as local, whatever it is: the check is stricter then than it need be.
     open_to_browsers = tcp and not settings.token and is_local(settings.trigger_bind)
     return Access(settings.token.encode(), settings.trusted_host if open_to_browsers else None)

@@ -73,6 +73,7 @@ class Control:
     async def _apply(self, act: Callable[[Connection], int], whom: Selection) -> int:
         """Do `act` to each connection of `whom`; return the sum of what it returns."""
         count = 0
+        # The selection is made once, before the first turn of others: one that connects meanwhile is not meant.
         for number, connection in enumerate(whom.of(self._hub, self._connections), 1):
             count += act(connection)
             if number % TURN_CONNECTIONS == 0:

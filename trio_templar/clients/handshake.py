@@ -86,7 +86,7 @@ async def shake_hands(stream: trio.abc.Stream) -> None:
         return
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         reason = error.__cause__.reason if isinstance(error.__cause__, ssl.SSLError) else ""
-    if reason == "HTTP_REQUEST":
+    if reason == "HTTP_REQUEST":  # OpenSSL's name for bytes that begin like a request: it must be answered without TLS
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await transport_of(stream).send_all(PLAIN.response())
     raise PeerLeft(f"no TLS: {reason.lower().replace('_', ' ')}" if reason else "")
@@ -117,10 +117,10 @@ async def read_upgrade(stream: trio.abc.ReceiveStream, path: str, peer: str, max
             data = await receive(stream)
     except HeadError as error:
         raise HandshakeError(error.status, str(error)) from error
-    try:
+    try:  # a client need not wait for its 101 before it sends frames: these are h11's trailing data
         return check_upgrade(head, path, peer, parser.connection.trailing_data[0])
     except HandshakeError as error:
-        error.has_content = head.method != b"HEAD"
+        error.has_content = head.method != b"HEAD"  # RFC 9110, 9.3.2
         raise
 
 

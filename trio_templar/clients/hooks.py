@@ -68,7 +68,7 @@ class HookQueue:
         elif len(self._waiting) < max_waiting:
             self._waiting.append(calls)
         else:
-            if not self._left_out:
+            if not self._left_out:  # one line at the first, one with their number once no call waits
                 logger.warning("hook calls are left out: %d wait already (max_connections)", len(self._waiting))
             self._left_out += 1
             return False
@@ -83,7 +83,7 @@ class HookQueue:
 
     async def _call_loop(self, calls: HookCalls) -> None:
         """Make calls until none waits. A loop that is cancelled still counts as under way: see `close`."""
-        self._waiting.append(calls)
+        self._waiting.append(calls)  # at the end: whatever waits already was there before
         while self._waiting:
             calls = self._waiting.popleft()
             if await calls.call_next():
@@ -147,6 +147,7 @@ class HookCalls:
     def _call(self, name: str, hook: Hook | None, client: Client) -> None:
         if hook is None:
             return
+        # A client has one place in the queue, however many of its calls wait.
         self._queued = self._queued or self._caller.queue.add(self, self._caller.max_waiting)
         if self._queued:
             self._todo.append((name, hook, client))

@@ -37,7 +37,7 @@ async def serve_http(
     """Serve an ASGI app on `listeners` until `stopped` returns; then requests have `grace_seconds` to finish."""
     callers = Callers(app, max_callers)
     async with trio.open_nursery() as nursery:
-        async with trio.open_nursery() as accepting:
+        async with trio.open_nursery() as accepting:  # the inner one: it ends before the callers that it accepted
             for listener in listeners:
                 accepting.start_soon(partial(accept_loop, listener, callers.serve, nursery, relieve=callers.make_room))
             await stopped()

@@ -67,7 +67,7 @@ class TriggerApi:
         triggers = self._reader.read(body)
         if not wanted.counted and not any(trigger.idempotency_key for trigger in triggers):
             await self._fanout.publish(triggers)
-            return Response(200, b"publish success")
+            return Response(200, b"publish success")  # word for word what High-templar 2.5 answers
         reports = await self._publish_new(triggers, wanted)
         if not wanted.report:
             return Response(200, b"publish success", _applied(wanted))
@@ -111,7 +111,7 @@ class TriggerApi:
                         await trio.lowlevel.checkpoint()
         except (TriggerError, Busy, KeyReused) as error:
             raise type(error)(f"line {number}: {error}; published {done}") from error
-        except TooSlow as error:
+        except TooSlow as error:  # the line that did not come is the next one
             raise TooSlow(f"line {number + 1}: {error}; published {done}") from error
         if wanted.counted:
             await _complete(report, wanted)
