@@ -1,4 +1,4 @@
-"""The other end: a small websocket client on any Trio stream, for `trio-templar listen` and for tests."""
+"""A small websocket client on any Trio stream, for `trio-templar listen` and for tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wsproto.utilities import RemoteProtocolError
 from trio_templar.core.rooms import Room
 from trio_templar.errors import Close
 
-# A gateway's publications are far smaller; who sends more is none.
+# A gateway's publications are far smaller: a peer that sends more is no gateway.
 MAX_TEXT: Final = 2**28
 
 

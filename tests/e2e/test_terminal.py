@@ -79,7 +79,9 @@ def test_what_is_published_arrives_from_argument_file_and_standard_input(
     [
         (["{target: car}", "--data=1"], "ROOM 1: '{target: car}'"),
         ([ROOM, "[]", "--data=1"], "ROOM 2: '[]'"),
+        (["news", "--data=1"], "ROOM 1: 'news' is not a JSON object, as '{\"target\": \"news\"}' is: not JSON"),
         ([ROOM, "--data={"], "--data: not JSON"),
+        ([ROOM, "--data=hello"], """a text needs quotes of its own: --data '"text"'"""),
         ([ROOM], "standard input: not JSON"),
         ([ROOM, "--file=/no/such"], "--file /no/such: No such file"),
         ([ROOM, "--file=/"], "--file /: Is a directory"),
@@ -88,7 +90,7 @@ def test_what_is_published_arrives_from_argument_file_and_standard_input(
         ([ROOM, "--data=1", "--stream"], "--data: not together"),
         ([ROOM, "--data=1", "--url=nonsense"], "--url: 'nonsense'"),
         ([ROOM, "--data=1", "--timeout=0"], "--timeout"),
-        ([ROOM, "--data=1", "--token-file=/no/such"], "/no/such"),
+        ([ROOM, "--data=1", "--token-file=/no/such"], "--token-file: /no/such: No such"),
         ([ROOM, "--data=1", "--url=https://127.0.0.1:1", "--ca=/no/such"], "--ca: /no/such"),
     ],
     ids=str,

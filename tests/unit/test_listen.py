@@ -329,7 +329,7 @@ async def test_a_gateway_that_takes_nothing_any_more_is_given_up(
     with trio.move_on_after(1000):
         says = ['{"allowed_rooms": []}', '{"requestId": 1, "code": "success"}']
         error = await error_at(terminal, *says[: reads + 1], reads=reads)
-        assert (str(error), error.status) == ("ws: it takes nothing for 30 s", ExitStatus.ENDED)
+        assert (str(error), error.status) == ("ws: it has read nothing for 30 s", ExitStatus.ENDED)
     assert trio.current_time() - start == seconds  # no goodbye behind half a message
 
 
@@ -382,3 +382,10 @@ def test_a_bad_header_is_a_usage_error(text: str) -> None:
     with pytest.raises(CommandError, match="--header") as caught:
         _headers({"cookie": None, "header": [text]})
     assert caught.value.status == ExitStatus.USAGE
+
+
+@pytest.mark.parametrize("text", ["Authorization Bearer s3cret", "Cookie=a=s3cret", "a b:s3cret"])
+def test_a_bad_header_is_shown_without_its_value(text: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        _headers({"cookie": None, "header": [text]})
+    assert "s3cret" not in str(caught.value)

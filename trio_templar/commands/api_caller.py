@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trio_templar.commands.addresses import http_address
-from trio_templar.commands.command import add_connection_options, run_on_trio
+from trio_templar.commands.command import add_connection_options, given_token, run_on_trio
 from trio_templar.commands.settings_sources import read_settings
 from trio_templar.core.settings import Settings
 
@@ -27,10 +27,9 @@ def add_api_options(parser: argparse.ArgumentParser) -> None:
 def caller_settings(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """Return the gateway's settings with the token that the options give. Raises SettingsError: as `serve` would."""
     given: dict[str, Any] = {"config": arguments["config"]}
-    if arguments["token_file"] is not None:
-        given["trigger_token_file"] = arguments["token_file"]
-    elif arguments["token"] is not None:
-        given |= {"trigger_token": arguments["token"], "trigger_token_file": ""}
+    token = given_token(arguments)
+    if token is not None:
+        given |= {"trigger_token": token, "trigger_token_file": ""}
     return read_settings(given, environment)
 
 

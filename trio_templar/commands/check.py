@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add how it is said, and the options of `serve`."""
-    parser.add_argument("--host", help="the Host that a client has, for an API that is sent it (--forward-host)")
+    parser.add_argument("--host", help="the Host of a client, for an API to which it is forwarded (--forward-host)")
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
     serve.add_options(parser)
 
@@ -53,8 +53,8 @@ COMMAND: Final = Command(
     name="check",
     help="say what would go wrong with these settings",
     usage="trio-templar check [--json] [--host NAME] [--config FILE] [OPTION …]",
-    description="Read the settings as `serve` does, and look whether a gateway could start with them here and now: "
-    "addresses, files, descriptors, memory; and what the API answers to GET bootstrap/.",
+    description="Read the settings as `serve` does, and check whether a gateway could start with them here and now: "
+    "its addresses, files, descriptors and memory, and what the API answers to GET bootstrap/.",
     add_options=add_options,
     run=run,
     examples="""\

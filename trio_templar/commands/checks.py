@@ -1,4 +1,4 @@
-"""What `trio-templar check` looks at. Nothing here lasts: what is opened is closed again."""
+"""What `trio-templar check` looks at. Whatever is opened here is closed again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trio_templar.machine import memory_bytes, most_descriptors
 from trio_templar.net.listeners import open_listeners
 from trio_templar.net.tls import Certificate
 
-# Of letters and digits, so many cannot be tried out.
+# So many letters and digits cannot be guessed by trying.
 MIN_TOKEN_LENGTH: Final = 16
 HOLDER_SECONDS: Final = 2.0
 MAX_ANSWER_BYTES: Final = 16_384
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 
 async def check_all(settings: Settings, host: str = "") -> list[Finding]:
-    """Return what is found, in the order in which a gateway would meet it; `host` is that of a client."""
+    """Return what is found, in the order in which a gateway would come across it; `host` is the Host of a client."""
     findings = [*_triggers(settings), *_tls(settings), _descriptors(settings), _memory(settings)]
     if not settings.bind:
         findings.append(Finding("fail", "bind", NO_ADDRESS.removeprefix("bind: ")))

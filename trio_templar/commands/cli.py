@@ -34,7 +34,7 @@ exit status:
 """
 
 
-# What a write says where there is no room for it; nothing else here writes to a disk without saying where.
+# Errors of a write that has no room. Whatever else writes to a disk names its file, so these are of standard output.
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -50,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         status = ExitStatus.INTERRUPTED
     except BrokenPipeError:
-        give_up(sys.stdout)  # who read our output has gone
+        give_up(sys.stdout)  # the reader of our output has gone
         status = ExitStatus.BROKEN_PIPE
     sys.exit(int(status))
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    """Run the command; what it prints is out at the end. Raises CommandError: if it cannot be."""
+    """Run the command; what it prints is written at the end. Raises CommandError: if there is no room for it."""
     try:
         try:
             parser = make_parser()
@@ -117,7 +117,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
     for command in COMMANDS:
         added = commands.add_parser(
             command.name,

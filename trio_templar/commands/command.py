@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.errors import TemplarError, cause_of
+from trio_templar.files import read_first_line
 
 if TYPE_CHECKING:
     import trio
@@ -87,6 +88,17 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"how long to wait for an answer [{DEFAULT_TIMEOUT_SECONDS:g}]",
     )
+
+
+def given_token(arguments: Mapping[str, Any]) -> str | None:
+    """Return the token of `--token-file`, or else of `--token`; None without both.
+
+    Raises SettingsError: if the file cannot be read, or its first line is empty.
+    """
+    if arguments["token_file"] is None:
+        token: str | None = arguments["token"]
+        return token
+    return read_first_line(arguments["token_file"], "--token-file")
 
 
 def seconds(text: str) -> float:

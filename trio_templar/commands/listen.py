@@ -17,6 +17,7 @@ from trio_templar.commands.command import (
     UsageError,
     add_connection_options,
     count,
+    given_token,
     run_on_trio,
     seconds,
 )
@@ -24,7 +25,6 @@ from trio_templar.commands.printer import Printer
 from trio_templar.commands.publish import read_rooms
 from trio_templar.commands.settings_sources import read_settings
 from trio_templar.commands.streams import printable
-from trio_templar.files import read_first_line
 
 # What a header may be called (RFC 9110, 5.6.2), and those that the upgrade itself consists of.
 NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -34,18 +34,23 @@ OURS: Final = re.compile(r"host|upgrade|connection|sec-websocket-.*", re.IGNOREC
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add who listens, to what, and where."""
-    parser.add_argument("rooms", nargs="*", metavar="ROOM", help="a room as a JSON object; none: all rooms without *")
-    parser.add_argument("--rooms", dest="show_rooms", action="store_true", help="print the allowed rooms, and leave")
+    parser.add_argument(
+        "rooms",
+        nargs="*",
+        metavar="ROOM",
+        help="a room: a JSON object, in quotes [all allowed rooms without a *]",
+    )
+    parser.add_argument("--rooms", dest="show_rooms", action="store_true", help="print the allowed rooms, and end")
     parser.add_argument(
         "--cookie", metavar="NAME=VALUE", action="append", help="a cookie to be admitted by; repeatable"
     )
     parser.add_argument("--token", help="a token to be admitted by, sent as ?token=TOKEN")
     parser.add_argument("--token-file", metavar="FILE", help="file whose first line is that token")
     parser.add_argument("--header", metavar="NAME:VALUE", action="append", help="any other header; repeatable")
-    parser.add_argument("--count", type=count, metavar="N", help="leave after so many publications")
-    parser.add_argument("--seconds", type=seconds, metavar="SECONDS", help="leave after so long")
-    parser.add_argument("--reconnect", action="store_true", help="connect again, for ever, when the connection ends")
-    parser.add_argument("--json", action="store_true", help="print an object a line: time, room, and data or lost")
+    parser.add_argument("--count", type=count, metavar="N", help="end after so many publications")
+    parser.add_argument("--seconds", type=seconds, metavar="SECONDS", help="end after so long")
+    parser.add_argument("--reconnect", action="store_true", help="connect again whenever the connection ends")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line: time, room, and data or lost")
     parser.add_argument("--quiet", action="store_true", help="say nothing on standard error but errors")
     parser.add_argument("--config", metavar="FILE", help="the gateway's TOML file: its bind and path are used")
     parser.add_argument("--url", help="the gateway, as ws://HOST:PORT/PATH, wss://… or unix:PATH [that of bind]")
@@ -108,23 +113,22 @@ async def _until_killed(main: Callable[[], Awaitable[int]]) -> int:
 
 
 def _with_token(address: Address, arguments: Mapping[str, Any]) -> Address:
-    token = arguments["token"]
-    if arguments["token_file"] is not None:
-        token = read_first_line(arguments["token_file"], "--token-file")
+    token = given_token(arguments)
     if not token:
         return address
     return Address(f"{address.url}{'&' if '?' in address.url else '?'}token={quote(token, safe='')}", address.socket)
 
 
 def _headers(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the headers of the options, in Latin-1. Raises CommandError: if one is none."""
+    """Return the headers of the options, in Latin-1. Raises UsageError: if one is no header, or is ours to set."""
     headers = [("Cookie", "; ".join(arguments["cookie"]))] if arguments["cookie"] else []
     for text in arguments["header"] or ():
         name, colon, value = text.partition(":")
         if not colon or not NAME.fullmatch(name.strip()):
-            raise UsageError(f"--header: {text!r} is not NAME:VALUE")
+            shown = name.partition(" ")[0].partition("=")[0]  # what follows may be a secret
+            raise UsageError(f"--header: {shown!r} is not NAME:VALUE")
         if OURS.fullmatch(name.strip()):
-            raise UsageError(f"--header: {name.strip()} is not for you to say: it makes the websocket")
+            raise UsageError(f"--header: {name.strip()} cannot be set: it is a part of the websocket handshake")
         headers.append((name.strip(), value.strip()))
     for name, value in headers:
         if not (name + value).isprintable() or not (name + value).isascii():
@@ -137,7 +141,7 @@ COMMAND: Final = Command(
     help="subscribe and print what comes",
     usage="trio-templar listen [OPTION …] [ROOM …]",
     description="Connect as a browser would, subscribe to rooms, and print one line for each publication: its data, "
-    "behind its room where there are several. Speaks whichever dialect the gateway does.",
+    "after its room if there are several. Both dialects are understood.",
     add_options=add_options,
     run=run,
     examples="""\

@@ -17,29 +17,33 @@ from trio_templar.commands.api_caller import ApiCaller, add_api_options
 from trio_templar.commands.command import Command, ExitStatus, UsageError, count
 from trio_templar.commands.streams import printable
 from trio_templar.core.rooms import Room
+from trio_templar.core.triggers import to_json
 from trio_templar.errors import TriggerError
 
 if TYPE_CHECKING:
     from trio_templar.commands.gateway_api import Answer, GatewayApi
 
 STDIN: Final = "-"
+EXAMPLE_ROOM: Final = """'{"target": "news"}'"""
 READ_BYTES: Final = 65_536
 JSON_TYPE: Final = {"Content-Type": "application/json"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what is published, and where."""
-    parser.add_argument("rooms", nargs="*", metavar="ROOM", help="a room, as a JSON object in quotes")
-    parser.add_argument("--data", metavar="JSON", help="what to publish")
-    parser.add_argument("--file", metavar="FILE", help="read it from a file; - or nothing at all: standard input")
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help="a room: a JSON object, in quotes")
+    parser.add_argument("--data", metavar="JSON", help="the data, as JSON")
+    parser.add_argument("--file", metavar="FILE", help="read the data from a file, or with - from standard input [-]")
     parser.add_argument(
         "--stream",
         action="store_true",
-        help='one trigger a line, {"rooms": […], "data": …}, published as they come; with ROOMs, a line is the data',
+        help='publish each line when it comes: a trigger, {"rooms": […], "data": …}, or the data for the ROOMs',
     )
-    parser.add_argument("--json", action="store_true", help="print what became of it, counted, as one JSON object")
-    parser.add_argument("--wait", type=count, metavar="SECONDS", help="answer when every client's kernel has it")
-    parser.add_argument("--key", help="an idempotency key: with the same one it can be published again, to no effect")
+    parser.add_argument("--json", action="store_true", help="print a report of what became of it, as one JSON object")
+    parser.add_argument(
+        "--wait", type=count, metavar="SECONDS", help="wait for so long until all kernels of clients have it"
+    )
+    parser.add_argument("--key", help="an idempotency key: what has the same key is published once")
     add_api_options(parser)
 
 
@@ -79,9 +83,9 @@ def read_rooms(texts: Sequence[str]) -> list[Room]:
     rooms: list[Room] = []
     for number, text in enumerate(texts, 1):
         try:
-            rooms.append(msgspec.json.decode(text.encode(), type=dict[str, Any]))
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise UsageError(f"ROOM {number}: {text!r} is not a JSON object: {error}") from error
+            rooms.append(msgspec.json.decode(to_json(msgspec.Raw(text.encode())), type=dict[str, Any]))
+        except (TriggerError, msgspec.MsgspecError, UnicodeError) as error:
+            raise UsageError(f"ROOM {number}: {text!r} is not a JSON object, as {EXAMPLE_ROOM} is: {error}") from error
     return rooms
 
 
@@ -123,7 +127,10 @@ def _trigger(rooms: Sequence[Room], arguments: Mapping[str, Any], source: int) -
     try:
         return trigger_body(rooms, data)
     except TriggerError as error:
-        raise UsageError(f"{where}: {error}") from error
+        # A shell takes the quotes of "text" away, so that what comes here is no JSON.
+        bare = source < 0 and data.strip()[:1] not in (b"", b"{", b"[", b'"')
+        hint = """; a text needs quotes of its own: --data '"text"'""" if bare else ""
+        raise UsageError(f"{where}: {error}{hint}") from error
 
 
 def _read_all(source: int, where: str) -> bytes:

@@ -28,7 +28,7 @@ warn = partial(log, logger, logging.WARNING)
 
 # A file can be on a disk that does not answer; other signals wait meanwhile.
 REREAD_SECONDS: Final = 5.0
-# What SIGINT leaves anybody.
+# What is left to clients and publishers after SIGINT.
 INTERRUPT_SECONDS: Final = 1.0
 
 

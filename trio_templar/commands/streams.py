@@ -25,9 +25,9 @@ def _as_in_json(text: str) -> str:
 
 
 def open_streams() -> None:
-    """Lead standard streams that are shut to the null device, and let standard output take every character.
+    """Connect standard streams that are closed to the null device, and let standard output take every character.
 
-    Otherwise the next socket gets the number of one, and clients get the log. To Python such a stream is None.
+    Otherwise the next socket gets the descriptor of one, and a client gets the log. To Python such a stream is None.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -51,7 +51,7 @@ codecs.register_error(_escaped.__name__, _escaped)
 
 
 def give_up(stream: TextIO) -> None:
-    """Let what `stream` still holds go nowhere, or Python fails at its end, when it tries once more."""
+    """Discard what `stream` still holds: Python would try to write it once more at exit, and fail."""
     _lead_nowhere(stream.fileno())
 
 

@@ -17,7 +17,7 @@ from trio_templar.commands.connecting import Ended
 from trio_templar.commands.printer import Printer, shown
 from trio_templar.core.rooms import WILDCARD, Room, room_key
 
-# A client that says so often `ping` is not idle, not even for dialect 3, and hears if the gateway is gone.
+# A client that sends `ping` this often is not idle, not even in dialect 3, and notices when the gateway has gone.
 KEEP_ALIVE_SECONDS: Final = 30.0
 MAX_PAUSE_SECONDS: Final = 30.0
 # How long to wait for the gateway's half of the goodbye; a second Ctrl-C does not wait.
@@ -41,7 +41,7 @@ class _Message(msgspec.Struct, rename="camel"):
 
 
 class Subscriber:
-    """One who listens: `connect` opens a websocket, what comes goes to `printer`."""
+    """A client that listens: `connect` opens its websocket, and what comes goes to `printer`."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Subscriber:
         return message.allowed_rooms
 
     async def _subscribe(self, client: WebsocketClient, allowed: Sequence[Room]) -> None:
-        """Subscribe to what is wanted, one by one: dialect 3 says in its replies not which they are for."""
+        """Subscribe to what is wanted, one by one: replies of dialect 3 do not say which room they are for."""
         wanted = self._wanted or [room for room in allowed if WILDCARD not in room.values()]
         if not wanted:
             choice = ", ".join(map(shown, allowed)) or "none"
@@ -178,10 +178,10 @@ class Subscriber:
         with trio.move_on_after(KEEP_ALIVE_SECONDS):
             await client.send(message)
             return
-        raise Ended(ExitStatus.ENDED, f"it takes nothing for {KEEP_ALIVE_SECONDS:g} s")
+        raise Ended(ExitStatus.ENDED, f"it has read nothing for {KEEP_ALIVE_SECONDS:g} s")
 
     async def _receive(self, client: WebsocketClient) -> _Message:
-        """Return the next message but `pong`; a gateway that says nothing for long is asked whether it is there."""
+        """Return the next message but `pong`; a gateway that is silent for long gets a `ping`."""
         while True:
             with trio.move_on_after(KEEP_ALIVE_SECONDS) as scope:
                 text = await client.receive_text()
@@ -200,4 +200,4 @@ class Subscriber:
         try:
             return msgspec.json.decode(text, type=_Message)
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise CommandError(ExitStatus.FAILED, f"this is nothing a gateway says: {text[:100]!r}") from error
+            raise CommandError(ExitStatus.FAILED, f"no gateway sends this: {text[:100]!r}") from error

@@ -20,8 +20,8 @@ DEFAULT_ROWS: Final = 10
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add how it is shown, and where to ask."""
-    parser.add_argument("--once", action="store_true", help="print it once, and leave")
-    parser.add_argument("--json", action="store_true", help="the same as one JSON object: once, or one a line")
+    parser.add_argument("--once", action="store_true", help="print one picture, and end")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead")
     parser.add_argument(
         "--every",
         type=seconds,
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
-    """Show it until Ctrl-C."""
+    """Show a running gateway until Ctrl-C."""
     show = None if arguments["json"] else _show()
 
     async def watch(api: GatewayApi) -> int:
@@ -76,8 +76,8 @@ async def _print_json(snapshots: Snapshots, every: float, *, once: bool) -> None
 COMMAND: Final = Command(
     name="top",
     help="watch a running gateway",
-    description="Show a running gateway's totals, deliveries per second, the connections for which most waits, and the "
-    "busiest rooms, until Ctrl-C.",
+    description="Show a running gateway's totals, deliveries per second, the connections with the largest backlogs, "
+    "and the busiest rooms, until Ctrl-C.",
     add_options=add_options,
     run=run,
     examples="""\

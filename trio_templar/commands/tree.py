@@ -54,7 +54,7 @@ def _name(node: Mapping[str, Any]) -> str:
 COMMAND: Final = Command(
     name="tree",
     help="draw the tasks of a running gateway",
-    description="Draw the nurseries and tasks of a running gateway as a tree; those that are alike are one line with "
+    description="Draw the nurseries and tasks of a running gateway as a tree. Tasks that are alike are one line with "
     "their number.",
     add_options=add_options,
     run=run,
