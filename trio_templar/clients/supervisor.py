@@ -1,6 +1,6 @@
-"""Who watches all clients: who is slow, who is silent, and whether memory is short.
+"""The supervisor: it finds the clients that are slow or silent, and closes the worst ones when memory is short.
 
-Outboxes judge their own bounds when something is put; what only time can tell is judged here.
+An outbox judges its own bounds when something is put into it; what only time can tell is judged here.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import CROWDED, IDLE, LAGGING, SILENT, STALE, STUCK
 
-# How many clients are looked at before others get their turn; a look takes less than a microsecond.
+# How many clients are looked at before other tasks get their turn; a look takes less than a microsecond.
 TURN_CONNECTIONS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long a client may be what; seconds. `idle` is None where it may be idle for ever.
+    """After how many seconds a client is closed, or gets a ping.
 
-    `slow`: without progress, or over half of its bytes. `age`: how old the oldest may be that waits for it.
+    `slow`: its backlog made no progress, or was over half of its bytes, for so long. `age`: the oldest publication in
+    its backlog is so old. `ping`: it has been silent for so long, and gets a ping. `pong`: so long after that it is
+    still silent. `idle`: it has sent no message for so long; None: it may be idle for ever.
     """
 
     slow: float
@@ -38,21 +40,33 @@ class Timeouts:
 
     @property
     def tick(self) -> float:
-        """How often to look: often enough for the shortest of them."""
+        """How often to look: four times in the shortest of them, and at least once a second."""
         return min(1.0, *(seconds / 4 for seconds in (self.slow, self.age, self.ping, self.pong, self.idle or 4.0)))
 
 
 @dataclass(slots=True)
 class _Watch:
-    """A client for which something waits: how much it had been sent when, and since when it is over half."""
+    """What the last looks saw of a client that has a backlog.
+
+    `sent_bytes` had been sent to it, as many as at `progress_at`; its backlog is over half since `over_since`.
+    """
 
     sent_bytes: int
-    since: float
+    progress_at: float
     over_since: float | None = None
+
+    def update(self, sent_bytes: int, now: float, *, over_half: bool) -> None:
+        """Take note of what is seen at `now`."""
+        if self.sent_bytes != sent_bytes:
+            self.sent_bytes, self.progress_at = sent_bytes, now
+        if not over_half:
+            self.over_since = None
+        elif self.over_since is None:
+            self.over_since = now
 
 
 class Supervisor:
-    """Watches `connections` and `backlogs`, which others fill."""
+    """Watches `connections` and `backlogs`, which others fill. `cpu` says how many seconds this thread has worked."""
 
     def __init__(
         self,
@@ -70,35 +84,36 @@ class Supervisor:
         self._watches: dict[Outbox, _Watch] = {}
 
     async def supervisor_loop(self) -> NoReturn:
-        """Look at everybody, for ever. Time in which this process did not run counts against nobody.
+        """Look at all clients, again and again, until cancelled.
 
-        Time in which it was busy counts: a slow client must not stay the longer the more there is to do.
+        Time in which this process did not run (SIGSTOP, a suspended machine, no CPU) moves all deadlines. Time in which
+        it worked does not: else slow clients would stay the longer, the more there is to do.
         """
         tick = self._timeouts.tick
         looked, worked = trio.current_time(), self._cpu()
         while True:
             await trio.sleep(tick)
             late = trio.current_time() - looked - tick
-            missed = late - max(0.0, self._cpu() - worked - tick)
+            missed = late - max(0.0, self._cpu() - worked - tick)  # work beyond a tick explains as much of `late`
             looked, worked = trio.current_time(), self._cpu()
             if missed > tick:
                 self._clock.forgive(missed)
             if late > tick:
-                await trio.lowlevel.checkpoint()  # what came in meanwhile is heard before anybody is judged
+                await trio.lowlevel.checkpoint()  # what clients sent meanwhile is read before they are judged
             await self.look(self._clock.now())
             await self._look_for_silence()
 
     async def relief_loop(self) -> NoReturn:
-        """Close the worst clients whenever more waits than memory allows, for ever."""
+        """Close the worst clients whenever all backlogs are more than memory allows, until cancelled."""
         while True:
             await self._backlogs.budget.alarm.park()
             await self.relieve()
 
     async def look(self, now: float) -> None:
-        """Close who has been slow for too long, giving way after each: to cut takes a while."""
+        """Close clients that have been slow for too long, and give way after each: to close one takes a while."""
         watches: dict[Outbox, _Watch] = {}
         for outbox in list(self._backlogs.outboxes):
-            if outbox.closed is None and not outbox.idle:  # it may have changed meanwhile
+            if outbox.closed is None and not outbox.idle:  # it may have changed since the list was made
                 watches[outbox] = watch = self._watches.get(outbox) or _Watch(outbox.sent_bytes, now)
                 self._judge_slowness(outbox, watch, now)
                 if outbox.closed is not None:
@@ -106,7 +121,7 @@ class Supervisor:
         self._watches = watches
 
     async def _look_for_silence(self) -> None:
-        """Close who has been silent or idle for too long, giving way in between."""
+        """Close clients that have been silent or idle for too long, giving way in between."""
         connections = list(self._connections)
         for start in range(0, len(connections), TURN_CONNECTIONS):
             now = self._clock.now()
@@ -118,22 +133,17 @@ class Supervisor:
             await trio.lowlevel.checkpoint()
 
     async def relieve(self) -> None:
-        """Close those for whom most waits, of these the one who waits longest, until memory suffices."""
+        """Close clients until memory suffices: those with the largest backlog first, of equal ones the oldest first."""
         outboxes = sorted(self._backlogs.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
         for outbox in outboxes:
             if not self._backlogs.budget.exceeded:
                 break
-            outbox.cut(CROWDED)  # without a turn in between, in which a pass puts in more than one cut gives back
+            outbox.cut(CROWDED)  # without a turn in between, in which a pass would put in more than a cut gives back
         await trio.lowlevel.checkpoint()
 
     def _judge_slowness(self, outbox: Outbox, watch: _Watch, now: float) -> None:
-        if watch.sent_bytes != outbox.sent_bytes:
-            watch.sent_bytes, watch.since = outbox.sent_bytes, now
-        if outbox.waiting_bytes <= self._backlogs.max_bytes / 2:
-            watch.over_since = None
-        elif watch.over_since is None:
-            watch.over_since = now
-        if now - watch.since >= self._timeouts.slow:
+        watch.update(outbox.sent_bytes, now, over_half=outbox.waiting_bytes > self._backlogs.max_bytes / 2)
+        if now - watch.progress_at >= self._timeouts.slow:
             outbox.cut(STUCK)
         elif watch.over_since is not None and now - watch.over_since >= self._timeouts.slow:
             outbox.cut(LAGGING)
