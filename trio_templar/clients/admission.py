@@ -93,7 +93,7 @@ class Admission:
         for scope in self._arriving:
             scope.cancel()
 
-    async def let_in(self, stream: trio.abc.Stream) -> Admitted | None:
+    async def admit(self, stream: trio.abc.Stream) -> Admitted | None:
         """Return the client at the other end of `stream` if it gets a 101, once the backend has answered.
 
         Returns None once a client that gets none has been answered over HTTP, or has left.
@@ -133,7 +133,7 @@ class Admission:
                 upgrade = await read_upgrade(stream, settings.path, host, settings.max_handshake_bytes)
             finally:
                 self._arriving.discard(scope)
-        if not secured:  # there is nobody to answer over HTTP
+        if not secured:  # without TLS it cannot be answered
             raise PeerLeft("no TLS handshake in time (handshake_seconds)")
         if self._closed:  # first: `close` cancels the scope, too
             raise busy("the gateway is stopping", cause="stopping")

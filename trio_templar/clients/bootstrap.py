@@ -27,13 +27,14 @@ FEW_ROOMS: Final = 200
 
 
 class Bootstrap(Protocol):
-    """Says who may enter which rooms, in place of the API: what `GET bootstrap/` would answer.
+    """Says in place of the API which rooms a client may enter: it is called for each client that connects.
 
-    It may raise Refused, Busy and Unavailable. It is cancelled after `bootstrap_seconds`, or when the client leaves.
+    It may raise Refused, Busy and Unavailable. A foreign exception is logged, and the client gets a 503. It is
+    cancelled after `bootstrap_seconds`, or when the client leaves.
     """
 
     def __call__(self, request: ClientRequest, /) -> Awaitable[Mapping[str, Any]]:
-        """Return `{"allowed_rooms": [...], ...}` for one client."""
+        """Return what `GET bootstrap/` would: `{"allowed_rooms": [{…}, …], …}`, with the user id at `user_id_path`."""
 
 
 class BootstrapLimiter:

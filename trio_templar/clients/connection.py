@@ -369,7 +369,7 @@ async def serve_client(admission: Admission, context: Context, stream: trio.abc.
     try:
         if admission.overrun():
             return
-        admitted = await admission.let_in(stream)
+        admitted = await admission.admit(stream)
         if admitted is not None:
             connection = Connection(context, stream, admitted)
             opening = switching_protocols(admitted.key, admitted.subprotocol)
