@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -157,6 +157,14 @@ class Process:
         """How many descriptors the process has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
+    def sockets(self) -> int:
+        """How many of these are sockets: any may be a file that is open for a moment, as /dev/null is by accepting."""
+        found = 0
+        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found += str(descriptor.readlink()).startswith("socket:")
+        return found
+
     def end(self) -> None:
         if self.popen.poll() is None:
             self.popen.kill()
@@ -181,11 +189,11 @@ class GatewayProcess(Process):
             self.places: list[str] = [*ready["websockets"], ready["triggers"]]
         else:
             self.places = line.removeprefix("trio-templar: ready on ").split(", ")
-        self._idle_descriptors = self.descriptors()
+        self._idle_sockets = self.sockets()
 
     def wait_idle(self, connections: int = 0) -> None:
-        """Wait until it has no descriptor open but those of so many websockets, and those it began with."""
-        eventually(lambda: self.descriptors() == self._idle_descriptors + connections)
+        """Wait until it has no socket open but those of so many websockets, and those it began with."""
+        eventually(lambda: self.sockets() == self._idle_sockets + connections)
 
     @property
     def websocket_url(self) -> str:
