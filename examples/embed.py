@@ -38,7 +38,7 @@ async def disconnected(client: trio_templar.Client) -> None:
 
 async def tick(gateway: trio_templar.Gateway) -> None:
     """Publish the time until the gateway stops."""
-    while not gateway.stopped.is_set():
+    while not gateway.draining:
         await gateway.publish([CLOCK], {"time": time.strftime("%H:%M:%S")})
         await trio.sleep(1)
 

@@ -31,6 +31,7 @@ The map. A package imports from those above it, never from those below. In each,
     net/         bytes in and out, and addresses
       sockets      accepting through shortages, and hanging up without losing the last words
       listeners    addresses made into listeners
+      endpoints    the sockets of one gateway
       tls          the certificate
       tls_stream   TLS with writes that do not wait
       wire         reading and writing one client's stream
@@ -57,7 +58,7 @@ The map. A package imports from those above it, never from those below. In each,
       selection    which connections an operator means
       control      what an operator does to them
       drain        sending everybody away one by one
-      statistics   the totals of a gateway
+      statistics   the numbers of a gateway
 
     http/        the HTTP API for publishers, operators and monitoring
       server       how many callers there are
@@ -80,6 +81,7 @@ The map. A package imports from those above it, never from those below. In each,
       page         GET /: the dashboard, whose files are in page_files/
 
     serving      serve(): the nursery tree, and the order in which it ends
+    wiring       settings and open nurseries made into parts; what a reload replaces
     gateway      what an embedding program holds
     demo         --demo: an API inside the gateway
     client       a websocket client, for commands and tests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 # Upper bounds of the histograms, in seconds.
 DELIVERY_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -13,6 +13,14 @@ BOOTSTRAP_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # Close codes that the protocol names; of others, clients can send three thousand.
 NAMED_CODES: Final = frozenset(range(1000, 1016))
+
+
+class Distribution(NamedTuple):
+    """What a histogram had counted at one moment: `counts` for each of `bounds`, and one for what took longer."""
+
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    seconds: float
 
 
 class Histogram:
@@ -29,6 +37,10 @@ class Histogram:
         """Count something that took `seconds`, or so many of them."""
         self.counts[bisect_left(self.bounds, seconds)] += times
         self.seconds += seconds * times
+
+    def now(self) -> Distribution:
+        """Return what it has counted until now."""
+        return Distribution(self.bounds, tuple(self.counts), self.seconds)
 
 
 class ConnectionCounts:

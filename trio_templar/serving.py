@@ -1,33 +1,30 @@
-"""serve(): listeners, nurseries, and the order in which they end. The only module that sees all others."""
+"""serve(): what a gateway opens, the nursery tree, and the order in which it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Final
 
 import trio
 
 from trio_templar import demo
-from trio_templar.clients.admission import Admission
 from trio_templar.clients.backend import HttpBackend
-from trio_templar.clients.bootstrap import Bootstrap, BootstrapLimiter
-from trio_templar.clients.connection import Context, serve_client
-from trio_templar.clients.drain import CLOSING_SHARE, Departure
-from trio_templar.clients.hooks import Client, Hook, HookCaller, HookQueue, Hooks
-from trio_templar.clients.supervisor import Supervisor, Timeouts
-from trio_templar.core.reload import Derived
-from trio_templar.core.session import Rules
+from trio_templar.clients.bootstrap import Bootstrap
+from trio_templar.clients.connection import serve_client
+from trio_templar.clients.drain import CLOSING_SHARE
+from trio_templar.clients.hooks import Client, Hook, Hooks, open_hook_queue
 from trio_templar.core.settings import OTHER_DESCRIPTORS, Settings
-from trio_templar.delivery.fanout import Bounds, Fanout
 from trio_templar.errors import STOPPING, SettingsError
-from trio_templar.gateway import Gateway, certificate_of
-from trio_templar.http.health import Canary, Health
-from trio_templar.http.routes import start_http
-from trio_templar.net.listeners import Listening, open_listeners
+from trio_templar.gateway import Gateway
+from trio_templar.net.endpoints import Endpoints, open_endpoints
 from trio_templar.net.sockets import accept_loop
+from trio_templar.wiring import Api, Nurseries, Parts, http_app_of, warn_of_descriptors, wire
+
+# An answer that is under way when the gateway stops may take so long, or this share of a shorter `drain_seconds`.
+ANSWER_SECONDS: Final = 3.0
+ANSWER_SHARE: Final = 0.5
 
 
 async def serve(
@@ -46,41 +43,18 @@ async def serve(
 
     Raises SettingsError: if there is no API and no `bootstrap`, or an address cannot be listened on.
     """
-    gateway = Gateway(settings)
     async with AsyncExitStack() as stack:
-        api = await _api(settings, bootstrap, hooks, stack)
-        client_listeners: list[trio.abc.Listener[trio.abc.Stream]] = [
-            await stack.enter_async_context(listener) for listener in listeners
-        ]
-        gateway.certificate = certificate_of(settings)
-        for address in settings.bind:
-            client_listeners += map(gateway.listener, await _listen(address, settings, stack))
-        triggers = await _listen(settings.trigger_bind, settings, stack) if settings.trigger_bind else []
-        gateway.open_api(triggers)
-        gateway.warn_of_descriptors()
-        with gateway.scope, closing(HookQueue(settings.max_bootstraps)) as hook_queue:
-            await _run(gateway, api, hook_queue, client_listeners, triggers, task_status)
+        api = await _open_api(settings, bootstrap, hooks, stack)
+        endpoints = await open_endpoints(settings, listeners, stack)
+        warn_of_descriptors(settings)
+        await _run(settings, api, endpoints, task_status)
 
 
-async def _listen(address: str, settings: Settings, stack: AsyncExitStack) -> list[Listening]:
-    listeners = await open_listeners(address, settings)
-    return [await stack.enter_async_context(listener) for listener in listeners]
-
-
-@dataclass(frozen=True, slots=True)
-class _Api:
-    """Where a gateway asks, and what it tells."""
-
-    bootstrap: Bootstrap
-    hooks: Hooks
-    api_headers: Callable[..., Any]
-
-
-async def _api(settings: Settings, bootstrap: Bootstrap | None, hooks: Hooks | None, stack: AsyncExitStack) -> _Api:
+async def _open_api(settings: Settings, bootstrap: Bootstrap | None, hooks: Hooks | None, stack: AsyncExitStack) -> Api:
     if bootstrap is None and settings.demo:
         bootstrap = demo.bootstrap
     if bootstrap is not None:
-        return _Api(bootstrap, hooks or Hooks(), settings.forwarding.api_headers)
+        return Api(bootstrap, hooks or Hooks())
     if not settings.api_url:
         raise SettingsError("api_url: where is the API? Give --api-url, or try --demo")
     backend = await stack.enter_async_context(HttpBackend(settings))
@@ -92,132 +66,85 @@ async def _api(settings: Settings, bootstrap: Bootstrap | None, hooks: Hooks | N
         return post if path else None
 
     posts = Hooks(hook(settings.on_connect), hook(settings.on_ping), hook(settings.on_disconnect))
-    return _Api(backend.bootstrap, hooks or posts, settings.forwarding.api_headers)
+    return Api(backend.bootstrap, hooks or posts)
 
 
-async def _run(
-    gateway: Gateway,
-    api: _Api,
-    hook_queue: HookQueue,
-    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
-    triggers: Sequence[Listening],
-    task_status: trio.TaskStatus[Gateway],
-) -> None:
-    """Open the nursery tree; what is nested deepest ends first when the gateway stops."""
-    settings = gateway.settings
-    refuses_by_message = gateway.dialect.refusal() is not None
-    limiter = gateway.bootstrap_limiter = BootstrapLimiter(api.bootstrap, settings)
-    admission = gateway.admission = Admission(gateway.in_force, limiter, refuses_by_message=refuses_by_message)
-    async with trio.open_nursery() as hook_queue.nursery:
-        context = Derived(gateway.in_force, partial(_context, gateway, api, hook_queue))
+async def _run(settings: Settings, api: Api, endpoints: Endpoints, task_status: trio.TaskStatus[Gateway]) -> None:
+    """Open the nursery tree, build the parts in it, and wait for the end. What is nested deepest ends first.
 
-        def serve_one(stream: trio.abc.Stream) -> Awaitable[None]:  # no coroutine around the one that stays
-            return serve_client(admission, context(), stream)
-
-        async with trio.open_nursery() as watch:
-            supervisor = _supervisor(gateway)
-            watch.start_soon(supervisor.supervisor_loop)
-            watch.start_soon(supervisor.relief_loop)
-            watch.start_soon(gateway.rates.sample_loop)
-            watch.start_soon(gateway.history.history_loop)
-            watch.start_soon(gateway.lag.lag_loop)
-            # Publishers end last: one in the middle of a stream has time that no client waits for.
-            async with trio.open_nursery() as http, trio.open_nursery() as clients:
+    `drain` and `stop` give the scope around it all a deadline; what is not done then is dropped.
+    """
+    with trio.CancelScope() as scope:
+        async with (
+            # Hooks end last: each close has one, also the last of them.
+            open_hook_queue(settings.max_bootstraps) as hook_queue,
+            # Clients are watched to the end: one that does not take its last words is slow like any other.
+            trio.open_nursery() as watch,
+        ):
+            async with (
+                # Publishers end after clients: one in the middle of a stream has time that no client waits for.
+                trio.open_nursery() as http,
+                trio.open_nursery() as clients,
+            ):
+                # Rooms end before clients: what was published is in an outbox before the close frame is.
                 async with trio.open_nursery() as rooms, trio.open_nursery() as accepting:
-                    gateway.fanout = _fanout(gateway, rooms)
-                    gateway.health = Health(Canary(gateway.fanout), gateway.leaving.is_set, settings.ready_seconds)
-                    watch.start_soon(gateway.health.canary_loop)
-                    gateway.nurseries |= {hook_queue.nursery: "hooks", clients: "connections", rooms: "rooms"}
-                    if triggers:
-                        start_http(gateway, triggers, http)
-                    accepting.start_soon(_accept, gateway, listeners, serve_one, clients)
-                    with closing(gateway.fanout):
-                        task_status.started(gateway)
-                        await gateway.leaving.wait()
-                        await _send_away(gateway, clients)
-                for connection in list(gateway.connections):
+                    nurseries = Nurseries(scope=scope, hook_queue=hook_queue, clients=clients, rooms=rooms)
+                    parts = wire(settings, api, endpoints, nurseries)
+                    _start_watching(parts, watch)
+                    _start_http(parts, http)
+                    accepting.start_soon(_accept, parts, clients)
+                    with closing(parts.delivery.fanout):
+                        task_status.started(Gateway(parts))
+                        await parts.clients.shutdown.leaving.wait()
+                        await _send_away(parts, clients)
+                for connection in list(parts.clients.connections):
                     connection.outbox.close(STOPPING)
             watch.cancel_scope.cancel()
 
 
-async def _send_away(gateway: Gateway, clients: trio.Nursery) -> None:
-    """Let nobody in any more, and close everyone in turn, unless the gateway is to stop at once."""
-    if not gateway.settings.has_heirs:
-        gateway.admission.close()
-    if not gateway.stopped.is_set():
-        departure = Departure(gateway.connections, gateway.hub, gateway.shuffle, gateway.stopped)
-        end = trio.current_time() + CLOSING_SHARE * gateway.settings.drain_seconds
-        await departure.close_in_turn(end)
-        if gateway.settings.has_heirs:
-            await departure.close_late(clients, end)
-    gateway.stopped.set()
-    gateway.admission.close()
+def _start_watching(parts: Parts, nursery: trio.Nursery) -> None:
+    nursery.start_soon(parts.clients.supervisor.supervisor_loop)
+    nursery.start_soon(parts.clients.supervisor.relief_loop)
+    nursery.start_soon(parts.clients.lag.lag_loop)
+    nursery.start_soon(parts.served.rates.sample_loop)
+    nursery.start_soon(parts.served.history.history_loop)
+    nursery.start_soon(parts.served.health.canary_loop)
 
 
-async def _accept(
-    gateway: Gateway,
-    listeners: Iterable[trio.abc.Listener[trio.abc.Stream]],
-    serve_one: Callable[[trio.abc.Stream], Awaitable[None]],
-    clients: trio.Nursery,
-) -> None:
+def _start_http(parts: Parts, nursery: trio.Nursery) -> None:
+    if not parts.endpoints.http:
+        return
+    from trio_templar.http.server import serve_http  # hypercorn: only who listens for triggers needs it
+
+    settings, stopped = parts.current.settings, parts.clients.shutdown.stopped
+    seconds = min(ANSWER_SECONDS, ANSWER_SHARE * settings.drain_seconds)
+    app = http_app_of(parts)
+    nursery.start_soon(serve_http, app, parts.endpoints.http, stopped.wait, seconds, settings.max_callers)
+
+
+async def _accept(parts: Parts, clients: trio.Nursery) -> None:
     """Accept clients while there is somebody to tell them that we are leaving, or until others accept them."""
+
+    def serve_one(stream: trio.abc.Stream) -> Awaitable[None]:  # no coroutine around the one that stays
+        return serve_client(parts.clients.admission, parts.current.context, stream)
+
+    shutdown = parts.clients.shutdown
     async with trio.open_nursery() as nursery:
-        for listener in listeners:
+        for listener in parts.endpoints.websockets:
             nursery.start_soon(partial(accept_loop, listener, serve_one, clients, leave=OTHER_DESCRIPTORS))
-        await (gateway.leaving if gateway.settings.has_heirs else gateway.stopped).wait()
+        await (shutdown.leaving if parts.current.settings.has_heirs else shutdown.stopped).wait()
         nursery.cancel_scope.cancel()
 
 
-def _context(gateway: Gateway, api: _Api, hook_queue: HookQueue) -> Context:
-    settings = gateway.settings
-    caller = HookCaller(
-        api.hooks,
-        hook_queue,
-        api.api_headers,
-        settings.hook_seconds,
-        settings.ping_hook_seconds,
-        settings.max_connections,
-    )
-    rules = Rules(
-        dialect=gateway.dialect,
-        hub=gateway.hub,
-        max_subscriptions=settings.max_subscriptions,
-        max_room_bytes=settings.max_room_bytes,
-        max_request_id_bytes=settings.max_request_id_bytes,
-        status=gateway.status if settings.allow_status and gateway.dialect.allows_status else None,
-    )
-    return Context(
-        rules=rules,
-        backlogs=gateway.backlogs,
-        connections=gateway.connections,
-        hooks=caller if api.hooks else None,
-        clock=gateway.clock,
-        max_message_bytes=settings.max_message_bytes,
-        messages_per_second=settings.messages_per_second,
-        messages_burst=settings.messages_burst,
-        goodbye_seconds=settings.goodbye_seconds,
-        counts=gateway.connection_counts,
-    )
-
-
-def _fanout(gateway: Gateway, rooms: trio.Nursery) -> Fanout:
-    settings = gateway.settings
-    bounds = Bounds(
-        room_publications=settings.room_publications,
-        room_bytes=settings.room_bytes,
-        max_triggers_waiting=settings.max_triggers_waiting,
-        wait_seconds=settings.trigger_wait_seconds,
-    )
-    return Fanout(gateway.hub, rooms, gateway.budget, bounds)
-
-
-def _supervisor(gateway: Gateway) -> Supervisor:
-    settings = gateway.settings
-    timeouts = Timeouts(
-        slow=settings.slow_seconds,
-        age=settings.outbox_seconds,
-        ping=settings.ping_seconds,
-        pong=settings.pong_seconds,
-        idle=gateway.dialect.idle_seconds if settings.idle_seconds is None else settings.idle_seconds or None,
-    )
-    return Supervisor(timeouts, gateway.connections, gateway.backlogs, gateway.clock)
+async def _send_away(parts: Parts, clients: trio.Nursery) -> None:
+    """Let nobody in any more, and close everyone in turn, unless the gateway is to stop at once."""
+    settings, admission, shutdown = parts.current.settings, parts.clients.admission, parts.clients.shutdown
+    if not settings.has_heirs:
+        admission.close()
+    if not shutdown.stopped.is_set():
+        end = trio.current_time() + CLOSING_SHARE * settings.drain_seconds
+        await parts.clients.departure.close_in_turn(end)
+        if settings.has_heirs:
+            await parts.clients.departure.close_late(clients, end)
+    shutdown.stopped.set()
+    admission.close()

@@ -64,7 +64,7 @@ async def test_all_cases_without_compression_pass(
     monkeypatch.setattr(connection, "Connection", EchoConnection)
     settings = Settings(max_message_bytes=LARGEST_BYTES, outbox_bytes=LARGEST_BYTES)
     clock = Clock()
-    admission = Admission(lambda: settings, BootstrapLimiter(let_everybody_in, settings), refuses_by_message=False)
+    admission = Admission(settings, BootstrapLimiter(let_everybody_in, settings), refuses_by_message=False)
     context = Context(
         rules=Rules(DIALECTS["2"], Hub(), max_subscriptions=1, max_room_bytes=100, max_request_id_bytes=100),
         backlogs=Backlogs(settings.outbox_bytes, settings.outbox_frames, Budget(2**30), clock.now),

@@ -19,7 +19,8 @@ from trio_templar.core.hub import Subscription
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
 from trio_templar.gateway import Gateway
-from trio_templar.http.routes import http_app
+from trio_templar.testing import MemoryGateway
+from trio_templar.wiring import Parts, http_app_of
 
 hypothesis.settings.register_profile("unit", derandomize=True, deadline=None, database=None, max_examples=60)
 hypothesis.settings.load_profile("unit")
@@ -133,10 +134,15 @@ class FakeReceiver:
         return [message["data"] for message in self.messages]
 
 
+def parts(running: MemoryGateway) -> Parts:
+    """What a running gateway is made of: a test takes the part that it tests."""
+    return running.gateway._parts
+
+
 def operator(gateway: Gateway, token: str = "") -> httpx.AsyncClient:
     """Who calls the HTTP API of a running gateway, without a socket."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    transport = httpx.ASGITransport(app=http_app(gateway))
+    transport = httpx.ASGITransport(app=http_app_of(gateway._parts))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8002", headers=headers)
 
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
-from tests.unit.conftest import CAR, operator, quiet, settled
+from tests.unit.conftest import CAR, operator, parts, quiet, settled
 from tests.unit.test_backend import api, response
 from tests.unit.test_handshake import head
 from trio_templar import BackendError, ClientRequest, Close, Refused, Unavailable
@@ -237,7 +237,7 @@ async def test_a_refusal_by_message_is_one_line_that_says_what_the_api_answered(
     ):
         client = await house.connect()
         assert await client.receive() == {"is_authorized": False}
-        assert house.gateway.admission.refused == {"not authorized": 1}
+        assert parts(house).clients.admission.refused == {"not authorized": 1}
     (line,) = [record for record in caplog.records if record.getMessage() in ("refused", "close")]
     fields = getattr(line, "fields", {})
     assert (line.levelname, fields["status"], fields.get("hint")) == (level, status, hint)
@@ -257,7 +257,7 @@ async def test_an_api_that_says_when_to_come_back_is_passed_on(status: int, caus
     async with api(said) as (backend, _), open_gateway(quiet(), bootstrap=backend.bootstrap) as house:
         rejected = await rejection(house)
         assert (rejected.status, rejected.headers["retry-after"]) == (503, "7")
-        assert house.gateway.admission.refused == {cause: 1}
+        assert parts(house).clients.admission.refused == {cause: 1}
 
 
 @pytest.mark.parametrize("dialect", ["2", "3"])
@@ -627,5 +627,5 @@ async def test_clients_beyond_all_bounds_are_counted_and_said_at_times(
             assert await rest(house.listener.connect()) == b""
         await trio.sleep(10)
         assert await rest(house.listener.connect()) == b""
-        assert house.gateway.admission.refused["overrun"] == 4
+        assert parts(house).clients.admission.refused["overrun"] == 4
     assert lines(caplog, "overrun") == [{"clients": 2, "dropped": 1}, {"clients": 2, "dropped": 4}]

@@ -9,10 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import operator, quiet, settled
+from tests.unit.conftest import operator, parts, quiet, settled
 from tests.unit.test_http_app import NDJSON, ONE, api
 from trio_templar import Settings, SettingsError
-from trio_templar.gateway import access_by
 from trio_templar.http.authorization import (
     MAX_PENALTIES,
     PENALTY_SECONDS,
@@ -23,6 +22,7 @@ from trio_templar.http.authorization import (
     Unauthorized,
 )
 from trio_templar.testing import open_gateway
+from trio_templar.wiring import access_by
 
 RIGHT = {b"authorization": b"Bearer s3cret", b"host": b"gateway"}
 WRONG = {b"authorization": b"Bearer guess", b"host": b"gateway"}
@@ -99,9 +99,9 @@ async def test_a_page_of_the_same_host_may_call() -> None:
 
 async def test_every_route_that_needs_a_token_refuses_foreign_pages_and_no_answer_allows_them() -> None:
     async with open_gateway(quiet()) as house, operator(house.gateway) as caller:
-        from trio_templar.http.routes import http_app
+        from trio_templar.wiring import http_app_of
 
-        guarded = [key for key, route in http_app(house.gateway).routes.items() if not route.public]
+        guarded = [key for key, route in http_app_of(parts(house)).routes.items() if not route.public]
         assert len(guarded) > 10
         for method, path in guarded:
             answer = await caller.request(method, path, headers={"Origin": "https://evil.example"})

@@ -16,7 +16,7 @@ from trio.testing import MockClock, lockstep_stream_pair
 from wsproto import WSConnection
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
-from tests.unit.conftest import CAR, RIDE, frames, quiet, settled
+from tests.unit.conftest import CAR, RIDE, frames, parts, quiet, settled
 from tests.unit.test_dialects import any_message
 from trio_templar import Settings
 from trio_templar.core.policies import RoomPolicy
@@ -522,10 +522,10 @@ async def test_what_waits_for_many_rooms_is_counted_once(autojump_clock: MockClo
         house.gateway.publish_nowait(rooms, "x" * 100_000)
         for client in clients:
             assert (await client.receive())["data"] == "x" * 100_000
-        used = house.gateway.budget.used_bytes
+        used = parts(house).delivery.budget.used_bytes
         await slow.receive()
         await settled()
-        assert house.gateway.budget.used_bytes == 0 < used
+        assert parts(house).delivery.budget.used_bytes == 0 < used
 
 
 # The log

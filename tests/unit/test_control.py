@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, RIDE, operator, settled
+from tests.unit.conftest import CAR, RIDE, operator, parts, settled
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house
 from trio_templar import NotFound, RequestError
@@ -35,15 +35,15 @@ async def ending(client: WebsocketClient) -> tuple[int, str]:
 async def test_the_connection_of_an_id_is_closed_with_the_words_of_the_operator(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         other = await named(house, "grace")
-        (kept,) = house.gateway.connections
+        (kept,) = parts(house).clients.connections
         client = await named(house, "ada", CAR)
-        (meant,) = house.gateway.connections - {kept}
+        (meant,) = parts(house).clients.connections - {kept}
         body = {"connection": meant.id, "code": 4321, "reason": "off you go"}
         assert await post(house, "/disconnect/", body) == {"disconnected": 1}
         assert await ending(client) == (4321, "off you go")
         await client.stream.aclose()
         await settled()
-        assert house.gateway.connections == {kept}
+        assert parts(house).clients.connections == {kept}
         await other.send("ping")
         assert await other.receive() == "pong"
 
@@ -66,9 +66,9 @@ async def test_the_connection_of_an_id_is_closed_with_the_words_of_the_operator(
 async def test_only_those_who_fit_are_closed(body: Any, gone: list[Any], autojump_clock: MockClock) -> None:
     async with open_house() as house:
         clients = [(user, await named(house, user, room)) for user, room in (("ada", CAR), ("ada", RIDE), (7, RIDE))]
-        before = {connection.id for connection in house.gateway.connections}
+        before = {connection.id for connection in parts(house).clients.connections}
         assert await post(house, "/disconnect", body) == {"disconnected": len(gone)}
-        left = [connection for connection in house.gateway.connections if connection.outbox.closed is None]
+        left = [connection for connection in parts(house).clients.connections if connection.outbox.closed is None]
         assert len(before) - len(left) == len(gone)
         assert sorted(str(c.user_id) for c in left) == sorted(
             str(user) for user in _without([user for user, _ in clients], gone)
@@ -93,7 +93,7 @@ async def test_what_waits_goes_before_the_close_and_who_does_not_read_is_not_wai
         assert await post(house, "/disconnect/", {"room": CAR}) == {"disconnected": 0}
         await settled()
         await trio.sleep(5)  # two goodbye_seconds
-        assert house.gateway.connections == set()
+        assert parts(house).clients.connections == set()
 
 
 async def test_hundreds_are_closed_a_few_at_a_time(autojump_clock: MockClock) -> None:
@@ -134,7 +134,7 @@ async def test_an_unsubscribe_can_be_for_some(autojump_clock: MockClock) -> None
         await named(house, "grace", CAR, RIDE)
         assert await post(house, "/unsubscribe/", {"room": CAR, "user": "grace"}) == {"unsubscribed": 1}
         assert await post(house, "/unsubscribe/", {"room": CAR, "peer": "1.2.3.4"}) == {"unsubscribed": 0}
-        assert {(c.user_id, c.session.room_keys()[0]) for c in house.gateway.connections if c.session} == {
+        assert {(c.user_id, c.session.room_keys()[0]) for c in parts(house).clients.connections if c.session} == {
             ("ada", b'{"target":"car"}'),
             ("grace", b'{"target":"ride"}'),
         }
@@ -186,7 +186,7 @@ async def test_a_wrong_request_harms_nobody_and_says_what_is_wrong(
         await named(house, 1, CAR)
         answer = await caller.post(path, json=body)
         assert (answer.status_code, words in answer.text) == (status, True), answer.text
-        (connection,) = house.gateway.connections
+        (connection,) = parts(house).clients.connections
         assert connection.outbox.closed is None
         assert house.gateway.statistics().subscriptions == 1
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.conftest import operator
+from tests.unit.conftest import operator, parts
 from tests.unit.test_docs_terminal import flags
 from trio_templar import Settings, errors
 from trio_templar.commands.cli import COMMANDS
@@ -19,8 +19,8 @@ from trio_templar.core.dialects import DIALECTS, unsubscribed
 from trio_templar.core.settings import options
 from trio_templar.errors import BackendError, ClientError, Close, Refused, TemplarError
 from trio_templar.http import page as dashboard
-from trio_templar.http.routes import http_app
 from trio_templar.testing import FakeBackend, open_gateway
+from trio_templar.wiring import http_app_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
@@ -141,7 +141,7 @@ def test_the_frames_are_those_of_the_dialects(name: str) -> None:
 async def test_every_route_is_in_the_page_of_the_http_api() -> None:
     async with open_gateway() as house:
         files = dashboard.routes(needs_token=bool)
-        routes = {(method, path.rstrip("/")) for method, path in set(http_app(house.gateway).routes) - set(files)}
+        routes = {(method, path.rstrip("/")) for method, path in set(http_app_of(parts(house)).routes) - set(files)}
     titles = re.findall(r"^### `(\w+) (/\S*)`$", page("docs/http.md"), re.MULTILINE)
     shown = {(method, path.rstrip("/")) for method, path in titles}
     assert shown | {("POST", "/trigger")} == routes

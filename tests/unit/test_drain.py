@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair
 
-from tests.unit.conftest import CAR, frames, quiet, settled
+from tests.unit.conftest import CAR, frames, parts, quiet, settled
 from trio_templar import Client, Hooks
 from trio_templar.clients.connection import Connection
 from trio_templar.clients.control import Control
@@ -55,7 +55,7 @@ class Crowd:
 
 @asynccontextmanager
 async def crowd(house: MemoryGateway, size: int) -> AsyncIterator[Crowd]:
-    house.gateway.shuffle = latest_first
+    parts(house).clients.departure.shuffle = latest_first
     found = Crowd()
     async with trio.open_nursery() as nursery:
         for number in range(size):
@@ -84,7 +84,7 @@ async def test_the_order_is_another_one_each_time(autojump_clock: MockClock) -> 
             open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house,
             crowd(house, 50) as clients,
         ):
-            house.gateway.shuffle = shuffle
+            parts(house).clients.departure.shuffle = shuffle
             house.gateway.drain()
             await house.served.wait()
             orders.add(tuple(clients.ended))
@@ -126,7 +126,7 @@ async def test_what_was_accepted_before_a_close_is_heard_before_it(autojump_cloc
 async def test_a_room_that_is_always_full_takes_no_close_frame_from_a_short_drain(autojump_clock: MockClock) -> None:
     backend = FakeBackend([CAR])
     async with open_gateway(quiet(drain_seconds=0.8), backend=backend) as house, crowd(house, 2) as clients:
-        channel = house.gateway.hub.rooms[room_key(CAR)].channel = RoomChannel()
+        channel = parts(house).delivery.hub.rooms[room_key(CAR)].channel = RoomChannel()
         channel.put(Batch([Publication(b"", b"")]), 0)  # and nothing takes it
         house.gateway.drain()
         await house.served.wait()
@@ -219,7 +219,9 @@ async def test_who_is_slow_has_the_three_quarters_for_what_waits(autojump_clock:
 
 async def test_who_is_sent_away_last_still_has_its_goodbye_seconds(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=5), backend=FakeBackend([CAR])) as house:
-        house.gateway.shuffle = lambda order: order.sort(key=lambda connection: connection.outbox.waiting_bytes)
+        parts(house).clients.departure.shuffle = lambda order: order.sort(
+            key=lambda connection: connection.outbox.waiting_bytes
+        )
         for _ in range(3):
             await (await house.connect()).receive()
         stuck = await house.connect(make_pair=lockstep_stream_pair)

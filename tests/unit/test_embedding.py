@@ -31,6 +31,15 @@ def test_the_old_name_of_a_gateway_on_memory_streams_still_works_and_warns() -> 
     assert [warning.filename for warning in warned] == [__file__]
 
 
+async def test_the_event_that_a_gateway_has_stopped_still_works_and_warns() -> None:
+    async with open_gateway() as running:
+        with pytest.warns(DeprecationWarning, match="draining"):
+            stopped = running.gateway.stopped
+        assert not stopped.is_set()
+        running.gateway.stop()
+        assert stopped.is_set()
+
+
 def test_a_name_that_the_test_kit_does_not_have_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = trio_templar.testing.nonsense

@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock, lockstep_stream_pair
 
 import trio_templar
-from tests.unit.conftest import CAR, RIDE, FakeReceiver, quiet, settled
+from tests.unit.conftest import CAR, RIDE, FakeReceiver, parts, quiet, settled
 from tests.unit.test_connection import closing
 from tests.unit.test_supervisor import reading
 from trio_templar import Busy, Close, Gateway, Settings, SettingsError, TooLarge, TriggerError
@@ -336,7 +336,7 @@ async def test_publish_nowait_says_which_room_is_full_and_publishes_nothing(auto
 async def test_over_half_of_the_memory_publishers_wait_until_it_is_less(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(memory_bytes=10_000, trigger_wait_seconds=5), backend=FakeBackend([CAR])) as house:
         client = await house.subscriber(1, CAR)
-        house.gateway.budget.take(5001)
+        parts(house).delivery.budget.take(5001)
         with pytest.raises(trio.WouldBlock, match="memory_bytes"):
             house.gateway.publish_nowait([CAR], 1)
         with pytest.raises(Busy, match="memory_bytes"):
@@ -345,7 +345,7 @@ async def test_over_half_of_the_memory_publishers_wait_until_it_is_less(autojump
         async with trio.open_nursery() as nursery:
             nursery.start_soon(house.gateway.publish, [CAR], 2)
             await trio.sleep(2)
-            house.gateway.budget.give(2000)
+            parts(house).delivery.budget.give(2000)
         assert trio.current_time() == 7
         assert (await client.receive())["data"] == 2
 
@@ -353,13 +353,13 @@ async def test_over_half_of_the_memory_publishers_wait_until_it_is_less(autojump
 async def test_policies_that_are_applied_later_hold_for_rooms_that_are_there(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
         await house.subscriber(1, CAR)
-        [room] = house.gateway.hub.rooms.values()
+        [room] = parts(house).delivery.hub.rooms.values()
         kinds = [room.policy.kind]
-        house.gateway.hub.apply(quiet(room_policy=[RoomPolicy(policy="conflate")]).policies)
+        parts(house).delivery.hub.apply(quiet(room_policy=[RoomPolicy(policy="conflate")]).policies)
         assert [*kinds, room.policy.kind] == ["disconnect", "conflate"]
 
 
 def crowd(house: MemoryGateway) -> None:
     """Put so many into CAR that its publications go through a channel."""
     for _ in range(300):
-        house.gateway.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")
+        parts(house).delivery.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")

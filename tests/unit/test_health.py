@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, operator, quiet
+from tests.unit.conftest import CAR, operator, parts, quiet
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house, see
 from trio_templar.delivery.fanout import Fanout
@@ -39,10 +39,10 @@ async def test_it_is_ready_while_canaries_come_back(autojump_clock: MockClock) -
 
 async def test_it_is_not_ready_before_the_first_canary_is_back(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet()) as house:
-        assert house.gateway.health.canary_age_seconds is None
-        assert not house.gateway.health.ready
+        assert parts(house).served.health.canary_age_seconds is None
+        assert not parts(house).served.health.ready
         await trio.testing.wait_all_tasks_blocked()
-        assert house.gateway.health.ready
+        assert parts(house).served.health.ready
 
 
 @pytest.mark.parametrize("part", ["_fanout_loop", "_pass"])
@@ -74,10 +74,10 @@ async def test_a_fanout_that_is_stuck_is_not_ready_and_is_again_when_it_goes_on(
 async def test_a_gateway_that_takes_no_publications_is_not_ready(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(ready_seconds=3)) as house:
         await trio.sleep(1)
-        house.gateway.budget.take(house.gateway.budget.soft_bytes)
+        parts(house).delivery.budget.take(parts(house).delivery.budget.soft_bytes)
         await trio.sleep(5)
         assert (await ask(house))[0] == 503
-        house.gateway.budget.give(house.gateway.budget.soft_bytes)
+        parts(house).delivery.budget.give(parts(house).delivery.budget.soft_bytes)
         await trio.sleep(1)
         assert (await ask(house))[0] == 200
 

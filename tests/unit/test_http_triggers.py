@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.unit.conftest import CAR, RIDE, FakeTransport, make_backlogs, operator, quiet
+from tests.unit.conftest import CAR, RIDE, FakeTransport, make_backlogs, operator, parts, quiet
 from tests.unit.test_http_app import NDJSON, ONE, Api, api
 from trio_templar.core.hub import LiveRoom
 from trio_templar.core.rooms import room_key
@@ -315,7 +315,7 @@ async def test_triggers_that_wait_are_bounded_in_bytes(autojump_clock: MockClock
         open_gateway(quiet(memory_bytes=100_000, outbox_bytes=100_000)) as house,
         operator(house.gateway) as publisher,
     ):
-        budget = house.gateway.budget
+        budget = parts(house).delivery.budget
         budget.take(60_000)  # over half: publishers wait
         body = {**ONE, "data": "x" * 30_000}
         answers: list[tuple[float, str]] = []

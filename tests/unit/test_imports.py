@@ -79,7 +79,12 @@ def test_every_module_is_in_a_layer() -> None:
 def test_a_module_imports_no_later_layer(module: str) -> None:
     place = LAYERS.index(layer(module))
     later = {used for used in ours(module) if LAYERS.index(layer(used)) > place}
-    assert later == ({"gateway", "demo"} if module == "http.routes" else set())
+    assert later == set()
+
+
+def test_only_the_wiring_sees_all_parts() -> None:
+    packages = {name for name in LAYERS if (PACKAGE / name).is_dir()} - {"commands"}
+    assert {module for module in MODULES if packages <= set(map(layer, ours(module)))} == {"wiring"}
 
 
 def test_imports_make_no_circle() -> None:

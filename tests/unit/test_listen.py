@@ -15,7 +15,7 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, TextMessage
 
-from tests.unit.conftest import CAR, RIDE, quiet, settled
+from tests.unit.conftest import CAR, RIDE, parts, quiet, settled
 from trio_templar import Close, Refused
 from trio_templar.client import Rejected, WebsocketClient
 from trio_templar.commands.addresses import Address
@@ -189,7 +189,7 @@ async def error_after(subscriber: Subscriber, house: MemoryGateway, close: Close
 
 
 def close_all(house: MemoryGateway, close: Close) -> None:
-    for connection in list(house.gateway.connections):
+    for connection in list(parts(house).clients.connections):
         connection.outbox.close(close)
 
 

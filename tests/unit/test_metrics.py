@@ -15,13 +15,14 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, RIDE, operator, quiet
+from tests.unit.conftest import CAR, RIDE, operator, parts, quiet
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house, publish_to_many
 from trio_templar import Refused, Unavailable
 from trio_templar.counters import ConnectionCounts, Histogram
 from trio_templar.http.metrics import FAMILIES
-from trio_templar.testing import Closed, MemoryGateway, Rejected, open_gateway
+from trio_templar.http.trends import SAMPLE_SECONDS
+from trio_templar.testing import Closed, FakeBackend, MemoryGateway, Rejected, open_gateway
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,11 +118,11 @@ async def test_what_waits_shows_and_so_does_its_end(autojump_clock: MockClock) -
         for _ in range(4):
             await house.gateway.publish([CAR], "x" * 1000)
         seen = await scrape(house)
-        assert seen("outbox_bytes") == house.gateway.backlogs.bytes > 3000
+        assert seen("outbox_bytes") == parts(house).delivery.backlogs.bytes > 3000
         assert seen("slow_connections") == 1
         assert seen.by("deliveries_total")["queued"] >= 3
         assert sum(seen.by("deliveries_total").values()) == 4
-        assert seen("memory_bytes", mark="used") == house.gateway.budget.used_bytes > 0
+        assert seen("memory_bytes", mark="used") == parts(house).delivery.budget.used_bytes > 0
         await trio.sleep(40)
         later = await scrape(house)
     assert sum(later.by("slow_closed_total").values()) == 1
@@ -130,14 +131,39 @@ async def test_what_waits_shows_and_so_does_its_end(autojump_clock: MockClock) -
     assert later("outbox_peak_bytes") == seen("outbox_peak_bytes") > 3000
 
 
+async def test_all_who_show_numbers_show_the_same(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(dialect="3", allow_status=True), backend=FakeBackend([CAR])) as house:
+        client = await house.connect()
+        await client.receive()
+        assert (await client.subscribe(1, CAR))["code"] == "success"
+        assert (await client.subscribe(2, RIDE))["code"] == "error"
+        await house.gateway.publish([CAR], 1)
+        await trio.sleep(2)
+        await client.receive()
+        statistics, seen = house.gateway.statistics(), await scrape(house)
+        async with operator(house.gateway) as caller:
+            status = (await caller.get("/status")).json()
+            samples = (await caller.get("/history")).json()["samples"]
+        await client.send({"type": "status"})
+        told = await client.receive()
+
+    for name in ("connections", "rooms", "subscriptions", "waiting_bytes", "drops", "client_errors", "draining"):
+        assert status[name] == getattr(statistics, name), name
+    for name in ("triggers", "publications", "deliveries"):
+        counted = [getattr(statistics, name), status[name], sum(samples[name]) * SAMPLE_SECONDS]
+        shown = sum(value for (found, _), value in seen.samples.items() if found == f"{name}_total")
+        assert [*counted, shown] == [1, 1, 1, 1], name
+    assert (told["num_rooms"], told["ws_messages_send"]) == (statistics.rooms, statistics.deliveries)
+
+
 async def test_a_room_channel_shows_while_it_waits_and_its_seconds_count_from_the_trigger(
     autojump_clock: MockClock,
 ) -> None:
     async with open_house() as house:
         publish_to_many(house)
-        assert (await scrape(house))("room_channel_bytes") == house.gateway.fanout.in_flight_bytes > 0
+        assert (await scrape(house))("room_channel_bytes") == parts(house).delivery.fanout.in_flight_bytes > 0
         start = trio.current_time()
-        while house.gateway.fanout.in_flight_bytes:
+        while parts(house).delivery.fanout.in_flight_bytes:
             await trio.sleep(0.0001)
         took = trio.current_time() - start
         seen = await scrape(house)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, RIDE, operator, quiet
+from tests.unit.conftest import CAR, RIDE, operator, parts, quiet
 from trio_templar import Settings, SettingsError
 from trio_templar.core.options import Reload
-from trio_templar.core.reload import Derived, merge
+from trio_templar.core.reload import merge
 from trio_templar.core.settings import options
 from trio_templar.testing import FakeBackend, Rejected, open_gateway
 
@@ -68,22 +68,6 @@ def test_a_setting_is_taken_over_as_its_field_says() -> None:
         assert (reloaded.changed, reloaded.restart) == (([], [option.name]) if restart else ([option.name], []))
 
 
-def test_what_is_derived_is_made_once_for_each_settings() -> None:
-    settings = [Settings(), Settings(dialect="3")]
-    in_force = [settings[0]]
-    made: list[str] = []
-
-    def make() -> str:
-        made.append(in_force[0].dialect)
-        return made[-1]
-
-    derived = Derived(lambda: in_force[0], make)
-    assert (derived(), derived()) == ("2", "2")
-    in_force[0] = settings[1]
-    assert (derived(), derived()) == ("3", "3")
-    assert made == ["2", "3"]
-
-
 async def test_a_new_token_is_asked_for_and_the_old_one_is_nothing_any_more(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(trigger_token="old", **PORT)) as house:
         house.gateway.reload(quiet(trigger_token="new", **PORT))
@@ -117,10 +101,23 @@ async def test_bounds_are_for_clients_that_come_from_now_on(autojump_clock: Mock
             await house.connect()
 
 
+async def test_what_clients_share_is_made_again_by_a_reload_and_by_nothing_else(autojump_clock: MockClock) -> None:
+    guarded: dict[str, Any] = {"trigger_bind": "0.0.0.0:0", "trigger_token": "t"}
+    async with open_gateway(quiet(max_subscriptions=1, **guarded), backend=FakeBackend([CAR])) as house:
+        current = parts(house).current
+        first = current.context
+        await house.connect()
+        with pytest.raises(SettingsError):
+            house.gateway.reload(quiet(max_subscriptions=2))
+        assert current.context is first
+        house.gateway.reload(quiet(max_subscriptions=2, **guarded))
+        assert (first.rules.max_subscriptions, current.context.rules.max_subscriptions) == (1, 2)
+
+
 async def test_a_new_policy_is_that_of_rooms_that_are_there(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
         await house.subscriber(1, CAR)
-        (room,) = house.gateway.hub.rooms.values()
+        (room,) = parts(house).delivery.hub.rooms.values()
         before = room.policy
         house.gateway.reload(quiet(room_policy=POLICY))
         assert room.policy != before

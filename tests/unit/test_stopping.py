@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, FakeReceiver, quiet, settled
+from tests.unit.conftest import CAR, FakeReceiver, parts, quiet, settled
 from trio_templar import Busy, Close
 from trio_templar.core.rooms import room_key
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, WebsocketClient, open_gateway
@@ -31,7 +31,7 @@ def crowd(house: MemoryGateway) -> list[FakeReceiver]:
     """Put so many into CAR that its publications go through a channel."""
     receivers = [FakeReceiver() for _ in range(300)]
     for receiver in receivers:
-        house.gateway.hub.subscribe(room_key(CAR), receiver, b"1")
+        parts(house).delivery.hub.subscribe(room_key(CAR), receiver, b"1")
     return receivers
 
 
@@ -111,7 +111,7 @@ async def test_a_publish_that_a_stop_overtakes_is_busy(room_is_large: bool, auto
 async def test_a_publish_that_waits_for_room_is_busy_when_the_gateway_stops(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet(memory_bytes=10_000, trigger_wait_seconds=5), backend=FakeBackend([CAR])) as house:
         crowd(house)
-        house.gateway.budget.take(5000)
+        parts(house).delivery.budget.take(5000)
 
         async def publish() -> None:
             with pytest.raises(Busy, match="stopping"):
@@ -122,7 +122,7 @@ async def test_a_publish_that_waits_for_room_is_busy_when_the_gateway_stops(auto
             nursery.start_soon(publish)
             await trio.sleep(2)
             house.gateway.stop()
-        house.gateway.budget.give(5000)
+        parts(house).delivery.budget.give(5000)
 
 
 async def test_a_gateway_that_was_cancelled_publishes_nothing_more(
@@ -143,7 +143,7 @@ async def test_a_publish_under_way_when_the_gateway_is_cancelled_is_busy(autojum
     async with trio.open_nursery() as nursery:
         async with open_gateway(quiet(memory_bytes=10_000), backend=FakeBackend([CAR])) as house:
             crowd(house)
-            house.gateway.budget.take(5000)
+            parts(house).delivery.budget.take(5000)
 
             async def publish() -> None:
                 with pytest.raises(Busy, match="stopping"):

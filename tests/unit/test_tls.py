@@ -17,7 +17,7 @@ import pytest
 import trio
 import trustme
 
-from tests.unit.conftest import CAR, quiet, settled
+from tests.unit.conftest import CAR, parts, quiet, settled
 from trio_templar import Gateway, Settings, SettingsError
 from trio_templar.net.tls import Certificate
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, Rejected, WebsocketClient, open_gateway
@@ -83,7 +83,7 @@ async def test_a_client_speaks_through_tls_as_it_would_without(authority: Author
         for data in (large, 2, 3):
             await house.gateway.publish([CAR], data)
         assert [(await client.receive())["data"] for _ in range(3)] == [large, 2, 3]
-        (connection,) = house.gateway.connections
+        (connection,) = parts(house).clients.connections
         assert connection.peer.startswith("127.0.0.1:")
         house.gateway.stop()
         with pytest.raises(Closed, match="1012"):
@@ -312,7 +312,7 @@ async def test_to_begin_or_end_with_tls_needs_a_restart(authority: Authority) ->
         assert house.gateway.settings == settings
     async with open_gateway(quiet()) as house:
         assert set(house.gateway.reload(quiet(tls_cert=cert, tls_key=key))) == {"tls_cert", "tls_key"}
-        assert house.gateway.certificate is None
+        assert parts(house).endpoints.certificate is None
 
 
 async def test_a_unix_socket_stays_plain(authority: Authority, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, operator, settled
+from tests.unit.conftest import CAR, operator, parts, settled
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_house, publish_to_many
 from trio_templar.http.tree import ALIKE, TURN_TASKS, Alike, Node, NurseryTree
@@ -50,7 +50,7 @@ async def test_it_is_drawn_as_the_nurseries_are(autojump_clock: MockClock) -> No
 async def test_a_connection_has_its_name_and_its_loops(autojump_clock: MockClock) -> None:
     async with open_house() as house:
         await stuck_subscriber(house)
-        (connection,) = house.gateway.connections
+        (connection,) = parts(house).clients.connections
         for _ in range(2):
             await house.gateway.publish([CAR], "x")
         (seen,) = below(await tree(house), "connections")["children"]

@@ -11,34 +11,72 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_templar.clients.statistics import Statistics
+from trio_templar.counters import Histogram
 from trio_templar.delivery.budget import Budget
 from trio_templar.http.app import HttpApi
 from trio_templar.http.authorization import Access, Authorization
-from trio_templar.http.trends import SAMPLE_SECONDS, SAMPLES, Counts, History, quantile
+from trio_templar.http.trends import SAMPLE_SECONDS, SAMPLES, History, quantile
 
-NOTHING = Counts(connections=0, waiting_bytes=0, triggers=0, publications=0, deliveries=0)
+BOUNDS = (0.01, 0.1)
+NO_SECONDS = Histogram(BOUNDS).now()
+NOTHING = Statistics(
+    uptime_seconds=0,
+    draining=False,
+    connections=0,
+    opened=0,
+    closed={},
+    refused={},
+    bootstraps={},
+    client_errors={},
+    rooms=0,
+    subscriptions=0,
+    triggers=0,
+    publications=0,
+    deliveries=0,
+    in_flight_bytes=0,
+    waiting_bytes=0,
+    memory_bytes=0,
+    memory_soft_bytes=0,
+    memory_hard_bytes=0,
+    slow_connections=0,
+    queued=0,
+    conflated=0,
+    dropped={},
+    drops={},
+    publication_seconds=NO_SECONDS,
+    bootstrap_seconds=NO_SECONDS,
+    lag_seconds=NO_SECONDS,
+)
 
 
 class Gateway:
     """Something that counts."""
 
     def __init__(self) -> None:
-        self.counts = NOTHING
+        self.statistics = NOTHING
 
-    def look(self) -> Counts:
-        return self.counts
+    def look(self) -> Statistics:
+        return self.statistics
 
 
 async def test_a_sample_says_what_is_and_how_fast_it_happened(autojump_clock: trio.testing.MockClock) -> None:
-    gateway = Gateway()
-    history = History(gateway.look, (0.01, 0.1))
+    gateway, seconds = Gateway(), Histogram(BOUNDS)
+    history = History(gateway.look)
     await trio.sleep(4)
-    gateway.counts = Counts(
-        connections=7, waiting_bytes=50, triggers=2, publications=4, deliveries=100, latency=(100, 0, 0)
+    seconds.observe(0.01, 100)
+    gateway.statistics = replace(
+        NOTHING,
+        connections=7,
+        waiting_bytes=50,
+        triggers=2,
+        publications=4,
+        deliveries=100,
+        publication_seconds=seconds.now(),
     )
     history.take()
     await trio.sleep(2)
-    gateway.counts = replace(gateway.counts, connections=6, deliveries=103)
+    gateway.statistics = replace(gateway.statistics, connections=6, deliveries=103)
     history.take()
     await trio.sleep(1)
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, RIDE, FakeReceiver, operator, quiet, settled
+from tests.unit.conftest import CAR, RIDE, FakeReceiver, operator, parts, quiet, settled
 from tests.unit.test_gateway import stuck_subscriber
 from trio_templar import Settings
 from trio_templar.core.rooms import room_key
@@ -34,9 +34,9 @@ def open_house(**changes: Any) -> Any:
 def publish_to_many(house: MemoryGateway) -> None:
     """Put three publications into the channel of CAR; its loop waits for more, since a pass would be expensive."""
     for _ in range(300):
-        house.gateway.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")
+        parts(house).delivery.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")
     for _ in range(3):
-        house.gateway.fanout.publish_nowait([house.gateway.reader.make([CAR], b"1")])
+        parts(house).delivery.fanout.publish_nowait([parts(house).delivery.reader.make([CAR], b"1")])
 
 
 async def see(house: MemoryGateway, path: str, **query: Any) -> Any:
@@ -91,7 +91,7 @@ async def test_a_connection_shows_who_it_is_and_what_it_got(autojump_clock: Mock
         await trio.sleep(20)
         await house.gateway.publish([CAR], "x")
         (seen,) = (await see(house, "/connections/"))["connections"]
-        (connection,) = house.gateway.connections
+        (connection,) = parts(house).clients.connections
     assert seen["id"] == connection.id
     assert (seen["user"], seen["agent"], seen["rooms"], seen["subscriptions"]) == ("7", "Browser of 7", [CAR, RIDE], 2)
     assert (seen["age_seconds"], seen["last_alive_seconds"], seen["frames"]) == (20, 20, 1)
@@ -243,6 +243,6 @@ async def test_equal_agents_are_kept_once_and_long_ones_cut(autojump_clock: Mock
         for _ in range(2):
             await house.connect({"User-Agent": "x" * 2000})
         await house.connect()
-        agents = sorted((connection.agent for connection in house.gateway.connections), key=len)
+        agents = sorted((connection.agent for connection in parts(house).clients.connections), key=len)
     assert [len(agent) for agent in agents] == [0, 256, 256]
     assert agents[1] is agents[2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,13 +56,12 @@ class Admitted:
 class Admission:
     """Admits the clients of a gateway, or refuses them over HTTP.
 
-    `clients` is how many are connected, admitted or not; `refused` counts refusals by cause.
+    `clients` is how many are connected, admitted or not; `refused` counts refusals by cause. `settings` can be replaced
+    at any time.
     """
 
-    def __init__(
-        self, settings: Callable[[], Settings], limiter: BootstrapLimiter, *, refuses_by_message: bool
-    ) -> None:
-        self._settings_in_force = settings
+    def __init__(self, settings: Settings, limiter: BootstrapLimiter, *, refuses_by_message: bool) -> None:
+        self.settings = settings
         self._limiter = limiter
         self._refuses_by_message = refuses_by_message
         self._arriving: set[trio.CancelScope] = set()
@@ -72,13 +70,9 @@ class Admission:
         self.refused: Counter[str] = Counter()
         self._overrun_said = -OVERRUN_SECONDS
 
-    @property
-    def _settings(self) -> Settings:
-        return self._settings_in_force()
-
     def overrun(self) -> bool:
         """Return whether there are so many clients that one more is dropped without an answer. It is counted."""
-        if self.clients <= self._settings.max_connections + TOLD_CLIENTS:
+        if self.clients <= self.settings.max_connections + TOLD_CLIENTS:
             return False
         self.refused["overrun"] += 1
         now = trio.current_time()
@@ -112,7 +106,7 @@ class Admission:
             self._note(error, address)
             await self._answer(stream, error)
             return None
-        subprotocol = choose_subprotocol(upgrade.request, self._settings.subprotocol)
+        subprotocol = choose_subprotocol(upgrade.request, self.settings.subprotocol)
         return Admitted(upgrade.request, upgrade.key, bytes(inbox), address, answer, subprotocol)
 
     def _note(self, refusal: HandshakeError, address: str) -> None:
@@ -123,7 +117,7 @@ class Admission:
         let_go(refusal)
 
     async def _read_upgrade(self, stream: trio.abc.Stream, host: str) -> Upgrade:
-        settings = self._settings
+        settings = self.settings
         secured = False
         with trio.move_on_after(settings.handshake_seconds) as scope:
             self._arriving.add(scope)
@@ -190,13 +184,13 @@ class Admission:
         With a full `inbox` nothing more is read, so that its leaving is noticed only when the answer is there.
         """
         try:
-            while len(inbox) < self._settings.max_message_bytes:
+            while len(inbox) < self.settings.max_message_bytes:
                 inbox += await receive(stream)
         except PeerLeft:
             asking.cancel()
 
     async def _answer(self, stream: trio.abc.Stream, error: HandshakeError) -> None:
-        seconds = self._settings.goodbye_seconds
+        seconds = self.settings.goodbye_seconds
         with trio.move_on_after(seconds) as sending:
             try:
                 await stream.send_all(error.response())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from random import SystemRandom
@@ -11,7 +12,11 @@ import trio
 
 from trio_templar.clients.connection import Connection
 from trio_templar.core.hub import Hub
+from trio_templar.delivery.fanout import Fanout
 from trio_templar.errors import STOPPING
+from trio_templar.log import log
+
+logger = logging.getLogger("trio_templar.gateway")
 
 # The share of a drain in which clients are closed; the rest is for goodbyes and hooks.
 CLOSING_SHARE: Final = 0.75
@@ -29,7 +34,39 @@ Shuffle = Callable[[list[Any]], object]
 shuffle: Final[Shuffle] = SystemRandom().shuffle
 
 
-@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Whether a gateway is going to end, and how long what is not done may take: until the deadline of `scope`.
+
+    `leaving` is set first: nobody is let in any more. `stopped` is set once nobody has any time left.
+    """
+
+    def __init__(self, scope: trio.CancelScope, fanout: Fanout, connections: Collection[Connection]) -> None:
+        self._scope = scope
+        self._fanout = fanout
+        self._connections = connections
+        self.leaving = trio.Event()
+        self.stopped = trio.Event()
+
+    def drain(self, seconds: float) -> None:
+        """Begin to send everybody away one by one; all of it takes `seconds` at most. Again, it changes nothing."""
+        if self.leaving.is_set():
+            return
+        log(logger, logging.INFO, "drain", connections=len(self._connections), seconds=seconds)
+        self._end_within(seconds)
+        self.leaving.set()
+
+    def stop(self, seconds: float) -> None:
+        """Take no more publications, and begin to send everybody away at once; all of it takes `seconds` at most."""
+        self._end_within(seconds)
+        self.leaving.set()
+        self.stopped.set()
+        self._fanout.close()
+
+    def _end_within(self, seconds: float) -> None:
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
+
+
+@dataclass(slots=True)
 class Departure:
     """The end of all `connections`, in an order that `shuffle` makes; `stopped` cuts it short.
 
@@ -38,8 +75,8 @@ class Departure:
 
     connections: Collection[Connection]
     hub: Hub
-    shuffle: Shuffle
     stopped: trio.Event
+    shuffle: Shuffle = shuffle
 
     async def close_in_turn(self, end: float) -> None:
         """Close all clients that are connected now with 1012, evenly from now to `end`; return early if all have left.

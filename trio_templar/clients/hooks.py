@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,13 +49,13 @@ class Hooks:
 
 
 class HookQueue:
-    """The hook calls of a gateway: at most `max_calls` at once, in `nursery`, which its owner opens; others wait.
+    """The hook calls of a gateway: at most `max_calls` at once, in `nursery`; others wait.
 
     Clients take turns. The deadline of a call begins when its turn has come, however long it waited.
     """
 
-    def __init__(self, max_calls: int) -> None:
-        self.nursery: trio.Nursery
+    def __init__(self, nursery: trio.Nursery, max_calls: int) -> None:
+        self.nursery = nursery
         self._max_calls = max_calls
         self._under_way = 0
         self._waiting: deque[HookCalls] = deque()
@@ -95,6 +96,17 @@ class HookQueue:
         if self._left_out:
             logger.warning("%d hook calls were left out", self._left_out)
         self._left_out = 0
+
+
+@asynccontextmanager
+async def open_hook_queue(max_calls: int) -> AsyncIterator[HookQueue]:
+    """Open a queue of hook calls; the end waits for those that are under way or wait."""
+    try:
+        async with trio.open_nursery() as nursery:
+            queue = HookQueue(nursery, max_calls)
+            yield queue
+    finally:
+        queue.close()
 
 
 @dataclass(frozen=True, slots=True)

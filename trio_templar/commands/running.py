@@ -81,7 +81,7 @@ async def _obey(
 
 def _end(gateway: Gateway, number: int) -> None:
     if number == signal.SIGINT:
-        log(logger, logging.INFO, "stop", connections=len(gateway.connections), seconds=INTERRUPT_SECONDS)
+        log(logger, logging.INFO, "stop", connections=gateway.statistics().connections, seconds=INTERRUPT_SECONDS)
         gateway.stop(INTERRUPT_SECONDS)
     else:
         gateway.drain()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from trio_templar.core.options import Reload
 from trio_templar.core.settings import Settings, options
-
-T = TypeVar("T")
 
 
 class Reloaded(NamedTuple):
@@ -35,20 +32,3 @@ def merge(old: Settings, new: Settings) -> Reloaded:
     restart = [name for name in names if name not in possible]
     settings = replace(new, **{name: getattr(old, name) for name in restart}) if restart else new
     return Reloaded(settings, changed, restart)
-
-
-class Derived(Generic[T]):
-    """What `make` makes of the settings in force; made again once they are others."""
-
-    def __init__(self, settings: Callable[[], Settings], make: Callable[[], T]) -> None:
-        self._settings = settings
-        self._make = make
-        self._made_of = settings()
-        self._value = make()
-
-    def __call__(self) -> T:
-        """Return it."""
-        settings = self._settings()
-        if settings is not self._made_of:
-            self._made_of, self._value = settings, self._make()
-        return self._value

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from trio_templar import __version__
-from trio_templar.clients.admission import Admission
-from trio_templar.clients.bootstrap import BootstrapLimiter
-from trio_templar.clients.connection import Connection
-from trio_templar.core.hub import Hub
-from trio_templar.counters import ConnectionCounts, Histogram
-from trio_templar.delivery.backlog import Backlogs
-from trio_templar.delivery.budget import Budget
-from trio_templar.delivery.fanout import Fanout
-from trio_templar.errors import SLOW_CAUSES
-from trio_templar.http.app import HttpApi
-from trio_templar.lag import Lag
+from trio_templar.clients.statistics import Statistics
+from trio_templar.counters import Distribution
 
 PREFIX: Final = "trio_templar_"
 MEMORY_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
@@ -28,25 +19,17 @@ Labels = tuple[str, ...]
 Sample = tuple[Labels, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """The parts of a gateway that count."""
+class Scrape(NamedTuple):
+    """What one scrape reads. `answers` counts those of the HTTP API, by path and status."""
 
-    hub: Hub
-    connections: Collection[Connection]
-    fanout: Fanout
-    backlogs: Backlogs
-    budget: Budget
-    admission: Admission
-    bootstrap_limiter: BootstrapLimiter
-    counts: ConnectionCounts
-    lag: Lag
-    http: HttpApi
-    draining: Callable[[], bool]
+    now: Statistics
+    sent_bytes: int
+    peak_bytes: int
+    answers: Mapping[tuple[str, int], int]
 
 
 class Family(NamedTuple):
-    """One metric. `read` returns its samples (label values, value), or for a histogram the histogram itself.
+    """One metric. `read` returns its samples (label values, value), or for a histogram its distribution.
 
     `title` and `unit` say how the dashboard shows it; without a title it does not.
     """
@@ -54,7 +37,7 @@ class Family(NamedTuple):
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
-    read: Callable[[Sources], Any]
+    read: Callable[[Scrape], Any]
     labels: Labels = ()
     title: str = ""
     unit: Literal["short", "bytes", "s"] = "short"
@@ -65,41 +48,28 @@ class Family(NamedTuple):
         return PREFIX + self.name + ("_total" if self.kind == "counter" else "")
 
 
-def _one(read: Callable[[Sources], float]) -> Callable[[Sources], Iterable[Sample]]:
-    return lambda sources: [((), read(sources))]
+def _one(read: Callable[[Scrape], float]) -> Callable[[Scrape], Iterable[Sample]]:
+    return lambda scrape: [((), read(scrape))]
 
 
-def _by(read: Callable[[Sources], Mapping[Any, float]]) -> Callable[[Sources], Iterable[Sample]]:
-    def samples(sources: Sources) -> Iterable[Sample]:
-        for key, value in sorted(read(sources).items()):
+def _by(read: Callable[[Scrape], Mapping[Any, float]]) -> Callable[[Scrape], Iterable[Sample]]:
+    def samples(scrape: Scrape) -> Iterable[Sample]:
+        for key, value in sorted(read(scrape).items()):
             yield (key if isinstance(key, tuple) else (key,)), value
 
     return samples
 
 
-def _deliveries(sources: Sources) -> Mapping[str, int]:
-    queued = sources.backlogs.losses.queued
-    return {"written": sources.fanout.deliveries - queued, "queued": queued}
+def _deliveries(scrape: Scrape) -> Mapping[str, int]:
+    return {"written": scrape.now.deliveries - scrape.now.queued, "queued": scrape.now.queued}
 
 
-def _sent_bytes(sources: Sources) -> int:
-    return sources.counts.sent_bytes + sum(connection.outbox.sent_bytes for connection in sources.connections)
+def _requests(scrape: Scrape) -> Mapping[Labels, int]:
+    return {(path, str(status)): count for (path, status), count in scrape.answers.items()}
 
 
-def _peak_bytes(sources: Sources) -> int:
-    return max([sources.counts.peak_bytes, *(connection.outbox.peak_bytes for connection in sources.connections)])
-
-
-def _requests(sources: Sources) -> Mapping[Labels, int]:
-    return {(path, str(status)): count for (path, status), count in sources.http.answers.items()}
-
-
-def _triggers(sources: Sources) -> Mapping[str, int]:
-    return {str(status): n for (path, status), n in sources.http.answers.items() if path == "/trigger"}
-
-
-def _slow(sources: Sources) -> Mapping[str, int]:
-    return {cause: sources.backlogs.drops.get(close, 0) for close, cause in SLOW_CAUSES.items()}
+def _triggers(scrape: Scrape) -> Mapping[str, int]:
+    return {str(status): count for (path, status), count in scrape.answers.items() if path == "/trigger"}
 
 
 def resident_bytes() -> int:
@@ -110,26 +80,26 @@ def resident_bytes() -> int:
         return 0
 
 
-def _memory(sources: Sources) -> Mapping[str, int]:
-    budget = sources.budget
-    return {"used": budget.used_bytes, "soft": budget.soft_bytes, "hard": budget.hard_bytes}
+def _memory(scrape: Scrape) -> Mapping[str, int]:
+    now = scrape.now
+    return {"used": now.memory_bytes, "soft": now.memory_soft_bytes, "hard": now.memory_hard_bytes}
 
 
 FAMILIES: Final = (
     Family("info", "gauge", "Always 1; the label has the version.", _by(lambda _: {__version__: 1}), ("version",)),
-    Family("connections", "gauge", "Clients connected now.", _one(lambda s: len(s.connections)), title="Connections"),
+    Family("connections", "gauge", "Clients connected now.", _one(lambda s: s.now.connections), title="Connections"),
     Family(
         "connections_opened",
         "counter",
         "Clients that were admitted and got a websocket.",
-        _one(lambda s: s.counts.opened),
+        _one(lambda s: s.now.opened),
         title="Opened",
     ),
     Family(
         "connections_closed",
         "counter",
         "Connections that ended, by close code; codes 3000 to 3999 are 3xxx, and 4000 to 4999 are 4xxx.",
-        _by(lambda s: s.counts.closed),
+        _by(lambda s: s.now.closed),
         ("code",),
         title="Closed",
     ),
@@ -137,7 +107,7 @@ FAMILIES: Final = (
         "slow_closed",
         "counter",
         "Clients that were closed because they were too slow, by cause.",
-        _by(_slow),
+        _by(lambda s: s.now.drops),
         ("cause",),
         title="Closed for being slow",
     ),
@@ -145,7 +115,7 @@ FAMILIES: Final = (
         "handshakes_refused",
         "counter",
         "Clients that were refused a websocket, by cause.",
-        _by(lambda s: s.admission.refused),
+        _by(lambda s: s.now.refused),
         ("cause",),
         title="Refused",
     ),
@@ -153,7 +123,7 @@ FAMILIES: Final = (
         "client_errors",
         "counter",
         "Error replies to clients, by message; room-not-found is a refused subscription.",
-        _by(lambda s: s.counts.errors),
+        _by(lambda s: s.now.client_errors),
         ("error",),
         title="Errors to clients",
     ),
@@ -161,7 +131,7 @@ FAMILIES: Final = (
         "bootstraps",
         "counter",
         "Bootstrap calls, by outcome: admitted, refused, busy, unavailable, nonsense, or left (the client left).",
-        _by(lambda s: s.bootstrap_limiter.answers),
+        _by(lambda s: s.now.bootstraps),
         ("status",),
         title="Bootstraps",
     ),
@@ -169,17 +139,17 @@ FAMILIES: Final = (
         "bootstrap_seconds",
         "histogram",
         "Time that the API took to answer a bootstrap call.",
-        lambda s: s.bootstrap_limiter.seconds,
+        lambda s: s.now.bootstrap_seconds,
         title="Bootstrap",
         unit="s",
     ),
-    Family("rooms", "gauge", "Rooms that have a subscriber now.", _one(lambda s: len(s.hub.rooms)), title="Rooms"),
-    Family("subscriptions", "gauge", "Subscriptions now.", _one(lambda s: s.hub.subscriptions), title="Subscriptions"),
+    Family("rooms", "gauge", "Rooms that have a subscriber now.", _one(lambda s: s.now.rooms), title="Rooms"),
+    Family("subscriptions", "gauge", "Subscriptions now.", _one(lambda s: s.now.subscriptions), title="Subscriptions"),
     Family(
         "triggers",
         "counter",
         "Triggers that were published; each item of an array and each line of a stream counts.",
-        _one(lambda s: s.fanout.triggers),
+        _one(lambda s: s.now.triggers),
         title="Triggers",
     ),
     Family(
@@ -202,7 +172,7 @@ FAMILIES: Final = (
         "publications",
         "counter",
         "Publications: a trigger counts once for each of its rooms that has a subscriber.",
-        _one(lambda s: s.fanout.publications),
+        _one(lambda s: s.now.publications),
         title="Publications",
     ),
     Family(
@@ -217,14 +187,14 @@ FAMILIES: Final = (
         "conflated",
         "counter",
         "Queued deliveries that a newer one replaced.",
-        _one(lambda s: s.backlogs.losses.conflated),
+        _one(lambda s: s.now.conflated),
         title="Conflated",
     ),
     Family(
         "dropped",
         "counter",
         "Queued deliveries that were given up, by the policy of their room.",
-        _by(lambda s: s.backlogs.losses.dropped),
+        _by(lambda s: s.now.dropped),
         ("policy",),
         title="Dropped",
     ),
@@ -232,16 +202,18 @@ FAMILIES: Final = (
         "publication_seconds",
         "histogram",
         "Time from an accepted trigger to the last write to a client whose socket was free.",
-        lambda s: s.fanout.seconds,
+        lambda s: s.now.publication_seconds,
         title="From trigger to the last write",
         unit="s",
     ),
-    Family("sent_bytes", "counter", "Bytes written to clients.", _one(_sent_bytes), title="Sent", unit="bytes"),
+    Family(
+        "sent_bytes", "counter", "Bytes written to clients.", _one(lambda s: s.sent_bytes), title="Sent", unit="bytes"
+    ),
     Family(
         "outbox_bytes",
         "gauge",
         "Bytes in all backlogs; shared bytes count for each client.",
-        _one(lambda s: s.backlogs.bytes),
+        _one(lambda s: s.now.waiting_bytes),
         title="Waiting for clients",
         unit="bytes",
     ),
@@ -249,7 +221,7 @@ FAMILIES: Final = (
         "outbox_peak_bytes",
         "gauge",
         "Largest backlog that one client ever had.",
-        _one(_peak_bytes),
+        _one(lambda s: s.peak_bytes),
         title="Most for one client",
         unit="bytes",
     ),
@@ -257,14 +229,14 @@ FAMILIES: Final = (
         "slow_connections",
         "gauge",
         "Clients that have a backlog now.",
-        _one(lambda s: len(s.backlogs.outboxes)),
+        _one(lambda s: s.now.slow_connections),
         title="Clients that are behind",
     ),
     Family(
         "room_channel_bytes",
         "gauge",
         "Bytes of publications that wait for a pass over their room.",
-        _one(lambda s: s.fanout.in_flight_bytes),
+        _one(lambda s: s.now.in_flight_bytes),
         title="Waiting in rooms",
         unit="bytes",
     ),
@@ -289,7 +261,7 @@ FAMILIES: Final = (
         "lag_seconds",
         "histogram",
         "How late a timer fires; everything waits this long while the event loop is busy.",
-        lambda s: s.lag.histogram,
+        lambda s: s.now.lag_seconds,
         title="Event loop lag",
         unit="s",
     ),
@@ -297,17 +269,13 @@ FAMILIES: Final = (
         "draining",
         "gauge",
         "1 while the gateway drains and admits no client.",
-        _one(lambda s: int(s.draining())),
+        _one(lambda s: int(s.now.draining)),
         title="Draining",
     ),
 )
 
 
-def buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return the cumulative buckets of `histogram` as Prometheus wants them."""
-    total = 0
-    found: list[tuple[str, float]] = []
-    for bound, count in zip([*map(str, histogram.bounds), "+Inf"], histogram.counts, strict=True):
-        total += count
-        found.append((bound, total))
-    return found
+def buckets(distribution: Distribution) -> list[tuple[str, float]]:
+    """Return the cumulative buckets of `distribution` as Prometheus wants them."""
+    bounds = [*map(str, distribution.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(distribution.counts), strict=True))

@@ -15,23 +15,12 @@ import msgspec
 import trio
 from msgspec import Meta
 
+from trio_templar.clients.statistics import Statistics
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
 from trio_templar.http.input import read_query
 
 SAMPLE_SECONDS: Final = 2.0
 SAMPLES: Final = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What is so now, and what was counted since the start. `latency` has a count for each bound and one for more."""
-
-    connections: int
-    waiting_bytes: int
-    triggers: int
-    publications: int
-    deliveries: int
-    latency: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +46,13 @@ class _Query(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class History:
-    """Samples of one gateway, which starts now.
+    """Samples of one gateway, whose numbers `look` returns; they start now."""
 
-    `look` returns its counts, `bounds` are the upper bounds of their `latency`, ascending.
-    """
-
-    def __init__(self, look: Callable[[], Counts], bounds: Sequence[float] = ()) -> None:
+    def __init__(self, look: Callable[[], Statistics]) -> None:
         self._look = look
-        self._bounds = bounds
         self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
         self._taken = 0
-        self._last = Counts(0, 0, 0, 0, 0, (0,) * (len(bounds) + 1 if bounds else 0))
+        self._last = look()
         self._at = self._since = trio.current_time()
 
     async def history_loop(self) -> NoReturn:
@@ -78,22 +63,23 @@ class History:
 
     def take(self) -> None:
         """Take a sample; some time must have passed since the last."""
-        now, counts, last = trio.current_time(), self._look(), self._last
-        seconds = now - self._at
-        fresh = [count - before for count, before in zip(counts.latency, last.latency, strict=True)]
+        at, now, last = trio.current_time(), self._look(), self._last
+        seconds = at - self._at
+        bounds, before = now.publication_seconds.bounds, last.publication_seconds.counts
+        fresh = [count - known for count, known in zip(now.publication_seconds.counts, before, strict=True)]
         sample = _Sample(
-            at=now,
-            connections=counts.connections,
-            waiting_bytes=counts.waiting_bytes,
-            triggers=round((counts.triggers - last.triggers) / seconds, 3),
-            publications=round((counts.publications - last.publications) / seconds, 3),
-            deliveries=round((counts.deliveries - last.deliveries) / seconds, 3),
-            p50_seconds=quantile(0.5, self._bounds, fresh),
-            p99_seconds=quantile(0.99, self._bounds, fresh),
+            at=at,
+            connections=now.connections,
+            waiting_bytes=now.waiting_bytes,
+            triggers=round((now.triggers - last.triggers) / seconds, 3),
+            publications=round((now.publications - last.publications) / seconds, 3),
+            deliveries=round((now.deliveries - last.deliveries) / seconds, 3),
+            p50_seconds=quantile(0.5, bounds, fresh),
+            p99_seconds=quantile(0.99, bounds, fresh),
         )
         self._samples.append(sample)
         self._taken += 1
-        self._at, self._last = now, counts
+        self._at, self._last = at, now
 
     def routes(self) -> Routes:
         """Return its route for `HttpApi.routes`."""

@@ -10,8 +10,10 @@ import msgspec
 import trio
 from msgspec import UNSET, Meta, UnsetType
 
+from trio_templar import __version__
 from trio_templar.clients.connection import Connection
 from trio_templar.clients.selection import Selection
+from trio_templar.clients.statistics import Sources, Statistics
 from trio_templar.clock import Clock, utc
 from trio_templar.core.hub import Hub, LiveRoom
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
@@ -51,7 +53,7 @@ class _RoomsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Views:
-    """The live views of one gateway. `totals` returns what `/status` says beside the slowest connections."""
+    """The live views of one gateway."""
 
     def __init__(
         self,
@@ -59,13 +61,13 @@ class Views:
         connections: Collection[Connection],
         rates: Rates,
         clock: Clock,
-        totals: Callable[[], Mapping[str, Any]],
+        sources: Sources,
     ) -> None:
         self._hub = hub
         self._connections = connections
         self._rates = rates
         self._clock = clock
-        self._totals = totals
+        self._sources = sources
 
     def routes(self) -> Routes:
         """Return its routes for `HttpApi.routes`."""
@@ -81,7 +83,9 @@ class Views:
         read_query(request, NoQuery)
         waiting = [connection for connection in self._connections if connection.outbox.waiting_bytes]
         slowest = sorted(waiting, key=_most_waiting)[:NAMED_CONNECTIONS]
-        return json_answer({**self._totals(), "slowest": [self._connection_view(connection) for connection in slowest]})
+        return json_answer(
+            {**_totals(self._sources.now()), "slowest": [self._connection_view(connection) for connection in slowest]}
+        )
 
     async def connections(self, request: Request) -> Response:
         """`GET /connections/`: those that were asked for, a page of them."""
@@ -137,6 +141,30 @@ class Views:
             "frames": outbox.publications,
             "sent_bytes": outbox.sent_bytes,
         }
+
+
+def _totals(now: Statistics) -> Mapping[str, Any]:
+    """Return what `/status` says of the whole gateway."""
+    return {
+        "version": __version__,
+        "started": utc(now.uptime_seconds),
+        "uptime_seconds": round(now.uptime_seconds, 3),
+        "draining": now.draining,
+        "connections": now.connections,
+        "rooms": now.rooms,
+        "subscriptions": now.subscriptions,
+        "triggers": now.triggers,
+        "publications": now.publications,
+        "deliveries": now.deliveries,
+        "waiting_bytes": now.waiting_bytes,
+        "memory": {
+            "used_bytes": now.memory_bytes,
+            "soft_bytes": now.memory_soft_bytes,
+            "hard_bytes": now.memory_hard_bytes,
+        },
+        "drops": now.drops,
+        "client_errors": now.client_errors,
+    }
 
 
 def _most_waiting(connection: Connection) -> tuple[float, float, str]:

@@ -1,0 +1,300 @@
+"""Settings, and the nurseries that are open, made into all parts of a gateway. The only module that sees all of them.
+
+Each part is built whole, from what it needs, before anybody sees it. What `reload` replaces is at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import trio
+
+from trio_templar import demo
+from trio_templar.clients.admission import Admission
+from trio_templar.clients.bootstrap import Bootstrap, BootstrapLimiter
+from trio_templar.clients.connection import Connection, Context
+from trio_templar.clients.control import Control
+from trio_templar.clients.drain import Departure, Shutdown
+from trio_templar.clients.hooks import HookCaller, HookQueue, Hooks
+from trio_templar.clients.statistics import Sources
+from trio_templar.clients.supervisor import Supervisor, Timeouts
+from trio_templar.clock import Clock
+from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.hub import Hub
+from trio_templar.core.reload import Reloaded, merge
+from trio_templar.core.session import Rules
+from trio_templar.core.settings import Settings, is_local
+from trio_templar.core.triggers import TriggerReader
+from trio_templar.counters import ConnectionCounts
+from trio_templar.delivery.backlog import Backlogs
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.fanout import Bounds, Fanout
+from trio_templar.http.app import HttpApi
+from trio_templar.http.authorization import Access, Authorization
+from trio_templar.http.health import Canary, Health
+from trio_templar.http.rates import Rates
+from trio_templar.http.routes import Served, http_app
+from trio_templar.http.tree import NamedTask
+from trio_templar.http.trends import History
+from trio_templar.lag import Lag
+from trio_templar.log import log
+from trio_templar.machine import descriptor_limit, memory_bytes
+from trio_templar.net.endpoints import Endpoints, certificate_of
+
+logger = logging.getLogger("trio_templar.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Whom a gateway asks who may enter which rooms, and whom it tells what became of clients."""
+
+    bootstrap: Bootstrap
+    hooks: Hooks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nurseries:
+    """What is open as long as the parts live: where they start tasks, and the `scope` around it all."""
+
+    scope: trio.CancelScope
+    hook_queue: HookQueue
+    clients: trio.Nursery
+    rooms: trio.Nursery
+
+    def named(self) -> Mapping[trio.Nursery, str]:
+        """Return them with the names that `GET /tree` shows."""
+        return {self.hook_queue.nursery: "hooks", self.clients: "connections", self.rooms: "rooms"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What takes a publication to a socket."""
+
+    hub: Hub
+    clock: Clock
+    budget: Budget
+    backlogs: Backlogs
+    reader: TriggerReader
+    fanout: Fanout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """What lets clients in, watches them, counts them and sends them away."""
+
+    connections: set[Connection]
+    counts: ConnectionCounts
+    hooks: Hooks
+    hook_queue: HookQueue
+    bootstrap_limiter: BootstrapLimiter
+    admission: Admission
+    supervisor: Supervisor
+    lag: Lag
+    shutdown: Shutdown
+    departure: Departure
+    sources: Sources
+
+
+@dataclass(slots=True)
+class Current:
+    """The settings in force, and what clients get of them that come from now on. `reload` replaces both."""
+
+    settings: Settings
+    context: Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """A gateway, whole."""
+
+    current: Current
+    endpoints: Endpoints
+    delivery: Delivery
+    clients: Clients
+    served: Served
+
+
+def wire(settings: Settings, api: Api, endpoints: Endpoints, nurseries: Nurseries) -> Parts:
+    """Return the parts of a gateway; nothing runs yet. The task that calls is shown as `serve` in `GET /tree`."""
+    delivery = _delivery(settings, nurseries.rooms)
+    clients = _clients(settings, api, delivery, nurseries)
+    current = Current(settings, context_of(settings, delivery, clients))
+    served = _served(current, delivery, clients, nurseries)
+    return Parts(current=current, endpoints=endpoints, delivery=delivery, clients=clients, served=served)
+
+
+def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
+    hub, clock = Hub(settings.policies), Clock()
+    budget = Budget(settings.memory_bytes or memory_bytes() // 4)
+    bounds = Bounds(
+        room_publications=settings.room_publications,
+        room_bytes=settings.room_bytes,
+        max_triggers_waiting=settings.max_triggers_waiting,
+        wait_seconds=settings.trigger_wait_seconds,
+    )
+    return Delivery(
+        hub=hub,
+        clock=clock,
+        budget=budget,
+        backlogs=Backlogs(settings.outbox_bytes, settings.outbox_frames, budget, clock.now),
+        reader=TriggerReader(DIALECTS[settings.dialect], settings.max_publication_bytes, settings.max_room_bytes),
+        fanout=Fanout(hub, rooms, budget, bounds),
+    )
+
+
+def _clients(settings: Settings, api: Api, delivery: Delivery, nurseries: Nurseries) -> Clients:
+    connections, counts, lag = set[Connection](), ConnectionCounts(), Lag()
+    limiter = BootstrapLimiter(api.bootstrap, settings)
+    refuses_by_message = DIALECTS[settings.dialect].refusal() is not None
+    admission = Admission(settings, limiter, refuses_by_message=refuses_by_message)
+    shutdown = Shutdown(nurseries.scope, delivery.fanout, connections)
+    return Clients(
+        connections=connections,
+        counts=counts,
+        hooks=api.hooks,
+        hook_queue=nurseries.hook_queue,
+        bootstrap_limiter=limiter,
+        admission=admission,
+        supervisor=Supervisor(_timeouts(settings), connections, delivery.backlogs, delivery.clock),
+        lag=lag,
+        shutdown=shutdown,
+        departure=Departure(connections, delivery.hub, shutdown.stopped),
+        sources=Sources(
+            hub=delivery.hub,
+            connections=connections,
+            fanout=delivery.fanout,
+            backlogs=delivery.backlogs,
+            admission=admission,
+            bootstrap_limiter=limiter,
+            counts=counts,
+            lag=lag,
+            draining=shutdown.leaving.is_set,
+        ),
+    )
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    idle = DIALECTS[settings.dialect].idle_seconds if settings.idle_seconds is None else settings.idle_seconds
+    return Timeouts(
+        slow=settings.slow_seconds,
+        age=settings.outbox_seconds,
+        ping=settings.ping_seconds,
+        pong=settings.pong_seconds,
+        idle=idle or None,
+    )
+
+
+def _served(current: Current, delivery: Delivery, clients: Clients, nurseries: Nurseries) -> Served:
+    settings, shutdown, task = current.settings, clients.shutdown, trio.lowlevel.current_task()
+    return Served(
+        authorization=Authorization(access_by(settings)),
+        budget=delivery.budget,
+        reader=delivery.reader,
+        fanout=delivery.fanout,
+        hub=delivery.hub,
+        connections=clients.connections,
+        clock=delivery.clock,
+        sources=clients.sources,
+        rates=Rates(delivery.hub),
+        history=History(clients.sources.now),
+        health=Health(Canary(delivery.fanout), shutdown.leaving.is_set, settings.ready_seconds),
+        control=Control(delivery.hub, clients.connections),
+        drain=lambda: shutdown.drain(current.settings.drain_seconds),
+        nurseries=nurseries.named(),
+        tasks=lambda: _named_tasks(task, clients),
+    )
+
+
+def _named_tasks(serve: trio.lowlevel.Task, clients: Clients) -> Iterator[NamedTask]:
+    """Return the tasks whose names Trio cannot know."""
+    yield serve, "serve"
+    for connection in clients.connections:
+        if connection.task is not None:
+            yield connection.task, f"connection {connection.id[:8]}…"
+
+
+def http_app_of(parts: Parts) -> HttpApi:
+    """Return the HTTP API of a gateway: an ASGI app."""
+    settings = parts.current.settings
+    demo_url = demo.websocket_of(parts.endpoints.websocket_urls) if settings.demo else None
+    return http_app(parts.served, settings, demo_url)
+
+
+def context_of(settings: Settings, delivery: Delivery, clients: Clients) -> Context:
+    """Return what `settings` give to the clients that come from now on."""
+    caller = HookCaller(
+        clients.hooks,
+        clients.hook_queue,
+        settings.forwarding.api_headers,
+        settings.hook_seconds,
+        settings.ping_hook_seconds,
+        settings.max_connections,
+    )
+    return Context(
+        rules=_rules(settings, delivery.hub, clients.sources),
+        backlogs=delivery.backlogs,
+        connections=clients.connections,
+        hooks=caller if clients.hooks else None,
+        clock=delivery.clock,
+        max_message_bytes=settings.max_message_bytes,
+        messages_per_second=settings.messages_per_second,
+        messages_burst=settings.messages_burst,
+        goodbye_seconds=settings.goodbye_seconds,
+        counts=clients.counts,
+    )
+
+
+def _rules(settings: Settings, hub: Hub, sources: Sources) -> Rules:
+    dialect = DIALECTS[settings.dialect]
+    return Rules(
+        dialect=dialect,
+        hub=hub,
+        max_subscriptions=settings.max_subscriptions,
+        max_room_bytes=settings.max_room_bytes,
+        max_request_id_bytes=settings.max_request_id_bytes,
+        status=sources.status if settings.allow_status and dialect.allows_status else None,
+    )
+
+
+def access_by(settings: Settings) -> Access:
+    """Return who may call the HTTP API. Only on a loopback address without a token can a browser here be in the way."""
+    tcp = bool(settings.trigger_bind) and not settings.trigger_bind.startswith("unix:")
+    open_to_browsers = tcp and not settings.token and is_local(settings.trigger_bind)
+    return Access(settings.token.encode(), settings.trusted_host if open_to_browsers else None)
+
+
+def warn_of_descriptors(settings: Settings) -> None:
+    """Say so in the log if there are fewer descriptors than the clients and callers that are let in can take."""
+    limit, wanted = descriptor_limit(), settings.descriptors
+    if limit < wanted:
+        log(logger, logging.WARNING, "few descriptors", limit=limit, wanted=wanted, hint="ulimit -n, LimitNOFILE")
+
+
+def reload(parts: Parts, new: Settings) -> Reloaded:
+    """Let the parts take over what they can of `new`, all of it or nothing.
+
+    Raises SettingsError: if it does not go together with what cannot change, or with the sockets that are open.
+    """
+    # All that can fail comes first, and changes nothing.
+    reloaded = merge(parts.current.settings, new)
+    settings = reloaded.settings
+    parts.endpoints.check_access(settings)
+    certificate = certificate_of(settings)
+    current = Current(settings, context_of(settings, parts.delivery, parts.clients))
+    access, policies = access_by(settings), settings.policies
+    # From here on nothing can fail.
+    parts.current.settings, parts.current.context = current.settings, current.context
+    if parts.endpoints.certificate and certificate and parts.endpoints.certificate.become(certificate):
+        reloaded.changed[:] = sorted({*reloaded.changed, "tls_cert"})
+    parts.clients.admission.settings = settings
+    parts.served.authorization.access = access
+    # A room that somebody has entered stays one to publish to.
+    parts.delivery.reader.max_room_bytes = max(parts.delivery.reader.max_room_bytes, settings.max_room_bytes)
+    parts.delivery.hub.apply(policies)
+    if "max_connections" in reloaded.changed:
+        warn_of_descriptors(settings)
+    level = logging.WARNING if reloaded.restart else logging.INFO
+    log(logger, level, "reloaded", changed=" ".join(reloaded.changed), restart=" ".join(reloaded.restart))
+    return reloaded
