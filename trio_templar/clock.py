@@ -1,9 +1,9 @@
-"""Time that stands still while this process did not run.
+"""Time that stands still while this process does not run.
 
-After a SIGSTOP or a suspended machine every deadline would be over, and nobody is at fault. Time in which it was busy,
-as its CPU time tells, goes on: a gateway that has too much to do must not be patient for it.
-A process of our own forgives such time to everything that runs on Trio (`RunningClock`). Inside another program's
-Trio the supervisor forgives it to the clients that are connected (`Clock`).
+After a SIGSTOP, or on a machine that was suspended, every deadline would have passed although no peer is at fault. Time
+in which the process was busy, as its CPU time shows, counts: a gateway with too much to do must not get more patient.
+In a process of our own, time that does not count is left out for everything that runs on Trio (`RunningClock`). Inside
+another program's Trio the supervisor forgives it to the clients that are connected (`Clock`).
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import trio
 
 logger = logging.getLogger("trio_templar.clock")
 
-# Nothing we do on purpose takes so long without a look at the clock.
+# Nothing we do on purpose takes so long without a look at the clock; a longer gap is time without running.
 GRACE_SECONDS: Final = 1.0
-# How often to ask for the CPU time, a system call; what was used before the last look is known as exactly as that.
+# How often to ask for the CPU time: it is a system call, and Trio asks for the time on every turn. So work is known
+# up to this much, which is little beside GRACE_SECONDS.
 SAMPLE_SECONDS: Final = 0.1
 
 
 class Clock:
-    """Trio's time without the time that was forgiven. Seconds."""
+    """Trio's time without the seconds that were forgiven."""
 
     __slots__ = ("_forgiven",)
 
@@ -33,11 +34,11 @@ class Clock:
         self._forgiven = 0.0
 
     def now(self) -> float:
-        """Return the time, to be compared with other times of this clock alone."""
+        """Return the time in seconds, which compares only with other times of this clock."""
         return trio.current_time() - self._forgiven
 
     def forgive(self, seconds: float) -> None:
-        """Take `seconds` that have passed out of this clock's time, as if they had never been."""
+        """Take `seconds` that have passed out of this clock's time: it goes back by so much."""
         self._forgiven += seconds
 
 
@@ -47,7 +48,7 @@ def utc(seconds_ago: float) -> str:
 
 
 class RunningClock(trio.abc.Clock):
-    """A clock for `trio.run`: time that passes beyond what Trio meant to sleep is left out, and said in the log."""
+    """A clock for `trio.run`. It leaves out time that passes beyond what Trio meant to sleep, and logs how much."""
 
     def __init__(
         self, real: Callable[[], float] = time.perf_counter, cpu: Callable[[], float] = time.thread_time
@@ -65,7 +66,7 @@ class RunningClock(trio.abc.Clock):
         self._worked = self._cpu()
 
     def current_time(self) -> float:
-        """Return the seconds since the start in which this process ran or slept on purpose."""
+        """Return the seconds since the start in which the process ran, or slept because Trio meant to."""
         now = self.real()
         if now - self._looked - self._asleep > GRACE_SECONDS:
             self._leave_out(now)
@@ -75,14 +76,14 @@ class RunningClock(trio.abc.Clock):
         return now - self._left_out
 
     def _leave_out(self, now: float) -> None:
-        """Leave out the time since the last look but for sleep on purpose and work: who is busy does run."""
+        """Leave out the time since the last look, but not what was sleep on purpose or work."""
         missed = now - self._looked - max(self._asleep, self._cpu() - self._worked)
         if missed > GRACE_SECONDS:
             self._left_out += missed
             logger.warning("did not run for %.1f s; all deadlines are put off as long", missed)
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Return how long to sleep until `deadline`; so much may pass until the next look."""
+        """Return how long to sleep until `deadline`, and allow that much time until the next look."""
         seconds = deadline - self.current_time()
         self._asleep = max(0.0, seconds)
         return seconds

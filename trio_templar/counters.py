@@ -1,4 +1,4 @@
-"""What is counted beside the path of a message: plain numbers that only ever grow. Pure."""
+"""Plain numbers that only grow, and histograms. They stand on the path of a message, so counting is `+= 1`. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 DELIVERY_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BOOTSTRAP_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# Close codes that the protocol names; of others, clients can send three thousand.
+# Close codes that the protocol names. The others are counted by their thousand: clients can send thousands of
+# them, and each would be a series in the metrics for good.
 NAMED_CODES: Final = frozenset(range(1000, 1016))
 
 
@@ -24,7 +25,7 @@ class Distribution(NamedTuple):
 
 
 class Histogram:
-    """How often something took how long. `counts` has one for each of `bounds`, and one for what took longer."""
+    """How often something took how long. `counts` has one number for each of `bounds`, and one for what took longer."""
 
     __slots__ = ("bounds", "counts", "seconds")
 
@@ -34,7 +35,7 @@ class Histogram:
         self.seconds = 0.0
 
     def observe(self, seconds: float, times: int = 1) -> None:
-        """Count something that took `seconds`, or so many of them."""
+        """Count something that took `seconds`, so many `times`."""
         self.counts[bisect_left(self.bounds, seconds)] += times
         self.seconds += seconds * times
 
@@ -51,12 +52,12 @@ class ConnectionCounts:
     def __init__(self) -> None:
         self.opened = 0
         self.closed: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()  # that messages were answered with
-        self.sent_bytes = 0  # to those that are closed
-        self.peak_bytes = 0  # the most that waited for one of them
+        self.errors: Counter[str] = Counter()  # of replies, by their code
+        self.sent_bytes = 0  # to connections that are closed
+        self.peak_bytes = 0  # the largest backlog that one of them had
 
     def close(self, code: int, sent_bytes: int, peak_bytes: int) -> None:
-        """Count one that ended."""
+        """Count a connection that ended."""
         self.closed[str(code) if code in NAMED_CODES else f"{code // 1000}xxx"] += 1
         self.sent_bytes += sent_bytes
         self.peak_bytes = max(self.peak_bytes, peak_bytes)

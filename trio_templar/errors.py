@@ -33,7 +33,7 @@ class TemplarError(Exception):
 
 
 class ClientError(TemplarError):
-    """A client's message that cannot be obeyed; `code` and `request_id` go into the reply.
+    """A message of a client that cannot be carried out; `code` and `request_id` go into the reply.
 
     `request_id` is the requestId as JSON text, or None where there is none to echo.
     `over` names the setting whose bound the message broke, or is empty; `room` is the key of the room it is about.
@@ -85,7 +85,7 @@ class Busy(TemplarError):
 class Refused(TemplarError):
     """The backend refuses this client; `status` is the HTTP status that it answered.
 
-    `hint` is for the log: what an operator can do, if that is no word on the client.
+    `hint` is for the log: what an operator can do where the refusal is not about the client.
     """
 
     def __init__(self, status: int = 403, hint: str = "") -> None:
@@ -115,7 +115,8 @@ class SettingsError(TemplarError):
     """A setting is missing, unknown or out of range; its text names it."""
 
 
-# What h11 and httpcore say of broken HTTP, up to where they quote it. A quoted line may be a cookie or a token.
+# What h11 and httpcore say of broken HTTP, up to where they quote it: a quoted line may be a cookie or a token. Their
+# errors have no codes, so the texts are matched; one that is not here is "malformed".
 _HTTP_FAULTS: Final = (
     "Found multiple Host: headers",
     "Illegal header name",
@@ -148,7 +149,10 @@ def http_fault(error: Exception) -> str:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return what `error` is about if it is a group: what was raised on purpose before what came of it."""
+    """Return the error that a group is about; `error` itself if it is none.
+
+    An error of ours comes first: others in the group, as a broken stream, are mostly its consequence.
+    """
     known = error.split(TemplarError)[0] if isinstance(error, BaseExceptionGroup) else None
     error = known or error
     while isinstance(error, BaseExceptionGroup):
@@ -187,7 +191,7 @@ LAGGING: Final = Close(1013, "too slow: over half of its bytes for too long")
 STALE: Final = Close(1013, "too slow: what waits is too old")
 CROWDED: Final = Close(1013, "too slow while memory is short")
 
-# Why a client was cut, in a word; all drops of slow consumers have one.
+# Why a slow client was closed, in the word that metrics and the HTTP API count by.
 SLOW_CAUSES: Final = {
     SLOW_BYTES: "bytes",
     SLOW_FRAMES: "frames",
@@ -200,10 +204,10 @@ SLOW_CAUSES: Final = {
 
 
 def let_go(error: BaseException) -> None:
-    """Clear the frames that `error`, its causes and its parts went through; it was dealt with.
+    """Clear the frames that `error`, its causes and its parts passed through, once it is dealt with.
 
-    A frame that holds the error that went through it is a circle, h11 and Trio make them too, and what such a frame
-    knows of a client would stay until the garbage collector comes, which is rarely.
+    A frame that refers to an error which passed through it is a reference cycle, and h11 and Trio leave such frames.
+    What they hold of a client, up to a whole request, would stay until the garbage collector runs, which is rare.
     """
     known: dict[int, BaseException] = {}
     errors: list[BaseException | None] = [error]

@@ -1,4 +1,4 @@
-"""Small files that an operator names. Pure."""
+"""Reading the small files that an operator names: settings, tokens, certificates."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final
 
 from trio_templar.errors import SettingsError
 
-# Far more than settings, a token or a certificate with its chain take: what is named may be a device without an end.
+# Far more than settings, a token or a certificate with its chain take. The path may name a device that has no end.
 MAX_BYTES: Final = 1_048_576
-# How much of a path an error shows: that of a file which is there is rarely longer.
+# How much of a path an error shows; a path that exists is rarely longer.
 SHOWN_PATH: Final = 200
 
 
 def read_small(path: str | Path, said_as: str) -> bytes:
-    """Return what is in the file. Blocks.
+    """Return the content of the file. Blocks.
 
     Raises SettingsError: if it cannot be read, or is over `MAX_BYTES`; the text starts with `said_as`.
     """
@@ -31,9 +31,9 @@ def read_small(path: str | Path, said_as: str) -> bytes:
 
 
 def read_text(path: str | Path, said_as: str) -> str:
-    """Return what is in the file, which is UTF-8 whatever the locale, without a byte order mark. Blocks.
+    """Return the text of the file, without a byte order mark. It is UTF-8, whatever the locale says. Blocks.
 
-    Raises SettingsError: as `read_small` does, and if it is no UTF-8.
+    Raises SettingsError: as `read_small` does, and if it is not UTF-8.
     """
     try:
         return read_small(path, said_as).decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""How late timers fire: what everybody waits for when the event loop is busy."""
+"""How late timers fire: the time that each task loses when the event loop is busy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOK_SECONDS: Final = 0.25
 
 
 class Lag:
-    """Sets a timer again and again, and sees how late it is, also by time that a `RunningClock` leaves out."""
+    """Sets a timer again and again, and measures how late it fires, also by time that a `RunningClock` leaves out."""
 
     def __init__(self) -> None:
         clock = trio.lowlevel.current_clock()
@@ -22,7 +22,7 @@ class Lag:
         self.histogram = Histogram(LAG_BOUNDS)
 
     async def lag_loop(self) -> NoReturn:
-        """Look, for ever."""
+        """Measure until cancelled."""
         while True:
             due = self._real() + LOOK_SECONDS
             await trio.sleep(LOOK_SECONDS)

@@ -41,12 +41,12 @@ def user_text(user_id: object) -> str | None:
         return user_id
     try:
         return msgspec.json.encode(user_id).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError):  # what an embedding program may have for an id
+    except (TypeError, ValueError, OverflowError, RecursionError):  # an embedding program may use any object as an id
         return str(user_id)
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00,000+0100 INFO open id=… peer=…`; what is announced is said as it is."""
+    """`2026-01-31 12:00:00,000+0100 INFO open id=… peer=…`; an announcement is its text alone."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
@@ -93,7 +93,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(format_: Literal["text", "json"], level: str) -> None:
-    """Send this process's log to standard error. For the command only: a library leaves logging to its program."""
+    """Send the log of this process to standard error. For commands alone: a library leaves logging to its program."""
     handler = WriterHandler(STANDARD_ERROR)
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
@@ -101,5 +101,5 @@ def configure(format_: Literal["text", "json"], level: str) -> None:
 
 
 def set_level(level: str) -> None:
-    """Log what is as bad as `level` or worse, from now on."""
+    """Log from now on what has this `level` or a more severe one."""
     logging.getLogger("trio_templar").setLevel(level.upper())

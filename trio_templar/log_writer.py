@@ -11,16 +11,16 @@ from typing import Final
 
 logger = logging.getLogger("trio_templar.log")
 
-# What may wait for a reader of the log; more is dropped, and counted.
+# What may wait for a slow reader of the log; lines beyond that are dropped, and counted.
 MAX_WAITING_BYTES: Final = 1_048_576
-# How long the end waits for what still waits.
+# How long the end of the process waits for the lines that are left.
 FLUSH_SECONDS: Final = 1.0
 
 
 class WriterHandler(logging.Handler):
     """Writes lines to a descriptor from a thread of its own; `emit` never blocks.
 
-    What does not fit, or cannot be written, is dropped; once a line can be written again, one says how many.
+    A line that does not fit, or cannot be written, is dropped. Once lines can be written again, one says how many were.
     """
 
     def __init__(self, descriptor: int, max_bytes: int = MAX_WAITING_BYTES) -> None:
@@ -28,7 +28,7 @@ class WriterHandler(logging.Handler):
         self._descriptor = descriptor
         self._max_bytes = max_bytes
         self._waiting: deque[bytes] = deque()
-        self._bytes = 0  # of what waits and of what is being written
+        self._bytes = 0  # of the lines that wait or are being written
         self._dropped = 0
         self._failed = False  # the last write
         self._changed = threading.Condition()
@@ -38,7 +38,7 @@ class WriterHandler(logging.Handler):
         """Have the line of `record` written."""
         try:
             line = self._line(record)
-        except Exception:  # noqa: BLE001  # as logging has its handlers do
+        except Exception:  # noqa: BLE001  # as logging asks of its handlers: no line may raise where it is logged
             self.handleError(record)
             return
         with self._changed:
@@ -50,7 +50,7 @@ class WriterHandler(logging.Handler):
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until everything is written, for `FLUSH_SECONDS` at most: who reads the log may never do so."""
+        """Wait until everything is written, for `FLUSH_SECONDS` at most: the log may have no reader any more."""
         with self._changed:
             self._changed.wait_for(lambda: not self._bytes, FLUSH_SECONDS)
 
@@ -65,7 +65,7 @@ class WriterHandler(logging.Handler):
                 lines = [*self._waiting]
                 self._waiting.clear()
                 dropped, self._dropped = self._dropped, 0
-            if dropped:  # they came behind those that waited
+            if dropped:  # they came after the lines that waited
                 lines.append(self._note(dropped))
             self._failed = not self._write(b"".join(lines))
             with self._changed:
@@ -85,8 +85,8 @@ class WriterHandler(logging.Handler):
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:  # somebody else has made it non-blocking
+            except BlockingIOError:  # a process that shares the descriptor made it non-blocking
                 select.select([], [self._descriptor], [])
-            except OSError:  # full, or nobody reads it any more
+            except OSError:  # the disk is full, or the pipe has no reader
                 return False
         return True

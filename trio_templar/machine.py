@@ -1,4 +1,4 @@
-"""What this machine, or the container we are in, allows us."""
+"""What this machine, or the container, allows this process: descriptors and memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
-# What the kernel says where a cgroup has no limit (v1).
+# Where a cgroup (v1) has no limit, the kernel shows a huge number: 2**63 cut to whole pages.
 NO_LIMIT: Final = 2**60
 
 
@@ -20,13 +20,13 @@ def descriptor_limit() -> int:
 
 
 def most_descriptors() -> int:
-    """Return how many descriptors this process may allow itself (`ulimit -Hn`)."""
+    """Return up to how many descriptors this process may raise its limit (`ulimit -Hn`)."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**31 if most == resource.RLIM_INFINITY else most
 
 
 def raise_descriptor_limit(wanted: int) -> None:
-    """Let this process have `wanted` descriptors open, or as many as it may allow itself."""
+    """Raise the limit of this process to `wanted` descriptors, or as far as it may."""
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY and limit < wanted:
         allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)

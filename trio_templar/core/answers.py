@@ -1,4 +1,4 @@
-"""What an answer of the API about a client means, and what an operator can do about one that is wrong. Pure."""
+"""What an answer of the API about a client means, and what an operator can do if it is wrong. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trio_templar.errors import BackendError, Busy, Refused, TemplarError, Unava
 
 # The API wants to be asked again: too slow a request, too early, too many (RFC 9110, 15.5.9; RFC 8470; RFC 6585).
 LATER: Final = frozenset({408, 425, 429})
-# A longer `Retry-After` than that is not passed on: who comes back then has given up.
+# A longer `Retry-After` is not passed on: a client that waits an hour has given up.
 MAX_RETRY_SECONDS: Final = 3600
 
 
@@ -121,12 +121,12 @@ def retry_seconds(retry_after: str, now: datetime) -> int:
 
 
 def read_as_python(body: bytes) -> dict[str, Any]:
-    """Return the object that Python's own parser takes `body` for.
+    """Return the object that `body` is to Python's own parser.
 
-    It takes more than JSON has: NaN, Infinity, half a surrogate pair, a byte order mark. So ask `as_json` about what is
-    used of it.
+    That parser takes more than JSON has: NaN, Infinity, half a surrogate pair, a byte order mark. An API in Python may
+    send them in fields that nobody needs, so only what is used of the answer must be JSON: ask `as_json` about it.
 
-    Raises BackendError: if that parser does not take it, saying where it stopped, or if it is no object.
+    Raises BackendError: if the parser stops, saying where, or if it is no object.
     """
     try:
         answer = json.loads(body)
@@ -138,12 +138,13 @@ def read_as_python(body: bytes) -> dict[str, Any]:
 
 
 def as_json(name: str, value: Any) -> Any:
-    """Return `value` as it is after a way through JSON: a program may answer with any Mapping, a UUID, a date.
+    """Return `value` as JSON carries it: an embedding program may answer with any Mapping, a UUID, a date.
 
-    What is JSON already, and a list that is a tuple, stays as it is.
-    Raises BackendError: if it is nothing that a client or a log can be told.
+    What is JSON already stays as it is, and so does a tuple in place of a list.
+
+    Raises BackendError: if it cannot be JSON.
     """
-    foreign = False
+    foreign = False  # whether the text differs from the value, and has to be read back
 
     def known(part: object) -> Any:
         nonlocal foreign
@@ -152,7 +153,7 @@ def as_json(name: str, value: Any) -> Any:
 
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, default=known)
-        text.encode()
+        text.encode()  # half a surrogate pair fails here; with ensure_ascii it would be written as an escape
     except TypeError as error:
         raise BackendError(f"{name} has what cannot be JSON in it: {error}") from error
     except (ValueError, RecursionError):

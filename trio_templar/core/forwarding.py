@@ -1,4 +1,4 @@
-"""What of a client's request goes on to the API: cookies, token, address, and the headers of the settings."""
+"""The request of a client, and what of it goes on to the API: cookies, token, address, and headers of the settings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ClientRequest:
 
 @dataclass(frozen=True, slots=True)
 class HeaderRule:
-    """One `--connection-header`: a header for the API, where its value comes from and the format around it."""
+    """One `--connection-header`: a header for the API, where its value comes from, and the format around it."""
 
     name: bytes
     kind: SourceKind
@@ -117,13 +117,13 @@ class Forwarding:
     rules: Sequence[HeaderRule] = ()
 
     def api_headers(self, request: ClientRequest) -> list[Header]:
-        """Return the headers for the API; what the client did not send is not there."""
+        """Return the headers for the API; one whose source the client did not send is left out."""
         token = request.param("token")
         found: list[tuple[bytes, bytes | None]] = [
             (b"Cookie", request.header(b"cookie")),
             (b"User-Agent", request.header(b"user-agent")),
             (b"X-CSRFToken", request.cookie(b"csrftoken")),
-            # A form has a blank as `+`, a token has no blank (RFC 6750, 2.1): it was written as it is.
+            # parse_qsl reads `+` as a blank, as forms write it. A token has no blanks (RFC 6750, 2.1), so it was a `+`.
             (b"Authorization", b"Token " + token.replace(b" ", b"+") if token else None),
             (b"X-Forwarded-For", self._ip(request)),
             (b"X-Real-IP", request.header(b"x-real-ip") if self.real_ip and not self.ip_from else None),

@@ -1,4 +1,4 @@
-"""What makes options of the fields of a dataclass: their names outside, and values from text, TOML and environment."""
+"""The fields of a dataclass as options: their names outside, and their values from texts, TOML and the environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trio_templar.errors import SettingsError
 
 PREFIX: Final = "TRIO_TEMPLAR_"
 
-# What msgspec calls a type, and what an operator does.
+# What msgspec calls a type, and what an operator calls it.
 WORDS: Final = (
     ("`int`", "a whole number"),
     ("`int | null`", "a whole number"),

@@ -7,18 +7,18 @@ from collections.abc import Collection
 from typing import Final
 from urllib.parse import urlsplit
 
-# What a browser sends (RFC 6454, 7): nobody's password, path or query. Some send `file://`.
+# What a browser sends (RFC 6454, 7). It has no password, path or query, so it can be shown. Some send `file://`.
 _ORIGIN: Final = re.compile(r"null|[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]*)(:\d{1,5})?", re.IGNORECASE)
-# That of DNS's root: browsers keep it, and the host is the same.
+# The dot behind a name stands for the root of DNS: browsers keep it, and the host is the same without it.
 _LAST_DOT: Final = re.compile(r"\.(?=(:\d+)?$)")
 _THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")
 
 
 def origin_allowed(origin: bytes, host: bytes, allowed_origins: Collection[str] = (), *, secure: bool = False) -> bool:
-    """Whether a request to `host` may come from `origin`, the values of its headers.
+    """Whether a request to `host` may come from `origin`; both are values of its headers.
 
-    It may if it names no origin (it is from no page), one with the same host (on any port), or an allowed one. A
-    `secure` request, one over TLS, may not come from a page without TLS: anybody on the way can be its author.
+    It may if it has no origin (it is not from a page), one with the same host (on any port), or an allowed one. A
+    `secure` request, one over TLS, may not come from a page without TLS: anyone between could have written that page.
     """
     text = origin.decode("latin-1")
     if not text or "*" in allowed_origins or _plain(text) in map(_plain, allowed_origins):
@@ -29,7 +29,7 @@ def origin_allowed(origin: bytes, host: bytes, allowed_origins: Collection[str] 
 
 
 def is_forwarded_securely(forwarded_proto: bytes) -> bool:
-    """Whether the proxy in front was asked over TLS, as its `X-Forwarded-Proto` says; no page can send that to us."""
+    """Whether the proxy in front was asked over TLS, as its `X-Forwarded-Proto` says; a page cannot set that header."""
     return forwarded_proto.partition(b",")[0].strip().lower() in (b"https", b"wss")
 
 
@@ -38,14 +38,14 @@ def _plain(origin: str) -> str:
 
 
 def is_origin(text: str) -> bool:
-    """Whether `text` has the form of an origin, and so nothing in it that is not to be shown."""
+    """Whether `text` has the form of an origin, and so no secret in it."""
     return _ORIGIN.fullmatch(text) is not None
 
 
 def same_machine(origin: str, host: str) -> str:
     """Return the address under which a page of `origin` would have the host of `host`, if both mean this machine.
 
-    Empty if they do not: of `http://localhost:8000` and `127.0.0.1:8001` it is `http://127.0.0.1:8000`.
+    Of `http://localhost:8000` and `127.0.0.1:8001` it is `http://127.0.0.1:8000`. Empty if they do not.
     """
     theirs, ours = hostname(origin), hostname(f"//{host}")
     if theirs not in _THIS_MACHINE or ours not in _THIS_MACHINE:

@@ -1,4 +1,4 @@
-"""What becomes of publications that a slow client did not take, by class of room. Pure."""
+"""What gives way when a client is slow: its connection, or publications in some rooms. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class RoomPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """One entry of the setting `room_policy`, as it is written.
 
     `match` is a room in which `*` stands for any value; without it, the entry is for all rooms that no other matches.
-    `outbox_bytes` is what may wait in one outbox for one subscription of such a room (without it: as much as the outbox
-    holds). `key` is a path in `data`, as `object.id`: the latest publication of each value there is kept.
+    `outbox_bytes` bounds the backlog of one subscription to such a room (without it: the outbox is the bound). `key` is
+    a path in `data`, as `object.id`: the latest publication of each value there is kept.
     """
 
     match: dict[str, Any] | None = None
@@ -35,9 +35,9 @@ class RoomPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Policy:
     """What holds for one room.
 
-    `disconnect`: a client over its bounds is closed. `drop_oldest`: it loses the oldest publications that wait.
-    `conflate`: a publication takes the place of older ones that wait; if there is a path `conflate_by`, only of those
-    with the same value there.
+    `disconnect`: a client over its bounds is closed. `drop_oldest`: it loses the oldest publications of its backlog.
+    `conflate`: a publication takes the place of older ones in the backlog; if there is a path `conflate_by`, only of
+    those with the same value there.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Policies:
         if self._entries:
             try:
                 room = msgspec.json.decode(key)
-            except RecursionError:  # the key was made with a shallower stack; no entry means such a room
+            except RecursionError:  # nested almost 1000 deep: it was encoded where the stack was shallower
                 return self._default
             for match, policy in self._entries:
                 if match is None or covers(match, room):

@@ -1,4 +1,4 @@
-"""What a publisher asks of the answer: a report, to wait for it, and not to publish twice. Pure."""
+"""What a publisher asks for beside a trigger: a report, a wait, and not to publish it twice. Pure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Preferences:
 
     @property
     def counted(self) -> bool:
-        """Whether anything has to be counted for the answer."""
+        """Whether the answer says what became of the publications, or comes when that is known."""
         return self.report or self.wait is not None
 
 
@@ -90,7 +90,7 @@ def _idempotency_key(value: bytes | None) -> str:
     if value is None:
         return ""
     key = value.decode("latin-1").strip()
-    if len(key) > 1 and key.startswith('"') and key.endswith('"'):  # a structured field, as the draft has it
+    if len(key) > 1 and key.startswith('"') and key.endswith('"'):  # a string of RFC 8941, as the draft has it
         key = key[1:-1]
     if not _KEY.fullmatch(key):
         raise TriggerError(f"Idempotency-Key: 1 to {MAX_KEY_LENGTH} visible ASCII characters, without spaces")

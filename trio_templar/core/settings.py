@@ -1,4 +1,4 @@
-"""All settings: one frozen value. Options, environment, TOML file, checks and the table in the docs come from it."""
+"""All settings: one frozen value. Options, variables, TOML keys, checks and the table in the docs come from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trio_templar.core.texts import inherited_descriptor, split_address
 from trio_templar.errors import SettingsError
 from trio_templar.files import read_first_line
 
-# Descriptors that are no client's and no caller's: listeners, the event loop, files.
+# Descriptors that belong to no client and no caller: listeners, the event loop, files.
 OTHER_DESCRIPTORS: Final = 100
 
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
@@ -248,12 +248,12 @@ class Settings:
 
     @property
     def policies(self) -> Policies:
-        """What gives way in which room when a client is slow."""
+        """The policies of rooms, made of `room_policy`."""
         return Policies(self.room_policy, self.outbox_bytes)
 
     @property
     def has_heirs(self) -> bool:
-        """Whether another process holds our websocket addresses too: who comes while we end can wait for the next."""
+        """Whether all websocket addresses are inherited: clients that come at our end wait for the next process."""
         return bool(self.bind) and all(inherited_descriptor(address) is not None for address in self.bind)
 
     @property
@@ -273,12 +273,12 @@ class Settings:
 
     @property
     def descriptors(self) -> int:
-        """How many descriptors it may need: clients, callers, calls to the API, and some for all else."""
+        """How many descriptors a gateway may need: for clients, callers, calls to the API, and some others."""
         return self.max_connections + self.max_callers + self.max_bootstraps + OTHER_DESCRIPTORS
 
     @property
     def max_publication_bytes(self) -> int:
-        """The largest `data`: half an outbox, so that one publication never cuts a client that keeps up."""
+        """The largest `data`: half an outbox, so that one publication never closes a client that keeps up."""
         return self.outbox_bytes // 2
 
 
@@ -288,7 +288,7 @@ def options() -> tuple[Option, ...]:
     return options_of(Settings)
 
 
-# What stands together in help: the first setting of each group, in the order of the class.
+# The groups of the help: the first setting of each, in the order of the class.
 GROUPS: Final = {
     "api_url": "the API",
     "bind": "addresses",
@@ -338,7 +338,7 @@ def _has_port(address: str) -> bool:
 def is_local(address: str) -> bool:
     """Whether only this machine can reach `address` (a unix socket, `localhost` or a loopback address).
 
-    Of `fd://N` only the socket itself can tell; it counts as local until that is asked.
+    Of `fd://N` only the socket itself can tell; it counts as local until its listener is opened.
     """
     if address.startswith(("unix:", "fd://")):
         return True

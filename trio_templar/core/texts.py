@@ -1,4 +1,4 @@
-"""What becomes of the texts of settings: what can be meant is made normal, what cannot work is an error. Pure."""
+"""The texts of settings: made normal where the meaning is clear, refused where they cannot work. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trio_templar.errors import SettingsError
 
 # Of sun_path in sockaddr_un (unix(7)), without the NUL at its end.
 MAX_SOCKET_PATH_BYTES: Final = 107
-# Where the IDNA of browsers (2008) and that of Python (2003) make two names of one.
+# Characters of which the IDNA of browsers (2008) and that of Python (2003) make different names.
 DEVIANT: Final = frozenset("ßς\u200c\u200d")
 # How much of a text an error shows.
 SHOWN: Final = 60
@@ -30,7 +30,7 @@ def plain(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Return `text` as an error shows it: quoted, and not at any length."""
+    """Return `text` as an error shows it: quoted, and cut at `SHOWN` characters."""
     return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}…"
 
 
