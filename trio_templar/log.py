@@ -29,6 +29,25 @@ def _cut(value: object) -> object:
     return value
 
 
+class Seldom:
+    """Logs a warning at most once in `seconds`; its `count` is how often it happened since the last one."""
+
+    def __init__(self, logger: logging.Logger, event: str, seconds: float) -> None:
+        self._logger = logger
+        self._event = event
+        self._seconds = seconds
+        self._count = 0
+        self._quiet_until = 0.0
+
+    def log(self, now: float, **fields: object) -> None:
+        """Count one more, which happened at `now`, and log it with `fields` if it is time."""
+        self._count += 1
+        if now >= self._quiet_until:
+            log(self._logger, logging.WARNING, self._event, count=self._count, **fields)
+            self._count = 0
+            self._quiet_until = now + self._seconds
+
+
 def announce(logger: logging.Logger, event: str, text: str, **fields: object) -> None:
     """Log one line at any level: for people `text` alone, for machines `event` and its fields."""
     extra = {"fields": fields, "announced": text}

@@ -15,7 +15,7 @@ import trio
 
 from trio_templar.core.origins import hostname, is_forwarded_securely, origin_allowed
 from trio_templar.errors import TemplarError
-from trio_templar.log import log
+from trio_templar.log import Seldom
 
 logger = logging.getLogger("trio_templar.http_guard")  # operators filter by this name, which is older than the module's
 
@@ -57,8 +57,7 @@ class Authorization:
     def __init__(self, access: Access) -> None:
         self.access = access
         self._penalties = 0
-        self._wrong = 0
-        self._quiet_until = 0.0
+        self._wrong = Seldom(logger, "wrong token", QUIET_SECONDS)
 
     async def check(self, headers: Mapping[bytes, bytes], peer: str) -> None:
         """Check that a caller with these `headers` may call. One with the right token never waits.
@@ -78,7 +77,7 @@ class Authorization:
         if hmac.compare_digest(token, self.access.token):
             return
         if token:
-            self._note(peer)
+            self._wrong.log(trio.current_time(), peer=peer)
             await self._slow_down()
         message = "the trigger token is missing or wrong"
         if authorization.lower().startswith(b"bearer"):  # offered Basic, a browser shows a box for a password
@@ -92,14 +91,6 @@ class Authorization:
         name = hostname(f"//{host.decode('latin-1')}")
         if not _is_address(name) and not _is_loopback(name) and name not in map(str.lower, self.access.hosts):
             raise ForeignPage(f"not asked as localhost or by address; --trusted-host {name or 'NAME'} would allow it")
-
-    def _note(self, peer: str) -> None:
-        self._wrong += 1
-        now = trio.current_time()
-        if now >= self._quiet_until:
-            log(logger, logging.WARNING, "wrong token", count=self._wrong, peer=peer)
-            self._wrong = 0
-            self._quiet_until = now + QUIET_SECONDS
 
     async def _slow_down(self) -> None:
         if self._penalties >= MAX_PENALTIES:

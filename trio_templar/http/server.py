@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from trio_templar.http.caller import App, Caller, Shared, send_in_time
-from trio_templar.log import log
+from trio_templar.log import Seldom
 from trio_templar.machine import descriptor_limit
 from trio_templar.net.http_head import plain_response
 from trio_templar.net.sockets import accept_loop, hang_up, reset_on_close
@@ -54,8 +54,7 @@ class Callers:
         self._max_callers = max_callers
         self._count = 0
         self._lingering: dict[trio.CancelScope, None] = {}  # of those that have their last answer
-        self._refused = 0
-        self._quiet_until = 0.0
+        self._refused = Seldom(logger, "too many callers", QUIET_SECONDS)
 
     @property
     def _bound(self) -> int:
@@ -102,7 +101,7 @@ class Callers:
             await self._linger(stream)
             return
         if self._count <= self._bound + TOLD_CALLERS:
-            self._note_refusal()
+            self._refused.log(trio.current_time(), bound=self._bound)
             await send_in_time(stream, plain_response(503, "too many callers (max_callers)", ("Retry-After", "1")))
             await hang_up(stream, LINGER_SECONDS)
 
@@ -114,11 +113,3 @@ class Callers:
                 await hang_up(stream, LINGER_SECONDS)
             finally:
                 self._lingering.pop(scope, None)
-
-    def _note_refusal(self) -> None:
-        self._refused += 1
-        now = trio.current_time()
-        if now >= self._quiet_until:
-            log(logger, logging.WARNING, "too many callers", bound=self._bound, count=self._refused)
-            self._refused = 0
-            self._quiet_until = now + QUIET_SECONDS
