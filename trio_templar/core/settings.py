@@ -50,11 +50,11 @@ class Settings:
         texts.address,
     ] = ("127.0.0.1:8001",)
     trigger_bind: Annotated[
-        str, Meta(description="HTTP API for triggers; none: nobody can publish over HTTP"), texts.trigger_address
+        str, Meta(description="HTTP API for triggers; none: no HTTP API"), texts.trigger_address
     ] = "127.0.0.1:8002"
     tls_cert: Annotated[
         str,
-        Meta(description="file of a certificate and its chain: websockets are wss:// then, but for unix sockets"),
+        Meta(description="file of a certificate and its chain; websockets are then wss://, except on unix sockets"),
         Reload.NEW_CLIENTS,
     ] = ""
     tls_key: Annotated[
@@ -62,20 +62,20 @@ class Settings:
     ] = ""
     unix_socket_mode: Annotated[
         str,
-        Meta(description="permissions of unix sockets that are made, as in 0660; unset: what the umask leaves"),
+        Meta(description="permissions of new unix sockets, such as 0660; unset: what the umask leaves"),
         texts.socket_mode,
     ] = ""
     path: Annotated[str, Meta(description="path of the websocket, with or without its last slash"), texts.path] = "/ws/"
     dialect: Annotated[Literal["2", "3"], Meta(description="High-templar wire format that clients speak")] = "2"
     allowed_origin: Annotated[
         tuple[str, ...],
-        Meta(description="an Origin besides the request's own host, as scheme://host[:port], or *"),
+        Meta(description="an Origin to admit besides the request's own host, as scheme://host[:port], or *"),
         texts.origin,
         Reload.AT_ONCE,
     ] = ()
     subprotocol: Annotated[
         tuple[str, ...],
-        Meta(description="a Sec-WebSocket-Protocol to choose if a client offers it, as browsers insist on"),
+        Meta(description="a Sec-WebSocket-Protocol to choose if a client offers it, as browsers require"),
         texts.token,
         Reload.NEW_CLIENTS,
     ] = ()
@@ -93,64 +93,72 @@ class Settings:
     ] = False
     trusted_host: Annotated[
         tuple[str, ...],
-        Meta(description="a name besides localhost by which the trigger address may be asked without a token"),
+        Meta(description="a name besides localhost that callers may use for the trigger address without a token"),
         texts.host_name,
         Reload.AT_ONCE,
     ] = ()
     forward_ip_from: Annotated[
         str, Meta(description="header (or `peer`) whose value goes to the API as X-Forwarded-For"), texts.header_or_peer
     ] = ""
-    forward_host: Annotated[bool, Meta(description="send the client's Host to the API, not that of api_url")] = False
+    forward_host: Annotated[bool, Meta(description="send the client's Host to the API, not the host of api_url")] = (
+        False
+    )
     connection_header: Annotated[
         tuple[str, ...],
         Meta(description="header for the API, NAME=key:|param:|cookie:|fixed:SOURCE[:FORMAT with {}]"),
         texts.unicode,
     ] = ()
-    user_id_path: Annotated[str, Meta(description="where the bootstrap answer has the user's id"), texts.dotted] = (
+    user_id_path: Annotated[str, Meta(description="path to the user's id in the bootstrap answer"), texts.dotted] = (
         "user.id"
     )
-    on_connect: Annotated[str, Meta(description="API path to POST to when a client was admitted"), texts.hook] = ""
+    on_connect: Annotated[str, Meta(description="API path to POST to when a client is admitted"), texts.hook] = ""
     on_ping: Annotated[str, Meta(description="API path to POST to when a client pings"), texts.hook] = ""
-    on_disconnect: Annotated[str, Meta(description="API path to POST to when an admitted client left"), texts.hook] = ""
+    on_disconnect: Annotated[
+        str, Meta(description="API path to POST to when an admitted client leaves"), texts.hook
+    ] = ""
     allow_status: Annotated[
-        bool, Meta(description="dialect 3: show totals to a client that asks"), Reload.NEW_CLIENTS
+        bool, Meta(description="dialect 3: send totals to a client that asks"), Reload.NEW_CLIENTS
     ] = False
-    demo: Annotated[bool, Meta(description="have an API of its own, and two clients for it on the dashboard")] = False
+    demo: Annotated[bool, Meta(description="bring an API of its own, and two clients on the dashboard")] = False
     ready_file: Annotated[
         str,
-        Meta(description="file that has the addresses as JSON while clients can come; written by the command `serve`"),
+        Meta(description="file with the addresses as JSON while clients can connect; the command `serve` writes it"),
     ] = ""
-    log_format: Annotated[Literal["text", "json"], Meta(description="how a log line looks")] = "text"
+    log_format: Annotated[Literal["text", "json"], Meta(description="format of a log line")] = "text"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged"), Reload.AT_ONCE
+        Literal["debug", "info", "warning", "error"], Meta(description="lowest level that is logged"), Reload.AT_ONCE
     ] = "info"
 
     max_connections: Annotated[Count, Meta(description="clients at once; one more gets 503"), Reload.NEW_CLIENTS] = (
         10_000
     )
     max_subscriptions: Annotated[Count, Meta(description="subscriptions of one connection"), Reload.NEW_CLIENTS] = 200
-    max_room_bytes: Annotated[Bytes, Meta(description="a room as canonical JSON"), Reload.NEW_CLIENTS] = 2048
-    max_request_id_bytes: Annotated[Count, Meta(description="a requestId as JSON"), Reload.NEW_CLIENTS] = 128
+    max_room_bytes: Annotated[Bytes, Meta(description="size of a room as canonical JSON"), Reload.NEW_CLIENTS] = 2048
+    max_request_id_bytes: Annotated[Count, Meta(description="size of a requestId as JSON"), Reload.NEW_CLIENTS] = 128
     max_message_bytes: Annotated[
-        Bytes, Meta(description="a client's message; over it: close 1009"), Reload.NEW_CLIENTS
+        Bytes, Meta(description="size of a client's message; larger: close 1009"), Reload.NEW_CLIENTS
     ] = 65_536
     max_handshake_bytes: Annotated[
-        Bytes, Meta(description="head of an upgrade request; over it: 431"), Reload.NEW_CLIENTS
+        Bytes, Meta(description="size of the head of an upgrade request; larger: 431"), Reload.NEW_CLIENTS
     ] = 32_768
-    max_bootstrap_bytes: Annotated[Bytes, Meta(description="bootstrap answer of the API")] = 1_048_576
-    max_bootstraps: Annotated[Count, Meta(description="bootstrap calls at once, and hook calls")] = 32
+    max_bootstrap_bytes: Annotated[Bytes, Meta(description="size of the API's bootstrap answer")] = 1_048_576
+    max_bootstraps: Annotated[Count, Meta(description="bootstrap calls at once, and as many hook calls")] = 32
     max_bootstraps_waiting: Annotated[Count, Meta(description="clients waiting for a bootstrap call; else 503")] = 1000
-    max_trigger_bytes: Annotated[Bytes, Meta(description="body of a trigger, or a line of a stream; else 413")] = (
-        8_388_608
-    )
+    max_trigger_bytes: Annotated[
+        Bytes, Meta(description="size of a trigger's body, or of a line of a stream; larger: 413")
+    ] = 8_388_608
     max_triggers_waiting: Annotated[Count, Meta(description="triggers waiting for a full room; else 503")] = 1000
     max_callers: Annotated[
         Count, Meta(description="callers of the HTTP API at once; one more replaces the longest idle, or gets 503")
     ] = 1000
-    room_publications: Annotated[Count, Meta(description="publications one room channel holds")] = 1000
-    room_bytes: Annotated[Bytes, Meta(description="bytes of the publications one room channel holds")] = 16_777_216
-    outbox_bytes: Annotated[Bytes, Meta(description="what may wait for one client; over it: close 1013")] = 1_048_576
-    outbox_frames: Annotated[Count, Meta(description="frames that may wait for one client")] = 10_000
+    room_publications: Annotated[Count, Meta(description="publications that one room channel holds")] = 1000
+    room_bytes: Annotated[Bytes, Meta(description="bytes of the publications that one room channel holds")] = 16_777_216
+    outbox_bytes: Annotated[Bytes, Meta(description="bytes that may wait for one client; beyond: close 1013")] = (
+        1_048_576
+    )
+    outbox_frames: Annotated[Count, Meta(description="frames that may wait for one client; beyond: close 1013")] = (
+        10_000
+    )
     room_policy: Annotated[
         tuple[RoomPolicy, ...],
         Meta(description='what gives way when a client is slow, as {"match": ROOM, "policy": …}; first match wins'),
@@ -158,22 +166,26 @@ class Settings:
     ] = ()
     memory_bytes: Annotated[
         Bytes | None,
-        Meta(description="what may wait in the gateway; over half: publishers wait; unset: a quarter of the memory"),
+        Meta(
+            description="bytes that may wait in the gateway; over half: publishers wait; unset: a quarter of the memory"
+        ),
     ] = None
-    send_buffer_bytes: Annotated[Bytes, Meta(description="what the kernel holds for one client (SO_SNDBUF)")] = 65_536
+    send_buffer_bytes: Annotated[Bytes, Meta(description="bytes that the kernel holds for one client (SO_SNDBUF)")] = (
+        65_536
+    )
     messages_per_second: Annotated[
-        Rate, Meta(description="messages of one client in the long run; else 1008"), Reload.NEW_CLIENTS
+        Rate, Meta(description="messages of one client in the long run; more: close 1008"), Reload.NEW_CLIENTS
     ] = 100.0
     messages_burst: Annotated[
-        Count, Meta(description="messages of one client at once; over it: close 1008"), Reload.NEW_CLIENTS
+        Count, Meta(description="messages of one client at once; more: close 1008"), Reload.NEW_CLIENTS
     ] = 1000
-    idempotency_entries: Annotated[Count, Meta(description="answers remembered under a publisher's key")] = 10_000
-    idempotency_bytes: Annotated[Bytes, Meta(description="and the bytes of these")] = 16_777_216
+    idempotency_entries: Annotated[Count, Meta(description="answers to remember under keys of publishers")] = 10_000
+    idempotency_bytes: Annotated[Bytes, Meta(description="bytes of the answers to remember")] = 16_777_216
 
     handshake_seconds: Annotated[
-        Seconds, Meta(description="from accept to a whole request head"), Reload.NEW_CLIENTS
+        Seconds, Meta(description="time from accept to a complete request head"), Reload.NEW_CLIENTS
     ] = 10.0
-    bootstrap_seconds: Annotated[Seconds, Meta(description="the API's answer, from the moment it is asked")] = 10.0
+    bootstrap_seconds: Annotated[Seconds, Meta(description="time for the API's answer to a bootstrap call")] = 10.0
     idle_seconds: Annotated[
         Annotated[float, Meta(ge=0, le=31_536_000)] | None,
         Meta(description="no message for so long: close 1000; 0: never; unset: never in dialect 2, 300 in dialect 3"),
@@ -183,25 +195,31 @@ class Settings:
     slow_seconds: Annotated[
         Seconds, Meta(description="no progress, or over half of outbox_bytes, for so long: close 1013")
     ] = 15.0
-    outbox_seconds: Annotated[Seconds, Meta(description="age of what waits for a client; over it: close 1013")] = 60.0
-    http_body_seconds: Annotated[Seconds, Meta(description="body of a trigger; in a stream, each line")] = 10.0
-    trigger_wait_seconds: Annotated[Seconds, Meta(description="a trigger's wait for a full room; then 503")] = 5.0
-    idempotency_seconds: Annotated[Seconds, Meta(description="how long a publisher's key is remembered")] = 300.0
-    hook_seconds: Annotated[Seconds, Meta(description="one call of a hook, from its turn on"), Reload.NEW_CLIENTS] = (
-        10.0
-    )
+    outbox_seconds: Annotated[
+        Seconds, Meta(description="age of the oldest publication that waits for a client; older: close 1013")
+    ] = 60.0
+    http_body_seconds: Annotated[
+        Seconds, Meta(description="time for the body of a trigger; in a stream, for each line")
+    ] = 10.0
+    trigger_wait_seconds: Annotated[
+        Seconds, Meta(description="time that a trigger waits for a full room; then 503")
+    ] = 5.0
+    idempotency_seconds: Annotated[Seconds, Meta(description="time to remember a publisher's key")] = 300.0
+    hook_seconds: Annotated[
+        Seconds, Meta(description="time for one call of a hook, from its turn on"), Reload.NEW_CLIENTS
+    ] = 10.0
     ping_hook_seconds: Annotated[
         Seconds, Meta(description="least time between two ping hooks of a client"), Reload.NEW_CLIENTS
     ] = 60.0
     goodbye_seconds: Annotated[
-        Seconds, Meta(description="a closing client's time to take what waits"), Reload.NEW_CLIENTS
+        Seconds, Meta(description="time for a closing client to take its backlog"), Reload.NEW_CLIENTS
     ] = 2.0
     ready_seconds: Annotated[
-        Seconds, Meta(description="a publication to ourselves did not come back for so long: not ready")
+        Seconds, Meta(description="not ready if a publication to the gateway itself takes longer")
     ] = 5.0
     drain_seconds: Annotated[
         Seconds,
-        Meta(description="from SIGTERM to the end; clients are sent away in the first three quarters of it"),
+        Meta(description="time from SIGTERM to the end; clients are closed in the first three quarters"),
         Reload.AT_ONCE,
     ] = 10.0
 
