@@ -1,4 +1,4 @@
-"""What a program with a gateway inside tests with: a gateway on memory streams, a fake backend, a client.
+"""What the tests of an embedding program use: a gateway on memory streams, a fake backend, a client.
 
     async with open_gateway() as running:
         client = await running.connect()
@@ -34,9 +34,9 @@ StreamPair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 
 
 class FakeBackend:
-    """A bootstrap callable: admits everybody to `allowed_rooms` after `seconds`, or raises `error`.
+    """A bootstrap callable: admits every client to `allowed_rooms` after `seconds`, or raises `error`.
 
-    `requests` has what clients asked with, in order; `answer` is merged into what is answered.
+    `requests` are those of the clients, in order. `answer` is merged into each answer.
     """
 
     def __init__(self, allowed_rooms: Sequence[Room] = ()) -> None:
@@ -56,20 +56,20 @@ class FakeBackend:
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """A listener whose clients are in this program; `connect` gives the client's end of a stream."""
+    """A listener that clients in this program reach, by `connect`. At most 1000 of them wait to be accepted."""
 
     def __init__(self, make_pair: StreamPair = trio.testing.memory_stream_pair) -> None:
         self._make_pair = make_pair
         self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](1000)
 
     def connect(self, make_pair: StreamPair | None = None) -> trio.abc.Stream:
-        """Return a new client stream; its other end waits to be accepted."""
+        """Return the client's end of a new stream. Raises trio.WouldBlock: if 1000 others wait to be accepted."""
         ours, theirs = (make_pair or self._make_pair)()
         self._send.send_nowait(theirs)
         return ours
 
     async def accept(self) -> trio.abc.Stream:
-        """Return the other end of the next stream."""
+        """Return the gateway's end of the next stream. Blocks until there is one."""
         return await self._receive.receive()
 
     async def aclose(self) -> None:
@@ -81,7 +81,7 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 
 @dataclass
 class MemoryGateway:
-    """A running gateway on memory streams, its backend, and the listener that clients reach it by."""
+    """A running gateway on memory streams. `served` is set when `serve` has returned by itself."""
 
     gateway: Gateway
     backend: FakeBackend
@@ -95,7 +95,10 @@ class MemoryGateway:
         target: str = "/ws/",
         make_pair: StreamPair | None = None,
     ) -> WebsocketClient:
-        """Return a client with an open websocket. Raises Rejected: if it is not let in."""
+        """Return a client with an open websocket.
+
+        Raises Rejected: if the gateway answers with an HTTP error. Raises Closed: if it hangs up.
+        """
         client = WebsocketClient(self.listener.connect(make_pair))
         try:
             await client.open(target, headers or {})
@@ -105,7 +108,7 @@ class MemoryGateway:
         return client
 
     async def subscriber(self, request_id: Any, room: Room) -> WebsocketClient:
-        """Return a client that is subscribed to `room`, past its welcome and the reply."""
+        """Return a client that is subscribed to `room`; it has received its welcome and the reply already."""
         client = await self.connect()
         await client.receive()
         reply = await client.subscribe(request_id, room)
@@ -123,7 +126,7 @@ async def open_gateway(
 ) -> AsyncIterator[MemoryGateway]:
     """Run a gateway that only memory streams reach (unless `settings` bind more); it is cancelled at the end.
 
-    Who may enter is what `bootstrap` says, or else `backend`; without either, nobody may enter any room.
+    `bootstrap` answers for the API, or else `backend` does; without either, clients may enter no room.
     """
     settings = settings or Settings(bind=(), trigger_bind="")
     backend = backend or FakeBackend()

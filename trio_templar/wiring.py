@@ -25,19 +25,19 @@ from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.hub import Hub
 from trio_templar.core.reload import Reloaded, merge
 from trio_templar.core.session import Rules
-from trio_templar.core.settings import Settings, is_local
+from trio_templar.core.settings import Settings
 from trio_templar.core.triggers import TriggerReader
 from trio_templar.counters import ConnectionCounts
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Bounds, Fanout
 from trio_templar.http.app import HttpApi
-from trio_templar.http.authorization import Access, Authorization
+from trio_templar.http.authorization import Authorization, access_by
 from trio_templar.http.health import Canary, Health
 from trio_templar.http.rates import Rates
 from trio_templar.http.routes import Served, http_app
 from trio_templar.http.tree import NamedTask
-from trio_templar.http.trends import History
+from trio_templar.http.trends import Trends
 from trio_templar.lag import Lag
 from trio_templar.log import log
 from trio_templar.machine import descriptor_limit, memory_bytes
@@ -56,7 +56,7 @@ class Api:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nurseries:
-    """What is open as long as the parts live: where they start tasks, and the `scope` around it all."""
+    """What is open as long as the parts are used: where they start tasks, and the `scope` around all of it."""
 
     scope: trio.CancelScope
     hook_queue: HookQueue
@@ -107,7 +107,7 @@ class Current:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """A gateway, whole."""
+    """All parts of one gateway."""
 
     current: Current
     endpoints: Endpoints
@@ -198,7 +198,7 @@ def _served(current: Current, delivery: Delivery, clients: Clients, nurseries: N
         clock=delivery.clock,
         sources=clients.sources,
         rates=Rates(delivery.hub),
-        history=History(clients.sources.now),
+        trends=Trends(clients.sources.now),
         health=Health(Canary(delivery.fanout), shutdown.leaving.is_set, settings.ready_seconds),
         control=Control(delivery.hub, clients.connections),
         drain=lambda: shutdown.drain(current.settings.drain_seconds),
@@ -258,15 +258,8 @@ def _rules(settings: Settings, hub: Hub, sources: Sources) -> Rules:
     )
 
 
-def access_by(settings: Settings) -> Access:
-    """Return who may call the HTTP API. Only on a loopback address without a token can a browser here be in the way."""
-    tcp = bool(settings.trigger_bind) and not settings.trigger_bind.startswith("unix:")
-    open_to_browsers = tcp and not settings.token and is_local(settings.trigger_bind)
-    return Access(settings.token.encode(), settings.trusted_host if open_to_browsers else None)
-
-
 def warn_of_descriptors(settings: Settings) -> None:
-    """Say so in the log if there are fewer descriptors than the clients and callers that are let in can take."""
+    """Log a warning if there are fewer descriptors than all clients and callers that may connect would take."""
     limit, wanted = descriptor_limit(), settings.descriptors
     if limit < wanted:
         log(logger, logging.WARNING, "few descriptors", limit=limit, wanted=wanted, hint="ulimit -n, LimitNOFILE")
@@ -282,12 +275,12 @@ def reload(parts: Parts, new: Settings) -> Reloaded:
     settings = reloaded.settings
     parts.endpoints.check_access(settings)
     certificate = certificate_of(settings)
-    current = Current(settings, context_of(settings, parts.delivery, parts.clients))
+    context = context_of(settings, parts.delivery, parts.clients)
     access, policies = access_by(settings), settings.policies
     # From here on nothing can fail.
-    parts.current.settings, parts.current.context = current.settings, current.context
+    parts.current.settings, parts.current.context = settings, context
     if parts.endpoints.certificate and certificate and parts.endpoints.certificate.become(certificate):
-        reloaded.changed[:] = sorted({*reloaded.changed, "tls_cert"})
+        reloaded.changed[:] = sorted({*reloaded.changed, "tls_cert"})  # also if it is new in the same file
     parts.clients.admission.settings = settings
     parts.served.authorization.access = access
     # A room that somebody has entered stays one to publish to.

@@ -20,9 +20,9 @@ from trio_templar.http.authorization import (
     Authorization,
     ForeignPage,
     Unauthorized,
+    access_by,
 )
 from trio_templar.testing import open_gateway
-from trio_templar.wiring import access_by
 
 RIGHT = {b"authorization": b"Bearer s3cret", b"host": b"gateway"}
 WRONG = {b"authorization": b"Bearer guess", b"host": b"gateway"}

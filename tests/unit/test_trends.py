@@ -16,7 +16,7 @@ from trio_templar.counters import Histogram
 from trio_templar.delivery.budget import Budget
 from trio_templar.http.app import HttpApi
 from trio_templar.http.authorization import Access, Authorization
-from trio_templar.http.trends import SAMPLE_SECONDS, SAMPLES, History, quantile
+from trio_templar.http.trends import SAMPLE_SECONDS, SAMPLES, Trends, quantile
 
 BOUNDS = (0.01, 0.1)
 NO_SECONDS = Histogram(BOUNDS).now()
@@ -62,7 +62,7 @@ class Gateway:
 
 async def test_a_sample_says_what_is_and_how_fast_it_happened(autojump_clock: trio.testing.MockClock) -> None:
     gateway, seconds = Gateway(), Histogram(BOUNDS)
-    history = History(gateway.look)
+    history = Trends(gateway.look)
     await trio.sleep(4)
     seconds.observe(0.01, 100)
     gateway.statistics = replace(
@@ -97,7 +97,7 @@ async def test_a_sample_says_what_is_and_how_fast_it_happened(autojump_clock: tr
 
 
 async def test_who_has_some_samples_gets_the_others(autojump_clock: trio.testing.MockClock) -> None:
-    history = History(lambda: NOTHING)
+    history = Trends(lambda: NOTHING)
     for _ in range(5):
         await trio.sleep(1)
         history.take()
@@ -109,7 +109,7 @@ async def test_who_has_some_samples_gets_the_others(autojump_clock: trio.testing
 
 
 async def test_ten_minutes_are_kept(autojump_clock: trio.testing.MockClock) -> None:
-    history = History(lambda: NOTHING)
+    history = Trends(lambda: NOTHING)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(history.history_loop)
         await trio.sleep((SAMPLES + 50) * SAMPLE_SECONDS + 1)
@@ -123,7 +123,7 @@ async def test_ten_minutes_are_kept(autojump_clock: trio.testing.MockClock) -> N
 
 
 async def test_the_answer_is_json_and_wants_a_number(autojump_clock: trio.testing.MockClock) -> None:
-    history = History(lambda: NOTHING)
+    history = Trends(lambda: NOTHING)
     await trio.sleep(2)
     history.take()
     app = HttpApi(Authorization(Access()), max_bytes=1000, body_seconds=1, budget=Budget(10**7))

@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from trio_templar.core.origins import hostname, is_forwarded_securely, origin_allowed
+from trio_templar.core.settings import Settings, is_local
 from trio_templar.errors import TemplarError
 from trio_templar.log import Seldom
 
@@ -49,6 +50,17 @@ class Access:
 
     token: bytes = field(default=b"", repr=False)
     hosts: Collection[str] | None = None
+
+
+def access_by(settings: Settings) -> Access:
+    """Return what `settings` ask of callers: the token, or where there is none, a `Host` that is ours.
+
+    Only on a loopback address without a token can a browser on this machine be led here by a foreign page.
+    """
+    # An inherited socket (fd://N) counts as local, whatever it is: the check is stricter then than it need be.
+    tcp = bool(settings.trigger_bind) and not settings.trigger_bind.startswith("unix:")
+    open_to_browsers = tcp and not settings.token and is_local(settings.trigger_bind)
+    return Access(settings.token.encode(), settings.trusted_host if open_to_browsers else None)
 
 
 class Authorization:

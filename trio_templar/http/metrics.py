@@ -73,7 +73,7 @@ def _triggers(scrape: Scrape) -> Mapping[str, int]:
 
 
 def resident_bytes() -> int:
-    """Return the memory this process has, as the kernel counts it; 0 where it does not say."""
+    """Return the memory of this process as the kernel counts it; 0 where there is no /proc, as on macOS."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * MEMORY_PAGE_BYTES
     except (OSError, IndexError, ValueError):

@@ -1,4 +1,4 @@
-"""The HTTP API of one gateway, put together."""
+"""The HTTP API of one gateway, put together from the parts that it serves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trio_templar.http.control import control_routes
 from trio_templar.http.health import Health
 from trio_templar.http.rates import Rates
 from trio_templar.http.tree import NamedTask, tree_routes
-from trio_templar.http.trends import History
+from trio_templar.http.trends import Trends
 from trio_templar.http.triggers import TriggerApi
 from trio_templar.http.views import Views
 
@@ -43,7 +43,7 @@ class Served:
     clock: Clock
     sources: Sources
     rates: Rates
-    history: History
+    trends: Trends
     health: Health
     control: Control
     drain: Callable[[], None]
@@ -65,7 +65,7 @@ def http_app(served: Served, settings: Settings, demo_url: str | None = None) ->
     app.routes |= served.health.routes()
     app.routes |= metrics_routes(served.sources, app.answers)
     app.routes |= Views(served.hub, served.connections, served.rates, served.clock, served.sources).routes()
-    app.routes |= served.history.routes()
+    app.routes |= served.trends.routes()
     app.routes |= control_routes(served.control, served.drain)
     app.routes |= tree_routes(served.nurseries, served.tasks)
     app.routes |= page.routes(needs_token=lambda: bool(served.authorization.access.token), demo_url=demo_url)

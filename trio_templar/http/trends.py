@@ -1,6 +1,6 @@
 """`GET /history`: the last ten minutes, sample by sample. What the dashboard's charts are drawn from.
 
-Kept here and not in the page: who opens it at three in the morning wants to see what was before.
+Kept here and not in the page: an operator who opens it because something is wrong sees what came before.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from trio_templar.clients.statistics import Statistics
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
 from trio_templar.http.input import read_query
 
+# The last ten minutes, in steps that are short enough to show a burst.
 SAMPLE_SECONDS: Final = 2.0
 SAMPLES: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """What happened between two looks, as rates; `at` is the clock of the second."""
+    """What is so at the time `at`, and what happened since the sample before, a second."""
 
     at: float
     connections: int
@@ -37,7 +38,7 @@ class _Sample:
     p99_seconds: float | None
 
 
-# The names in the answer; `at` is said as `seconds_ago`.
+# The columns of the answer. Instead of `at` it has `seconds_ago`: a caller has another clock.
 _COLUMNS: Final = tuple(field for field in _Sample.__dataclass_fields__ if field != "at")
 
 
@@ -45,8 +46,8 @@ class _Query(msgspec.Struct, forbid_unknown_fields=True):
     after: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
-class History:
-    """Samples of one gateway, whose numbers `look` returns; they start now."""
+class Trends:
+    """Samples of the numbers that `look` returns, from now on; the last SAMPLES of them are kept."""
 
     def __init__(self, look: Callable[[], Statistics]) -> None:
         self._look = look
@@ -56,13 +57,13 @@ class History:
         self._at = self._since = trio.current_time()
 
     async def history_loop(self) -> NoReturn:
-        """Take samples, for ever."""
+        """Take samples until cancelled."""
         while True:
             await trio.sleep(SAMPLE_SECONDS)
             self.take()
 
     def take(self) -> None:
-        """Take a sample; some time must have passed since the last."""
+        """Take a sample. Must not be called twice at the same time: rates are by the seconds between."""
         at, now, last = trio.current_time(), self._look(), self._last
         seconds = at - self._at
         bounds, before = now.publication_seconds.bounds, last.publication_seconds.counts
