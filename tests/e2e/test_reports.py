@@ -21,7 +21,7 @@ REPORT = {"Accept": "application/json"}
 SIZE = 3000
 
 
-class House:
+class ThreeClients:
     """A gateway with two clients that read and one, `late`, that does not until it is told to."""
 
     def __init__(self, process: GatewayProcess, stack: ExitStack) -> None:
@@ -68,9 +68,9 @@ def told(**counts: int) -> dict[str, int]:
 
 
 @contextmanager
-def house(api: Api, *settings: str) -> Iterator[House]:
+def three_clients(api: Api, *settings: str) -> Iterator[ThreeClients]:
     with gateway(f"--api-url={api.url}", *NEVER_LATE, *settings) as process, ExitStack() as stack:
-        yield House(process, stack)
+        yield ThreeClients(process, stack)
 
 
 def drain(sock: socket.socket, end: bytes) -> bytes:
@@ -84,7 +84,7 @@ def drain(sock: socket.socket, end: bytes) -> bytes:
 
 
 def test_a_report_counts_whom_the_kernel_took_it_from_and_for_whom_it_waits(api: Api) -> None:
-    with house(api) as found:
+    with three_clients(api) as found:
         found.fill()
         report, headers = found.post([found.trigger(), found.trigger()])
         assert [found.count(each) for each in report] == 2 * [told(written=2, queued=1)]
@@ -92,7 +92,7 @@ def test_a_report_counts_whom_the_kernel_took_it_from_and_for_whom_it_waits(api:
 
 
 def test_with_prefer_wait_the_answer_says_what_still_waits_when_the_time_is_over(api: Api) -> None:
-    with house(api) as found:
+    with three_clients(api) as found:
         found.fill()
         start = time.monotonic()
         report, headers = found.post(found.trigger(), Prefer="wait=1")
@@ -102,7 +102,7 @@ def test_with_prefer_wait_the_answer_says_what_still_waits_when_the_time_is_over
 
 
 def test_with_prefer_wait_the_answer_comes_as_soon_as_nothing_waits(api: Api) -> None:
-    with house(api) as found:
+    with three_clients(api) as found:
         found.fill()
         answers: list[Any] = []
         body = found.trigger("last")
@@ -119,7 +119,7 @@ def test_with_prefer_wait_the_answer_comes_as_soon_as_nothing_waits(api: Api) ->
 
 
 def test_a_report_counts_what_was_conflated(api: Api) -> None:
-    with house(api, '--room-policy={"policy": "conflate"}') as found:
+    with three_clients(api, '--room-policy={"policy": "conflate"}') as found:
         found.fill()
         report, _ = found.post([found.trigger() for _ in range(3)])
         assert [found.count(each) for each in report] == [
@@ -130,7 +130,7 @@ def test_a_report_counts_what_was_conflated(api: Api) -> None:
 
 
 def test_a_report_counts_what_was_dropped_with_a_client_that_was_cut(api: Api) -> None:
-    with house(api, "--outbox-bytes=20000", "--goodbye-seconds=10") as found:
+    with three_clients(api, "--outbox-bytes=20000", "--goodbye-seconds=10") as found:
         found.fill()
         reports: list[dict[str, int]] = []
         while not reports or reports[-1]["dropped"] == 0:
@@ -141,7 +141,7 @@ def test_a_report_counts_what_was_dropped_with_a_client_that_was_cut(api: Api) -
         found.process.log.wait("WARNING slow .*too slow: too many bytes wait")
 
 
-def post_and_leave(found: House, body: bytes, *headers: str) -> None:
+def post_and_leave(found: ThreeClients, body: bytes, *headers: str) -> None:
     """Send a trigger, and reset the connection when the clients have it, without the answer."""
     host, _, port = found.process.http_url.removeprefix("http://").rpartition(":")
     sock = dial((host, int(port)))
@@ -153,7 +153,7 @@ def post_and_leave(found: House, body: bytes, *headers: str) -> None:
 
 @pytest.mark.parametrize("prefer", [(), ("Prefer: wait=3",)], ids=["at once", "while the first waits"])
 def test_a_request_that_is_sent_again_after_a_lost_answer_publishes_once(api: Api, prefer: tuple[str, ...]) -> None:
-    with house(api) as found:
+    with three_clients(api) as found:
         found.fill()
         body = found.trigger("paid")
         post_and_leave(
@@ -170,7 +170,7 @@ def test_a_request_that_is_sent_again_after_a_lost_answer_publishes_once(api: Ap
 
 
 def test_a_key_that_comes_with_something_else_is_refused_and_publishes_nothing(api: Api) -> None:
-    with house(api) as found:
+    with three_clients(api) as found:
         found.post(found.trigger("paid"), Idempotency_Key="order-17")
         url, other = found.process.trigger_url, json.dumps(found.trigger("unpaid")).encode()
         assert request(url, other, {"Idempotency-Key": "order-17"})[0] == 422
