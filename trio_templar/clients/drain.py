@@ -37,7 +37,7 @@ shuffle: Final[Shuffle] = SystemRandom().shuffle
 class Shutdown:
     """Whether a gateway is going to end, and how long what is not done may take: until the deadline of `scope`.
 
-    `leaving` is set first: nobody is let in any more. `stopped` is set once nobody has any time left.
+    `leaving` is set first: no client is admitted any more. `stopped` is set when no client has any time left.
     """
 
     def __init__(self, scope: trio.CancelScope, fanout: Fanout, connections: Collection[Connection]) -> None:
@@ -48,7 +48,7 @@ class Shutdown:
         self.stopped = trio.Event()
 
     def drain(self, seconds: float) -> None:
-        """Begin to send everybody away one by one; all of it takes `seconds` at most. Again, it changes nothing."""
+        """Begin to close all clients one by one; all of it takes `seconds` at most. A second call changes nothing."""
         if self.leaving.is_set():
             return
         log(logger, logging.INFO, "drain", connections=len(self._connections), seconds=seconds)
@@ -56,7 +56,7 @@ class Shutdown:
         self.leaving.set()
 
     def stop(self, seconds: float) -> None:
-        """Take no more publications, and begin to send everybody away at once; all of it takes `seconds` at most."""
+        """Take no more publications, and begin to close all clients at once; all of it takes `seconds` at most."""
         self._end_within(seconds)
         self.leaving.set()
         self.stopped.set()
