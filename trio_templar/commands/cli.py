@@ -66,6 +66,7 @@ def _run(argv: Sequence[str] | None) -> int:
             command: Command = arguments.command
             return command.run(vars(arguments), os.environ)
         finally:
+            # Here, because Python's own flush at exit can only print a traceback and exit with 120.
             sys.stdout.flush()
     except OSError as error:
         if error.errno not in FULL:
@@ -103,6 +104,7 @@ class _Parser(argparse.ArgumentParser):
         print(self.format_help(), end="", file=file)
 
     def error(self, message: str) -> NoReturn:
+        # argparse hands over nothing but its text.
         wrong = re.match("argument COMMAND: invalid choice: '([^']*)'", message)
         meant = hint(wrong[1], [command.name for command in COMMANDS]) if wrong else ""
         self.exit(ExitStatus.USAGE, f"trio-templar: {message}{meant}\n")
@@ -126,7 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
             description=textwrap.fill(command.description, 100),
             epilog=command.examples and f"examples:\n{command.examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
+            allow_abbrev=False,  # a script's abbreviation would break with the next option that starts like it
         )
         command.add_options(added)
         added.set_defaults(command=command, flags=added.flags)

@@ -54,6 +54,7 @@ async def _open(address: Address, ca: str) -> trio.abc.Stream:
     stream = await trio.open_tcp_stream(host, port)
     if not address.secure:
         return stream
+    # https_compatible: many servers close TCP without a close_notify.
     secure = trio.SSLStream(stream, tls_context(ca), server_hostname=host, https_compatible=True)
     try:
         await secure.do_handshake()
@@ -70,7 +71,7 @@ def _rejection(rejected: Rejected) -> CommandError:
             return CommandError(ExitStatus.REFUSED, text)
         case 503:
             return Ended(ExitStatus.BUSY, text)
-        case status if status >= 500:
+        case status if status >= 500:  # a proxy, as 502 while the gateway behind it restarts
             return Ended(ExitStatus.FAILED, text)
         case _:
             return CommandError(ExitStatus.FAILED, f"{text} (is it the bind and path of a trio_templar?)")
@@ -95,6 +96,7 @@ def reason(error: BaseException) -> str:
             return f"its certificate is not trusted: {cause.verify_message}"
     for cause in reversed(chain):
         if isinstance(cause, OSError) and cause.errno and cause.strerror:
+            # Below 0 it is one of getaddrinfo's, of which the system has no words by number.
             return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
     return next((str(cause) for cause in chain if str(cause)), type(error).__name__)
 

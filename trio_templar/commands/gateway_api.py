@@ -48,6 +48,7 @@ class GatewayApi:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        # A connection with TLS says goodbye, which its peer may not read.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await self._client.aclose()
 

@@ -90,6 +90,7 @@ async def _until_killed(main: Callable[[], Awaitable[int]]) -> int:
     """
     import trio
 
+    # Not open_signal_receiver: it hands signals to a task, which cannot run while a print waits for its reader.
     token = trio.lowlevel.current_trio_token()
     caught: list[int] = []
 

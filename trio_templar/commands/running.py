@@ -89,6 +89,7 @@ def _end(gateway: Gateway, number: int) -> None:
 
 async def _reload(gateway: Gateway, reread: Callable[[], Settings], systemd: _Systemd) -> None:
     """Let `gateway` take over what it can of the settings as they are now; where they are wrong, nothing changes."""
+    # systemd compares the time with its own, to know which reload this is the answer to.
     systemd.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     try:
         with trio.fail_after(REREAD_SECONDS):
@@ -106,6 +107,7 @@ async def _reload(gateway: Gateway, reread: Callable[[], Settings], systemd: _Sy
 
 def _settle() -> None:
     """Let the garbage collector forget what is there now, and look less often: our path makes no cycles."""
+    # With Python's own thresholds, a quarter of the time in which clients were let in went to the collector.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -130,6 +132,7 @@ class _Systemd:
     """Who is told how the gateway does (sd_notify(3)), at the address NOTIFY_SOCKET; nobody, if that is empty."""
 
     def __init__(self, address: str) -> None:
+        # @ stands for the abstract namespace (unix(7)).
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
 
     def tell(self, state: str) -> None:
@@ -164,6 +167,7 @@ def ready_file(path: str, addresses: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _write(path: str, text: str) -> None:
+    # Not in place: a script that waits for the file would find half of it.
     part = Path(f"{path}.{os.getpid()}")
     try:
         part.write_text(text, encoding="utf-8")

@@ -23,7 +23,7 @@ async def show(snapshots: Snapshots, every: float, *, once: bool) -> None:
 
     Raises CommandError: if the gateway does not answer the first time; later that is shown until it does again.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False)  # rich colours what looks like a number or a path, in users' names too
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     first = picture(await snapshots.take())

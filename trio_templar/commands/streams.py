@@ -35,6 +35,7 @@ def open_streams() -> None:
         except OSError:
             _lead_nowhere(descriptor)
         if getattr(sys, name) is None:
+            # closefd: the descriptor has to stay taken for as long as the process runs.
             setattr(sys, name, os.fdopen(descriptor, "r" if name == "stdin" else "w", closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=_escaped.__name__)

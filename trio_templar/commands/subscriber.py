@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from trio_templar.client import Closed, WebsocketClient
 from trio_templar.commands.command import CommandError, ExitStatus, UsageError
 from trio_templar.commands.connecting import Ended
 from trio_templar.commands.printer import Printer, shown
-from trio_templar.core.rooms import WILDCARD, Room, room_key
+from trio_templar.core.rooms import WILDCARD, Room
 
 # A client that sends `ping` this often is not idle, not even in dialect 3, and notices when the gateway has gone.
 KEEP_ALIVE_SECONDS: Final = 30.0
@@ -152,7 +151,7 @@ class Subscriber:
         self._printer.shows_rooms = len(wanted) > 1
         self._rooms = dict(enumerate(wanted, 1))
         for number, room in self._rooms.items():
-            await self._send(client, {"type": "subscribe", "requestId": number, "room": json.loads(room_key(room))})
+            await self._send(client, {"type": "subscribe", "requestId": number, "room": room})
             while not (message := await self._receive(client)).code:
                 self._hear(message)
             if message.code != "success":
