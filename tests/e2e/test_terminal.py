@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -117,6 +118,16 @@ def test_the_status_says_what_kind_of_failure_it_was(shared: GatewayProcess, api
         assert (status, ": 401: the trigger token" in error) == (4, True)
         assert command(*publish, "--token=right")[0] == 0
         assert command(*publish, environment={"TRIO_TEMPLAR_TRIGGER_TOKEN": "right"})[0] == 0
+
+
+@pytest.mark.xfail(strict=True, reason="OpenSSL's number of an error is taken for the system's")
+@pytest.mark.parametrize("asked", [["tree", "https"], ["listen", "wss"]], ids=str)
+def test_an_address_without_tls_is_said_to_fail_at_tls(asked: list[str], shared: GatewayProcess) -> None:
+    name, scheme = asked
+    host = (shared.http_url if name == "tree" else shared.websocket_url).partition("://")[2]
+    status, _, error = command(name, f"--url={scheme}://{host}")
+    assert status == 3
+    assert re.search(r"cannot reach .*: the TLS handshake failed: (wrong version number|record layer failure)$", error)
 
 
 def test_commands_find_the_gateway_by_its_own_file(api: Api, tmp_path: Path) -> None:
