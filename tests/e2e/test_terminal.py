@@ -120,7 +120,6 @@ def test_the_status_says_what_kind_of_failure_it_was(shared: GatewayProcess, api
         assert command(*publish, environment={"TRIO_TEMPLAR_TRIGGER_TOKEN": "right"})[0] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="OpenSSL's number of an error is taken for the system's")
 @pytest.mark.parametrize("asked", [["tree", "https"], ["listen", "wss"]], ids=str)
 def test_an_address_without_tls_is_said_to_fail_at_tls(asked: list[str], shared: GatewayProcess) -> None:
     name, scheme = asked

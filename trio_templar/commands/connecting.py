@@ -94,6 +94,8 @@ def reason(error: BaseException) -> str:
     for cause in reversed(chain):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError) and cause.reason:  # an OSError too, but its number is not the system's
+            return f"the TLS handshake failed: {cause.reason.replace('_', ' ').lower()}"
     for cause in reversed(chain):
         if isinstance(cause, OSError) and cause.errno and cause.strerror:
             # Below 0 it is one of getaddrinfo's, of which the system has no words by number.
