@@ -21,7 +21,7 @@ PORT = Settings(bind=(), trigger_bind="127.0.0.1:0")
 
 
 @asynccontextmanager
-async def asking() -> AsyncIterator[tuple[MemoryGateway, GatewayApi]]:
+async def calling() -> AsyncIterator[tuple[MemoryGateway, GatewayApi]]:
     """A gateway, and a caller of its HTTP API."""
     backend = FakeBackend([CAR])
     backend.answer = {"user": {"id": "a[bold]da\x1b"}}
@@ -39,7 +39,7 @@ def printed(snapshot: dict[str, object]) -> str:
 
 
 async def test_a_snapshot_has_totals_rates_connections_and_rooms() -> None:
-    async with asking() as (house, api):
+    async with calling() as (house, api):
         await house.subscriber(1, CAR)
         snapshots = Snapshots(api, rows=5)
         assert (await snapshots.take())["per_second"] == {"triggers": None, "publications": None, "deliveries": None}
@@ -55,7 +55,7 @@ async def test_a_snapshot_has_totals_rates_connections_and_rooms() -> None:
 
 
 async def test_rates_are_differences_and_start_again_with_the_gateway() -> None:
-    async with asking() as (_, api):
+    async with calling() as (_, api):
         snapshots = Snapshots(api, rows=1)
         before = {"uptime_seconds": 9.0, "triggers": 10, "publications": 10, "deliveries": 100}
         snapshots._last = (5.0, before)
@@ -66,13 +66,13 @@ async def test_rates_are_differences_and_start_again_with_the_gateway() -> None:
 
 
 async def test_once_prints_it_once(capsys: pytest.CaptureFixture[str]) -> None:
-    async with asking() as (_, api):
+    async with calling() as (_, api):
         await show(Snapshots(api, rows=5), 1, once=True)
     assert capsys.readouterr().out.count("trio-templar ") == 1
 
 
 async def test_the_tree_of_a_gateway_is_drawn() -> None:
-    async with asking() as (house, api):
+    async with calling() as (house, api):
         await house.connect()
         lines = list(drawn(await api.get("/tree")))
         assert any(line.endswith("─ connections") for line in lines)

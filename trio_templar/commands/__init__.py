@@ -1,5 +1,6 @@
-"""The commands of `trio-templar`, one module each: `serve` runs a gateway, the others talk to one that runs.
+"""The commands of `trio-templar`: `serve` runs a gateway, the others talk to one that runs.
 
-Each module has a `COMMAND`; `cli` makes the parser from them, reads argv and environment, and turns errors into one
-line and an exit status. Nothing here imports Trio, httpx or rich before a command runs: `--help` is to be quick.
+Each has a module with its `COMMAND`; the other modules are what these need. `cli` makes the parser from them, reads
+argv and environment, and turns errors into one line and an exit status. A command's module imports Trio, httpx and rich
+only when the command runs, so that `--help` is quick.
 """

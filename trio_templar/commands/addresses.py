@@ -44,7 +44,7 @@ def http_address(url: str | None, settings: Settings) -> Address:
         address = _address_of_url(url, ("http", "https"))
         shown, _, query = address.url.partition("?")
         if query:
-            raise UsageError(f"--url: {shown!r}: a query has no place in it; the token has an option")
+            raise UsageError(f"--url: {shown!r}: it must not have a query; --token-file gives the token")
         return Address(address.url.removesuffix("/").removesuffix("/trigger"), address.socket)
     if not settings.trigger_bind:
         raise UsageError("trigger_bind is empty, so there is no HTTP API; --url says where another is")
@@ -71,8 +71,8 @@ def _address_of_url(url: str, schemes: tuple[str, str]) -> Address:
     if url.startswith("unix:") and url != "unix:":
         return Address(f"{schemes[0]}://localhost", url.removeprefix("unix:"))
     if CREDENTIALS.match(url):  # httpx would send them in place of the token
-        instead = "--header 'Authorization: …' sends them" if schemes[0] == "ws" else "the token has an option"
-        raise UsageError(f"--url: no name and password; {instead}")
+        instead = "--header 'Authorization: …' sends them" if schemes[0] == "ws" else "--token-file gives the token"
+        raise UsageError(f"--url: it must not have a name or password; {instead}")
     shown = url.partition("?")[0]  # a query may have a token
     try:
         parts = urlsplit(url)
