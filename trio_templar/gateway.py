@@ -102,8 +102,8 @@ class Gateway:
     def reload(self, settings: Settings) -> Sequence[str]:
         """Apply what can change of `settings`, all at once; return the names of those that need a restart to change.
 
-        Tokens, origins, trusted hosts and room policies change for everybody, bounds and the TLS certificate for
-        clients that come from now on. `Gateway.settings` has what is in force then.
+        The `Reload` rule of each field of `Settings` says for whom a new value holds. `Gateway.settings` has what is in
+        force then.
 
         Raises SettingsError: if they do not go together with what cannot change, or with the sockets that are open;
         then nothing has changed.

@@ -128,19 +128,22 @@ def wire(settings: Settings, api: Api, endpoints: Endpoints, nurseries: Nurserie
 def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
     hub, clock = Hub(settings.policies), Clock()
     budget = Budget(settings.memory_bytes or memory_bytes() // 4)
-    bounds = Bounds(
-        room_publications=settings.room_publications,
-        room_bytes=settings.room_bytes,
-        max_triggers_waiting=settings.max_triggers_waiting,
-        wait_seconds=settings.trigger_wait_seconds,
-    )
     return Delivery(
         hub=hub,
         clock=clock,
         budget=budget,
         backlogs=Backlogs(settings.outbox_bytes, settings.outbox_frames, budget, clock.now),
         reader=TriggerReader(DIALECTS[settings.dialect], settings.max_publication_bytes, settings.max_room_bytes),
-        fanout=Fanout(hub, rooms, budget, bounds),
+        fanout=Fanout(hub, rooms, budget, _bounds(settings)),
+    )
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        room_publications=settings.room_publications,
+        room_bytes=settings.room_bytes,
+        max_triggers_waiting=settings.max_triggers_waiting,
+        wait_seconds=settings.trigger_wait_seconds,
     )
 
 
@@ -286,6 +289,8 @@ def reload(parts: Parts, new: Settings) -> Reloaded:
     # A room that somebody has entered stays one to publish to.
     parts.delivery.reader.max_room_bytes = max(parts.delivery.reader.max_room_bytes, settings.max_room_bytes)
     parts.delivery.hub.apply(policies)
+    parts.delivery.fanout.bounds = _bounds(settings)
+    parts.clients.supervisor.timeouts = _timeouts(settings)
     if "max_connections" in reloaded.changed:
         warn_of_descriptors(settings)
     level = logging.WARNING if reloaded.restart else logging.INFO

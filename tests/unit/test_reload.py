@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, RIDE, operator, parts, quiet
@@ -17,7 +18,8 @@ from trio_templar import Settings, SettingsError
 from trio_templar.core.options import Reload
 from trio_templar.core.reload import merge
 from trio_templar.core.settings import options
-from trio_templar.testing import FakeBackend, Rejected, open_gateway
+from trio_templar.errors import IDLE
+from trio_templar.testing import Closed, FakeBackend, Rejected, open_gateway
 
 ROOT = Path(__file__).parents[2]
 PAGE = {"Origin": "https://page.example"}
@@ -182,3 +184,24 @@ async def test_too_few_descriptors_are_said_at_start_and_by_a_reload_that_wants_
         assert few() == []
     async with open_gateway(quiet(max_connections=many, max_callers=1, max_bootstraps=1)):
         assert few() == [many + 102]
+
+
+async def test_a_new_timeout_holds_for_clients_that_are_connected(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+        client = await house.subscriber(1, CAR)
+        await trio.sleep(4.5)
+        assert house.gateway.reload(quiet(idle_seconds=5)) == []
+        with pytest.raises(Closed) as caught, trio.fail_after(60):
+            await client.receive()
+        assert caught.value.close == IDLE
+        assert trio.current_time() == 5.0
+
+
+async def test_new_bounds_of_rooms_hold_at_once(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(**PORT), backend=FakeBackend([CAR])) as house:
+        await house.subscriber(1, CAR)
+        two = [{"rooms": [CAR], "data": 1}] * 2
+        async with operator(house.gateway) as caller:
+            assert (await caller.post("/trigger/", json=two)).status_code == 200
+            assert house.gateway.reload(quiet(room_publications=1, trigger_wait_seconds=1, **PORT)) == []
+            assert (await caller.post("/trigger/", json=two)).status_code == 413

@@ -66,7 +66,10 @@ class _Watch:
 
 
 class Supervisor:
-    """Watches `connections` and `backlogs`, which others fill. `cpu` says how many seconds this thread has worked."""
+    """Watches `connections` and `backlogs`, which others fill. `cpu` says how many seconds this thread has worked.
+
+    `timeouts` can be replaced at any time.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class Supervisor:
         clock: Clock,
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._connections = connections
         self._backlogs = backlogs
         self._clock = clock
@@ -89,9 +92,9 @@ class Supervisor:
         Time in which this process did not run (SIGSTOP, a suspended machine, no CPU) moves all deadlines. Time in which
         it worked does not: else slow clients would stay the longer, the more there is to do.
         """
-        tick = self._timeouts.tick
         looked, worked = trio.current_time(), self._cpu()
         while True:
+            tick = self.timeouts.tick
             await trio.sleep(tick)
             late = trio.current_time() - looked - tick
             missed = late - max(0.0, self._cpu() - worked - tick)  # work beyond a tick explains as much of `late`
@@ -143,15 +146,15 @@ class Supervisor:
 
     def _judge_slowness(self, outbox: Outbox, watch: _Watch, now: float) -> None:
         watch.update(outbox.sent_bytes, now, over_half=outbox.waiting_bytes > self._backlogs.max_bytes / 2)
-        if now - watch.progress_at >= self._timeouts.slow:
+        if now - watch.progress_at >= self.timeouts.slow:
             outbox.cut(STUCK)
-        elif watch.over_since is not None and now - watch.over_since >= self._timeouts.slow:
+        elif watch.over_since is not None and now - watch.over_since >= self.timeouts.slow:
             outbox.cut(LAGGING)
-        elif not outbox.expire(now - self._timeouts.age):
+        elif not outbox.expire(now - self.timeouts.age):
             outbox.cut(STALE)
 
     def _judge_silence(self, connection: Connection, now: float) -> None:
-        timeouts = self._timeouts
+        timeouts = self.timeouts
         silent = now - connection.last_heard
         if timeouts.idle and now - connection.last_message >= timeouts.idle:
             connection.outbox.close(IDLE)

@@ -147,12 +147,18 @@ class Settings:
     max_trigger_bytes: Annotated[
         Bytes, Meta(description="size of a trigger's body, or of a line of a stream; larger: 413")
     ] = 8_388_608
-    max_triggers_waiting: Annotated[Count, Meta(description="triggers waiting for a full room; else 503")] = 1000
+    max_triggers_waiting: Annotated[
+        Count, Meta(description="triggers waiting for a full room; else 503"), Reload.AT_ONCE
+    ] = 1000
     max_callers: Annotated[
         Count, Meta(description="callers of the HTTP API at once; one more replaces the longest idle, or gets 503")
     ] = 1000
-    room_publications: Annotated[Count, Meta(description="publications that one room channel holds")] = 1000
-    room_bytes: Annotated[Bytes, Meta(description="bytes of the publications that one room channel holds")] = 16_777_216
+    room_publications: Annotated[
+        Count, Meta(description="publications that one room channel holds"), Reload.AT_ONCE
+    ] = 1000
+    room_bytes: Annotated[
+        Bytes, Meta(description="bytes of the publications that one room channel holds"), Reload.AT_ONCE
+    ] = 16_777_216
     outbox_bytes: Annotated[Bytes, Meta(description="bytes that may wait for one client; beyond: close 1013")] = (
         1_048_576
     )
@@ -189,20 +195,25 @@ class Settings:
     idle_seconds: Annotated[
         Annotated[float, Meta(ge=0, le=31_536_000)] | None,
         Meta(description="no message for so long: close 1000; 0: never; unset: never in dialect 2, 300 in dialect 3"),
+        Reload.AT_ONCE,
     ] = None
-    ping_seconds: Annotated[Seconds, Meta(description="no byte from a client for so long: ping it")] = 30.0
-    pong_seconds: Annotated[Seconds, Meta(description="no byte after a ping for so long: close")] = 20.0
+    ping_seconds: Annotated[Seconds, Meta(description="no byte from a client for so long: ping it"), Reload.AT_ONCE] = (
+        30.0
+    )
+    pong_seconds: Annotated[Seconds, Meta(description="no byte after a ping for so long: close"), Reload.AT_ONCE] = 20.0
     slow_seconds: Annotated[
-        Seconds, Meta(description="no progress, or over half of outbox_bytes, for so long: close 1013")
+        Seconds, Meta(description="no progress, or over half of outbox_bytes, for so long: close 1013"), Reload.AT_ONCE
     ] = 15.0
     outbox_seconds: Annotated[
-        Seconds, Meta(description="age of the oldest publication that waits for a client; older: close 1013")
+        Seconds,
+        Meta(description="age of the oldest publication that waits for a client; older: close 1013"),
+        Reload.AT_ONCE,
     ] = 60.0
     http_body_seconds: Annotated[
         Seconds, Meta(description="time for the body of a trigger; in a stream, for each line")
     ] = 10.0
     trigger_wait_seconds: Annotated[
-        Seconds, Meta(description="time that a trigger waits for a full room; then 503")
+        Seconds, Meta(description="time that a trigger waits for a full room; then 503"), Reload.AT_ONCE
     ] = 5.0
     idempotency_seconds: Annotated[Seconds, Meta(description="time to remember a publisher's key")] = 300.0
     hook_seconds: Annotated[

@@ -94,7 +94,10 @@ class Bounds:
 
 
 class Fanout:
-    """The publications in flight in one gateway. Its loops run in the rooms nursery."""
+    """The publications in flight in one gateway. Its loops run in the rooms nursery.
+
+    `bounds` can be replaced at any time; what waits already is not judged again.
+    """
 
     def __init__(self, hub: Hub, nursery: trio.Nursery, budget: Budget, bounds: Bounds) -> None:
         self._hub = hub
