@@ -42,7 +42,7 @@ class Rejected(Exception):
 
 
 class Closed(Exception):
-    """The gateway closed the websocket, with `close`; code 1006 where it did so without a close frame."""
+    """The gateway closed the websocket, with `close`; code 1006 if it sent no close frame."""
 
     def __init__(self, close: Close) -> None:
         super().__init__(f"{close.code} {close.reason}")
@@ -133,7 +133,7 @@ class WebsocketClient:
         return text if text == "pong" else json.loads(text)
 
     async def subscribe(self, request_id: Any, room: Room) -> Any:
-        """Subscribe and return the reply; what else comes before it is received later."""
+        """Subscribe and return the reply; `receive` returns later what came before it."""
         await self.send({"type": "subscribe", "requestId": request_id, "room": room})
         return await self._reply()
 

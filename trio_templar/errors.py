@@ -48,31 +48,31 @@ class ClientError(TemplarError):
 
 
 class TriggerError(TemplarError):
-    """A trigger that is not well formed; its text says what is wrong and where."""
+    """A malformed trigger; the text says what is wrong and where."""
 
     status = 400
 
 
 class TooLarge(TriggerError):
-    """A trigger that is over a bound; its text names the bound."""
+    """A trigger exceeds a bound; the text names the bound."""
 
     status = 413
 
 
 class RequestError(TemplarError):
-    """A request to see or do something that is not well formed; its text says what is wrong and where."""
+    """A malformed request to the HTTP API or to `Gateway`; the text says what is wrong and where."""
 
     status = 400
 
 
 class NotFound(RequestError):
-    """A request that names what is not there; its text says what."""
+    """A request names something that does not exist; the text says what."""
 
     status = 404
 
 
 class Busy(TemplarError):
-    """There is no room for it now, and nothing was done. Try again after `retry_after` seconds."""
+    """There is no space now, and nothing was done. Try again after `retry_after` seconds."""
 
     status = 503
 
@@ -85,7 +85,7 @@ class Busy(TemplarError):
 class Refused(TemplarError):
     """The backend refuses this client; `status` is the HTTP status that it answered.
 
-    `hint` is for the log: what an operator can do where the refusal is not about the client.
+    `hint` is for the log: it says what an operator can do if the client is not the cause.
     """
 
     def __init__(self, status: int = 403, hint: str = "") -> None:
@@ -95,13 +95,13 @@ class Refused(TemplarError):
 
 
 class BackendError(TemplarError):
-    """The backend answered something that is no bootstrap answer; its text says what."""
+    """The backend's answer is no bootstrap answer; the text says why."""
 
     status = 502
 
 
 class Unavailable(BackendError):
-    """The backend is down, slow or failing; its text says which. Try again after `retry_after` seconds."""
+    """The backend is down, slow or failing; the text says which. Try again after `retry_after` seconds."""
 
     status = 503
 
@@ -112,7 +112,7 @@ class Unavailable(BackendError):
 
 
 class SettingsError(TemplarError):
-    """A setting is missing, unknown or out of range; its text names it."""
+    """A setting is missing, unknown or out of range; the text names it."""
 
 
 # What h11 and httpcore say of broken HTTP, up to where they quote it: a quoted line may be a cookie or a token. Their

@@ -78,7 +78,7 @@ class Gateway:
         return self._parts.delivery.reader.make(rooms, to_json(data))
 
     async def disconnect(self, whom: Selection, *, code: int = 4000, reason: str = "") -> int:
-        """Close the connections of `whom`, which names one id, user, room or peer; return how many that were.
+        """Close the connections of `whom`, which names one id, user, room or peer; return how many.
 
         Raises RequestError: if it names none or several, `code` is not 4000 to 4999, or `reason` is over 123 bytes.
         Raises NotFound: if there is no connection with that id.
@@ -86,7 +86,7 @@ class Gateway:
         return await self._parts.served.control.disconnect(whom, code, reason)
 
     async def unsubscribe(self, whom: Selection, *, reason: str = "") -> int:
-        """End the subscriptions to a room, of everybody or of whom else `whom` names; return how many that were.
+        """End the subscriptions to a room, of all clients or of those that `whom` names; return how many.
 
         The clients get `{"type": "unsubscribed", "requestId": …, "reason": …}`.
 
@@ -111,7 +111,7 @@ class Gateway:
         return reload(self._parts, settings).restart
 
     def drain(self) -> None:
-        """Let nobody in, close everyone with 1012 one after another, run the hooks, and end.
+        """Admit no one else, close every client with 1012 one after another, run the hooks, and end.
 
         The closes are spread over the first three quarters of `drain_seconds`; until the last of them it publishes as
         ever. What is not done after `drain_seconds` is dropped. Can be called again, and be cut short by `stop`.
@@ -119,7 +119,7 @@ class Gateway:
         self._parts.served.drain()
 
     def stop(self, within: float | None = None) -> None:
-        """Let nobody in, send the backlogs, close everyone at once with 1012, run the hooks, and end.
+        """Admit no one else, send the backlogs, close every client at once with 1012, run the hooks, and end.
 
         What is not done `within` seconds (or `drain_seconds`, if that is less) is dropped. Can be called again.
         """

@@ -36,7 +36,7 @@ class Hooks:
     """The hooks of a gateway; each is optional.
 
     `connect` is called after the welcome frame, `ping` when the client says `ping` (at most once in
-    `ping_hook_seconds`), and `disconnect` after the close. The calls for one client are made one after the other. A
+    `ping_hook_seconds`), and `disconnect` after the close. The calls for one client run one after another. A
     call that takes longer than `hook_seconds` is cancelled; that, or an exception in it, is only logged.
     """
 

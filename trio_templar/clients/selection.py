@@ -29,7 +29,7 @@ class Selection:
         return sum(value is not None for value in (self.connection, self.user, self.room, self.peer))
 
     def of(self, hub: Hub, connections: Iterable[Connection]) -> list[Connection]:
-        """Return those that are meant, in no order. Raises NotFound: if no connection has the id that is given."""
+        """Return the selected connections, in no order. Raises NotFound: if no connection has the given id."""
         found = list(connections)
         if self.connection is not None:
             found = [connection for connection in found if connection.id == self.connection]

@@ -41,13 +41,13 @@ class SlowConnection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """The numbers of a gateway at one moment. What is counted starts with it.
+    """The numbers of a gateway at one moment. Counts start with the gateway.
 
     `waiting_bytes` is what waits for clients, `memory_bytes` what that and the room channels take, shared bytes once;
     over `memory_soft_bytes` publishers wait, over `memory_hard_bytes` clients are closed.
     `queued` deliveries had to wait; of these a newer one took the place of `conflated`, and `dropped` were given up,
     by policy. `drops` counts slow clients that were closed, by cause: `bytes`, `frames`, `room`, `progress`, `lag`,
-    `age`, `memory`. `slowest` are those for whom most waits, at most ten. `client_errors` counts the messages of
+    `age`, `memory`. `slowest` are the largest backlogs, at most ten. `client_errors` counts the messages of
     clients that were answered with an error, by its text: `room-not-found` is a subscription that was refused.
     `opened` and `closed` (by close code) count connections, `refused` clients that were not let in, by cause;
     `bootstraps` counts calls to the API, by outcome. The distributions are of seconds.
