@@ -35,13 +35,14 @@ async def serve(
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] = (),
     task_status: trio.TaskStatus[Gateway] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a gateway until it is cancelled (now), or its `stop` or `drain` is done; reports it once it can be reached.
+    """Run a gateway until its `stop` or `drain` is done, or it is cancelled, which ends it at once.
 
-    `bootstrap` answers for the API what `GET bootstrap/` would: `{"allowed_rooms": […], …}`, or raises `Refused`.
-    `hooks` take the place of the API paths of the settings. `listeners` are served beside those of `settings.bind`
-    and closed at the end.
+    `task_status` gets the gateway once clients can connect. `bootstrap` answers for the API what `GET bootstrap/`
+    would: `{"allowed_rooms": […], …}`, or raises `Refused`. `hooks` take the place of the API paths of the settings.
+    `listeners` are served beside those of `settings.bind`, and closed at the end.
 
-    Raises SettingsError: if there is no API and no `bootstrap`, or an address cannot be listened on.
+    Raises SettingsError: if there is no API and no `bootstrap`, an address cannot be listened on, the certificate does
+    not load, or other machines could call the HTTP API without a token.
     """
     async with AsyncExitStack() as stack:
         api = await _open_api(settings, bootstrap, hooks, stack)
@@ -99,7 +100,7 @@ async def _run(settings: Settings, api: Api, endpoints: Endpoints, task_status: 
                         await _send_away(parts, clients)
                 for connection in list(parts.clients.connections):
                     connection.outbox.close(STOPPING)
-            watch.cancel_scope.cancel()
+            watch.cancel_scope.cancel()  # what watches does not end by itself
 
 
 def _start_watching(parts: Parts, nursery: trio.Nursery) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from trio.testing import MockClock
@@ -29,6 +31,13 @@ def test_the_old_name_of_a_gateway_on_memory_streams_still_works_and_warns() -> 
         old = trio_templar.testing.House
     assert old is trio_templar.testing.MemoryGateway
     assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_the_page_names_all_that_a_program_sees_of_a_gateway() -> None:
+    names = {name for name in vars(trio_templar.Gateway) if not name.startswith("_")} - {"stopped"}  # deprecated
+    text = (Path(__file__).parents[2] / "docs/embedding.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(?:await )?(\w+)", row)} == names
 
 
 async def test_the_event_that_a_gateway_has_stopped_still_works_and_warns() -> None:
