@@ -289,7 +289,6 @@ async def test_a_stop_lets_a_body_come_that_has_begun(autojump_clock: MockClock)
         assert (await rest(caller)).endswith(b"\r\n\r\n123")
 
 
-@pytest.mark.xfail(strict=True, reason="each takes a second place while it lingers")
 async def test_the_idle_that_give_way_are_gone_at_once(autojump_clock: MockClock) -> None:
     async with server(max_callers=4) as served:
         callers: list[Any] = [served.listener.connect() for _ in range(50)]

@@ -73,6 +73,7 @@ class Caller:
         self._wire = wire_for(stream)
         self._reading = trio.CancelScope()
         self._writing = trio.Lock()
+        self.gives_way = False
         self._nursery: trio.Nursery
         self._protocol: _Protocol
 
@@ -110,6 +111,12 @@ class Caller:
     def end(self) -> None:
         """Read nothing more; what is under way is answered."""
         self._reading.cancel()
+
+    def give_way(self) -> None:
+        """End an idle caller whose place is needed now: its socket is to be closed at once, and not to linger."""
+        self.gives_way = True
+        self._shared.idle.pop(self)
+        self.end()
 
     async def send(self, event: Event) -> None:
         """Do what hypercorn says: write, close, or take note of where a request begins and ends."""

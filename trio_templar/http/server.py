@@ -74,8 +74,7 @@ class Callers:
             return True
         caller = next(iter(self._shared.idle), None)
         if caller is not None:
-            del self._shared.idle[caller]
-            caller.end()
+            caller.give_way()
         return caller is not None
 
     async def serve(self, stream: trio.abc.Stream) -> None:
@@ -97,8 +96,10 @@ class Callers:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         if self._count <= self._bound or self.make_room():
-            await Caller(self._shared, stream).serve()
-            await self._linger(stream)
+            caller = Caller(self._shared, stream)
+            await caller.serve()
+            if not caller.gives_way:
+                await self._linger(stream)
             return
         if self._count <= self._bound + TOLD_CALLERS:
             self._refused.log(trio.current_time(), bound=self._bound)
