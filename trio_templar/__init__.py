@@ -43,6 +43,7 @@ The map. A package imports from those above it, never from those below. In each,
       outbox       the bounded way to one client's socket
       backlog      the publications and replies that wait for it
       write        the frames that are written next
+      closing      how a connection ends: states, events, and what each does in each
       budget       the bytes that wait, in all
       tally        what became of a publisher's triggers
       idempotency  what was published already

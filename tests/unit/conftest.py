@@ -18,6 +18,7 @@ from trio_templar.core.frames import header
 from trio_templar.core.hub import Subscription
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.outbox import Outbox, Overdue
 from trio_templar.gateway import Gateway
 from trio_templar.testing import MemoryGateway
 from trio_templar.wiring import Parts, http_app_of
@@ -82,8 +83,9 @@ class FakeTransport:
         self.error: OSError | None = None
         self.loops = 0
         self.closings = 0
+        self.overdue: Overdue | None = None
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, data: bytes | memoryview) -> int:
         if self.error is not None:
             raise self.error
         size = min(self.takes.pop(0), len(data)) if self.takes else len(data)
@@ -95,6 +97,16 @@ class FakeTransport:
 
     def closing(self) -> None:
         self.closings += 1
+
+    def too_slow(self, overdue: Overdue) -> None:
+        assert self.overdue is None, "it is told once"
+        self.overdue = overdue
+
+
+def write_all(outbox: Outbox) -> None:
+    """Play the write loop of a client whose socket takes everything."""
+    while not outbox.idle:
+        outbox.write_more()
 
 
 class Now:

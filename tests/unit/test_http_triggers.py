@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.unit.conftest import CAR, RIDE, FakeTransport, make_backlogs, operator, parts, quiet
+from tests.unit.conftest import CAR, RIDE, FakeTransport, make_backlogs, operator, parts, quiet, write_all
 from tests.unit.test_http_app import NDJSON, ONE, Api, api
 from trio_templar.core.hub import LiveRoom
 from trio_templar.core.rooms import room_key
@@ -34,8 +34,7 @@ class Slow:
         gateway.hub.subscribe(room_key(CAR), self.outbox, b'"slow"')
 
     def read(self) -> None:
-        while (data := self.outbox.unsent()) is not None:
-            self.outbox.sent(len(data))
+        write_all(self.outbox)
 
 
 def entry(room: Any, *counts: int, waiting: int | None = None) -> dict[str, Any]:

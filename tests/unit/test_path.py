@@ -17,7 +17,7 @@ PATH: list[tuple[Callable[..., Any], ...]] = [
     (Fanout.publish,),
     (Fanout.publish_nowait, Fanout._enqueue),
     (Fanout._fanout_loop, Fanout._pass, Fanout._deliver),
-    (Outbox.put, Outbox._write),
+    (Outbox.put, Outbox._write, Outbox._keep),
     (Connection._write_loop,),
 ]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import FakeTransport, make_backlogs, settled
+from tests.unit.conftest import FakeTransport, make_backlogs, settled, write_all
 from tests.unit.test_fanout import MANY
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.hub import Hub, Subscription
@@ -19,6 +19,7 @@ from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.fanout import Bounds, Fanout
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.delivery.tally import Report, RoomTally
+from trio_templar.errors import GONE
 
 BOUNDS = Bounds(room_publications=100, room_bytes=10**6, max_triggers_waiting=10, wait_seconds=5)
 LATEST = RoomPolicy(match={"room": "latest"}, policy="conflate")
@@ -32,8 +33,7 @@ class Client:
     subscription: Subscription
 
     def read(self) -> None:
-        while (data := self.outbox.unsent()) is not None:
-            self.outbox.sent(len(data))
+        write_all(self.outbox)
 
 
 @dataclass
@@ -183,5 +183,5 @@ async def test_whoever_waits_is_told_when_the_last_client_has_it(autojump_clock:
             await settled()
             assert done == []
             await trio.sleep(1)
-            two.outbox.discard()
+            two.outbox.close(GONE)
         assert done == [2]

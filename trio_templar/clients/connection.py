@@ -21,7 +21,8 @@ from trio_templar.core.frames import read_close, text_frame
 from trio_templar.core.session import Bucket, Failure, Rules, Session
 from trio_templar.counters import ConnectionCounts
 from trio_templar.delivery.backlog import Backlogs
-from trio_templar.delivery.outbox import Outbox
+from trio_templar.delivery.closing import Event
+from trio_templar.delivery.outbox import Outbox, Overdue
 from trio_templar.errors import CRASHED, DROPPED, GONE, NOT_AUTHORIZED, TOO_MANY_MESSAGES, Close, let_go
 from trio_templar.log import log, user_text
 from trio_templar.net.protocol import Protocol
@@ -156,7 +157,7 @@ class Connection(trio.abc.Stream):
             self.outbox.close(_close_of(closed.reason))
 
     def _hear(self, message: str | bytes) -> None:
-        if self.session is None or self.outbox.closed is not None:
+        if self.session is None or not self.outbox.closing.open:
             return
         if not self._bucket.take(self.last_message):
             self.outbox.close(TOO_MANY_MESSAGES)
@@ -195,53 +196,46 @@ class Connection(trio.abc.Stream):
         return self._pings.take(self.last_heard)
 
     async def _write_loop(self) -> None:
-        """Write what the socket could not take at once, until nothing waits."""
-        while self.outbox.unsent() is not None:
-            try:
-                self._sent(await self._wire.write(self.outbox.unsent))
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                self.outbox.close(GONE)
-                self.outbox.discard()
-        if self.outbox.closed is not None:
-            self._conclude()
+        """Write what the socket could not take at once, until nothing waits.
 
-    def _sent(self, size: int) -> None:
-        self.outbox.sent(size)
-        if size and self._wire.shows_life:
-            self.last_heard = self._context.clock.now()
+        What is written is taken once there is space for it, with no task switch in between: until then it can give way.
+        """
+        try:
+            while not self.outbox.idle:
+                await self._wire.writable()
+                if self.outbox.write_more() and self._wire.shows_life:
+                    self.last_heard = self._context.clock.now()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            self.outbox.close(GONE)
 
     async def _say_goodbye(self) -> None:
         if self.session is not None:
             self.session.end()  # not only when the peer has hung up
-        if self.outbox.idle and self._close.code != GONE.code:
+        self.outbox.give_up()
+        if self.outbox.closing.all_said:
             await hang_up(self._wire.stream, self._context.goodbye_seconds)
         else:
             reset_on_close(self._wire.stream)
 
     def _end(self) -> None:
         # Where nothing closed the outbox, either we failed or the gateway was cancelled.
-        self.outbox.close(CRASHED if isinstance(sys.exception(), Exception) else DROPPED)
-        self.outbox.end()
+        crashed = isinstance(sys.exception(), Exception)
+        close = self.outbox.end(*((Event.CRASHED, CRASHED) if crashed else (Event.CANCELLED, DROPPED)))
         if self.session is not None:
             self.session.end()
         if self._hook_calls is not None:
-            self._hook_calls.disconnected(self._close)
-        self._context.counts.close(self._close.code, self.outbox.sent_bytes, self.outbox.peak_bytes)
-        self._log_end()
+            self._hook_calls.disconnected(close)
+        self._context.counts.close(close.code, self.outbox.sent_bytes, self.outbox.peak_bytes)
+        self._log_end(close)
 
     def send_away(self, close: Close, seconds: float) -> None:
         """Close with `close`; the client has so long for what waits, or `goodbye_seconds` if that is more."""
         self._goodbye_seconds = max(self._goodbye_seconds, seconds)
         self.outbox.close(close)
 
-    @property
-    def _close(self) -> Close:
-        return self.outbox.closed or DROPPED
-
-    def _log_end(self) -> None:
+    def _log_end(self, close: Close) -> None:
         if self.session is None:  # the admission has logged that it was refused, and why
             return
-        close = self._close
         log(
             logger,
             logging.WARNING if close in (CRASHED, TOO_MANY_MESSAGES) else logging.INFO,
@@ -263,11 +257,25 @@ class Connection(trio.abc.Stream):
             self.outbox.reply(text_frame(unsubscribed(request_id, reason).encode()))
         return len(ended)
 
-    def _log_overdue(self) -> None:
-        """Name a client that was too slow, with what an operator needs to judge it."""
-        overdue = self.outbox.overdue
-        if overdue is None:
+    # What the outbox needs: outbox.Owner
+
+    def start_writing(self) -> None:
+        """Start the write loop."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._write_loop)
+
+    def closing(self) -> None:
+        """End the conversation: now if all is written, else when it is, or its time to take it is over."""
+        if self._nursery is None:
             return
+        scope = self._nursery.cancel_scope
+        if self.outbox.closing.over:
+            scope.cancel()
+        else:
+            scope.deadline = min(scope.deadline, trio.current_time() + self._goodbye_seconds)
+
+    def too_slow(self, overdue: Overdue) -> None:
+        """Name the client, with what an operator needs to judge it."""
         rooms = self.session.room_keys() if self.session is not None else []
         log(
             logger,
@@ -277,7 +285,7 @@ class Connection(trio.abc.Stream):
             user=user_text(self.user_id),
             peer=self.peer,
             agent=self.agent,
-            why=self._close.reason,
+            why=overdue.why.reason,
             waiting_bytes=overdue.bytes,
             waiting_frames=overdue.frames,
             peak_bytes=self.outbox.peak_bytes,
@@ -286,27 +294,6 @@ class Connection(trio.abc.Stream):
             rooms=" ".join(key.decode() for key in list(dict.fromkeys(rooms))[:SHOWN_ROOMS]),
             subscriptions=len(rooms),
         )
-
-    # What the outbox needs: outbox.Owner
-
-    def start_writing(self) -> None:
-        """Start the write loop."""
-        if self._nursery is not None:
-            self._nursery.start_soon(self._write_loop)
-
-    def closing(self) -> None:
-        """End the conversation: now if nothing waits, else when it is written or its time to take it is over."""
-        self._log_overdue()
-        self._conclude()
-
-    def _conclude(self) -> None:
-        if self._nursery is None:
-            return
-        scope = self._nursery.cancel_scope
-        if self.outbox.idle:
-            scope.cancel()
-        else:
-            scope.deadline = min(scope.deadline, trio.current_time() + self._goodbye_seconds)
 
     # What trio-websocket needs: trio.abc.Stream
 

@@ -42,14 +42,7 @@ class Control:
             raise RequestError(f"code: {code} is not one of 4000 to 4999")
         _check_reason(reason)
         close = Close(code, reason)
-
-        def disconnect(connection: Connection) -> int:
-            if connection.outbox.closed is not None:
-                return 0
-            connection.outbox.close(close)
-            return 1
-
-        count = await self._apply(disconnect, whom)
+        count = await self._apply(lambda connection: connection.outbox.close(close), whom)
         _log("disconnected", count, whom, code=code, why=reason)
         return count
 

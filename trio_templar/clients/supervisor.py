@@ -116,10 +116,9 @@ class Supervisor:
         """Close clients that have been slow for too long, and give way after each: to close one takes a while."""
         watches: dict[Outbox, _Watch] = {}
         for outbox in list(self._backlogs.outboxes):
-            if outbox.closed is None and not outbox.idle:  # it may have changed since the list was made
+            if outbox.closing.open and not outbox.idle:  # it may have changed since the list was made
                 watches[outbox] = watch = self._watches.get(outbox) or _Watch(outbox.sent_bytes, now)
-                self._judge_slowness(outbox, watch, now)
-                if outbox.closed is not None:
+                if self._cut_if_slow(outbox, watch, now):
                     await trio.lowlevel.checkpoint()
         self._watches = watches
 
@@ -129,10 +128,8 @@ class Supervisor:
         for start in range(0, len(connections), TURN_CONNECTIONS):
             now = self._clock.now()
             for connection in connections[start : start + TURN_CONNECTIONS]:
-                if connection.outbox.closed is None:
-                    self._judge_silence(connection, now)
-                    if connection.outbox.closed is not None:
-                        await trio.lowlevel.checkpoint()
+                if self._close_if_silent(connection, now):
+                    await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
 
     async def relieve(self) -> None:
@@ -144,24 +141,24 @@ class Supervisor:
             outbox.cut(CROWDED)  # without a turn in between, in which a pass would put in more than a cut gives back
         await trio.lowlevel.checkpoint()
 
-    def _judge_slowness(self, outbox: Outbox, watch: _Watch, now: float) -> None:
+    def _cut_if_slow(self, outbox: Outbox, watch: _Watch, now: float) -> bool:
         watch.update(outbox.sent_bytes, now, over_half=outbox.waiting_bytes > self._backlogs.max_bytes / 2)
         if now - watch.progress_at >= self.timeouts.slow:
-            outbox.cut(STUCK)
-        elif watch.over_since is not None and now - watch.over_since >= self.timeouts.slow:
-            outbox.cut(LAGGING)
-        elif not outbox.expire(now - self.timeouts.age):
-            outbox.cut(STALE)
+            return outbox.cut(STUCK)
+        if watch.over_since is not None and now - watch.over_since >= self.timeouts.slow:
+            return outbox.cut(LAGGING)
+        return not outbox.expire(now - self.timeouts.age) and outbox.cut(STALE)
 
-    def _judge_silence(self, connection: Connection, now: float) -> None:
+    def _close_if_silent(self, connection: Connection, now: float) -> bool:
         timeouts = self.timeouts
         silent = now - connection.last_heard
         if timeouts.idle and now - connection.last_message >= timeouts.idle:
-            connection.outbox.close(IDLE)
-        elif silent < timeouts.ping:
+            return connection.outbox.close(IDLE)
+        if silent < timeouts.ping:
             connection.pinged = False
         elif not connection.pinged:
             connection.pinged = True
             connection.outbox.reply(PING)
         elif silent >= timeouts.ping + timeouts.pong:
-            connection.outbox.cut(SILENT)
+            return connection.outbox.cut(SILENT)
+        return False

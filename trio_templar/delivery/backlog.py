@@ -88,7 +88,7 @@ class Queue:
 
 
 class Backlog:
-    """What waits for one client. `unsent` is what is written next; `bytes` and `frames` are counts of all of it."""
+    """What waits for one client, beside what is written next. `bytes` counts both; `frames` what waits alone."""
 
     def __init__(self, data: bytes, sent: int, batch: Batch | None, backlogs: Backlogs) -> None:
         self._backlogs = backlogs
@@ -155,31 +155,36 @@ class Backlog:
 
     # What goes out
 
-    def advance(self) -> int:
-        """Make what is next `unsent`, empty if nothing waits; return the number of publications in it."""
-        since = self._backlogs.now()
-        pieces: list[Piece]
-        if self._replies:
-            pieces = [(reply, None) for reply in self._replies]
-            self._backlogs.budget.give(sum(map(len, self._replies)))
-            self._count(-sum(map(len, self._replies)), -len(self._replies))
-            self._replies = []
-        else:
-            pieces, since = self._render(since)
-        if not pieces:
-            pieces, self.farewell = [(self.farewell, None)], b""
-        self._write_next(pieces, since)
+    def next_write(self) -> memoryview:
+        """Return what is written next: the rest of the last write, or else replies, publications and the farewell."""
+        if not self._write.unsent:
+            since = self._backlogs.now()
+            pieces: list[Piece] = [(reply, None) for reply in self._replies]
+            if pieces:
+                self._give_up_replies()
+            else:
+                pieces, since = self._render(since)
+            if not pieces:
+                pieces, self.farewell = [(self.farewell, None)], b""
+            self._write_next(pieces, since)
+        return self._write.unsent
+
+    def sent(self, size: int) -> int:
+        """Take note that the first `size` bytes of `next_write` are written; return the publications this completes."""
+        self._count(-size, 0)
+        return self._write.sent(size)
+
+    @property
+    def under_way(self) -> int:
+        """How many publications are in what is written next."""
         return self._write.count
 
     @property
-    def unsent(self) -> memoryview:
-        """What is to be written next; empty if nothing is, as yet."""
-        return self._write.unsent
-
-    def sent(self, size: int) -> None:
-        """Take note that the first `size` bytes of `unsent` are written."""
-        self._count(-size, 0)
-        self._write.sent(size)
+    def empty(self) -> bool:
+        """Whether nothing is left to write."""
+        if self._write.unsent or self.frames or self.farewell:
+            return False
+        return not any(queue.lost for queue in self._queues.values())
 
     @property
     def oldest(self) -> float:
@@ -209,22 +214,28 @@ class Backlog:
                     self._drop_oldest(queue)
 
     def drop_publications(self) -> int:
-        """Give up all publications but those that may be under way; return how many of `unsent` were given up."""
+        """Give up all publications but those that may be under way; return how many."""
+        frames, unsent = self.frames, len(self._write.unsent)
         self._void_all()
-        before = len(self.unsent)
-        count = self._write.shorten()
-        self._count(len(self.unsent) - before, 0)
-        return count
+        given_up = frames - self.frames + self._write.shorten()
+        self._count(len(self._write.unsent) - unsent, 0)
+        return given_up
 
     def end(self) -> None:
         """Give up everything."""
         self._void_all()
-        self._backlogs.budget.give(sum(map(len, self._replies)))
+        self._give_up_replies()
         self._write.give_up()
         self._count(-self.bytes, -self.frames)
         if self._send is not None:
             self._send.close()
             self._receive.close()
+
+    def _give_up_replies(self) -> None:
+        size = sum(map(len, self._replies))
+        self._backlogs.budget.give(size)
+        self._count(-size, -len(self._replies))
+        self._replies = []
 
     def _void_all(self) -> None:
         for subscription in list(self._queues):
@@ -351,7 +362,7 @@ class Backlog:
 
     def _write_next(self, pieces: Sequence[Piece], since: float, sent: int = 0) -> None:
         self._write = Joined(pieces, sent, since, self._backlogs.budget)
-        self._count(len(self.unsent), 0)
+        self._count(len(self._write.unsent), 0)
 
     def _count(self, size: int, frames: int) -> None:
         self.bytes += size

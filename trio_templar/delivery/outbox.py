@@ -16,30 +16,35 @@ from trio_templar.core.frames import Batch, close_frame
 from trio_templar.core.hub import Subscription
 from trio_templar.core.policies import Kind
 from trio_templar.delivery.backlog import Backlog, Backlogs
+from trio_templar.delivery.closing import Closing, Do, Event
 from trio_templar.errors import GONE, SLOW_BYTES, SLOW_CAUSES, SLOW_FRAMES, SLOW_ROOM, Close
 
 
 class Writer(Protocol):
     """What an outbox writes to."""
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, data: bytes | memoryview) -> int:
         """Write what can be written without waiting and return its size. Raises OSError: if the peer is gone."""
 
 
 class Owner(Protocol):
-    """What an outbox needs of its connection."""
+    """What an outbox tells its connection."""
 
     def start_writing(self) -> None:
         """Start the write loop: something waits, and none is running."""
 
     def closing(self) -> None:
-        """Take note that `closed` was set: the connection ends as soon as nothing waits."""
+        """Take note that `closing` has come further."""
+
+    def too_slow(self, overdue: Overdue) -> None:
+        """Take note that the client is cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """What waited for a client at the moment it was cut; `policies` are those of the rooms it came from."""
+    """What waited for a client at the moment it was cut, and why it was; `policies` are those of the rooms."""
 
+    why: Close
     bytes: int
     frames: int
     oldest_seconds: float
@@ -49,8 +54,8 @@ class Overdue:
 class Outbox:
     """Frames on their way to one client, in order; replies go before publications that wait.
 
-    Any task of the gateway may put; only the write loop of its connection calls `unsent` and `sent`.
-    `publications` counts those sent, `lost` those that policies left out; `overdue` is of a client that was cut.
+    Any task of the gateway may put; only the write loop of its connection calls `write_more`.
+    `publications` are those that are written, or under way; `lost` those that policies left out.
     """
 
     __slots__ = (
@@ -59,45 +64,49 @@ class Outbox:
         "_lost",
         "_owner",
         "_peak_bytes",
+        "_publications",
         "_wire",
-        "closed",
-        "overdue",
-        "publications",
+        "closing",
         "sent_bytes",
     )
 
-    def __init__(self, wire: Writer, owner: Owner, backlogs: Backlogs) -> None:
+    def __init__(self, wire: Writer, owner: Owner | None, backlogs: Backlogs) -> None:
         self._wire = wire
-        self._owner: Owner | None = owner
+        self._owner = owner
         self._backlogs = backlogs
         self._backlog: Backlog | None = None
         self._lost = self._peak_bytes = 0
-        self.closed: Close | None = None
-        self.overdue: Overdue | None = None
-        self.publications = 0
+        self.closing = Closing()
+        self._publications = 0
         self.sent_bytes = 0
+
+    # What comes in
 
     def put(self, subscription: Subscription, batch: Batch) -> None:
         """Send the publications of `batch`, or let them wait. A client over its bounds is cut instead."""
-        if self.closed is not None:
-            self._refuse(batch)
+        if not self.closing.open:
+            _refuse(batch)
         elif self._backlog is None and batch.count > 1 and batch.size > self._backlogs.join_bytes:
             for part in batch.parts:  # what a full socket leaves of one write could not be left out
                 self.put(subscription, part)
         elif self._backlog is None:
-            self.publications += batch.count
-            self._write(batch.render(subscription.request_id), batch)
+            data = batch.render(subscription.request_id)
+            size = self._write(data)
+            if size == len(data):
+                self._publications += batch.count
+            else:
+                self._keep(data, size, batch)
         elif self._has_room(self._backlog, subscription):
             self._backlog.put_off(subscription, batch)
         else:
-            self._refuse(batch)
+            _refuse(batch)
 
     def reply(self, frame: bytes) -> None:
         """Send one whole frame that is no publication, before publications that wait."""
-        if self.closed is not None:
+        if not self.closing.open:
             return
         if self._backlog is None:
-            self._write(frame, None)
+            self._write_frame(frame)
         elif self._has_room(self._backlog, None):
             self._backlog.say(frame)
 
@@ -106,37 +115,6 @@ class Outbox:
         if self._backlog is not None:
             self._backlog.void(subscription)
 
-    def close(self, close: Close, frame: bytes | None = None) -> None:
-        """Send what waits, then the close frame (`frame` if it is made already), then nothing. The first reason wins.
-
-        With code 1006 nothing more is sent: there is nobody to send it to.
-        """
-        if self.closed is not None:
-            return
-        self.closed = close
-        if close.code == GONE.code:
-            self.discard()
-        elif self._backlog is None:
-            self._write(frame or close_frame(close), None)
-        else:
-            self._backlog.farewell = frame or close_frame(close)
-        if self._owner is not None:
-            self._owner.closing()
-
-    def cut(self, close: Close) -> None:
-        """Close without the publications that wait: the client is too slow for them."""
-        if self.closed is not None:
-            return
-        if self._backlog is not None:
-            backlog, waited = self._backlog, self.waiting_frames
-            if close in SLOW_CAUSES:  # else silence is to blame
-                self._backlogs.drops[close] += 1
-                self.overdue = Overdue(backlog.bytes, waited, self._backlogs.now() - backlog.oldest, backlog.policies)
-            given_up = backlog.drop_publications()
-            self.publications -= given_up
-            self._backlogs.losses.dropped["disconnect"] += waited - self.waiting_frames + given_up
-        self.close(close)
-
     def expire(self, before: float) -> bool:
         """Leave out what has waited since `before` or longer, as far as policies allow; return whether all of it."""
         if self._backlog is None:
@@ -144,18 +122,90 @@ class Outbox:
         self._backlog.expire(before)
         return self._backlog.oldest > before
 
-    def discard(self) -> None:
-        """Give up what waits."""
-        if self._backlog is not None:
-            self._end_backlog(self._backlog)
+    # What goes out
 
-    def end(self) -> None:
-        """Give up what waits, and let go of the connection; it was closed.
+    def write_more(self) -> int:
+        """Write what waits, as far as the socket takes it now; return how many bytes it took."""
+        backlog = self._backlog
+        if backlog is None:
+            return 0
+        size = self._write(backlog.next_write())
+        if self._backlog is backlog:  # else the peer is lost
+            self._publications += backlog.sent(size)
+            if backlog.empty:
+                self._end_backlog(backlog)
+                self._happen(Event.WRITTEN)
+        return size
+
+    # How it ends
+
+    def close(self, why: Close, frame: bytes | None = None) -> bool:
+        """Send what waits, then the close frame (`frame` if it is made already), then nothing. The first reason wins.
+
+        With code 1006 nothing more is sent: there is nobody to send it to. Return whether it makes a difference.
+        """
+        return self._happen(Event.LOST if why.code == GONE.code else Event.CLOSE, why, frame)
+
+    def cut(self, why: Close) -> bool:
+        """Close without the publications that wait: the client is too slow for them. Return whether it was open."""
+        return self._happen(Event.CUT, why)
+
+    def give_up(self) -> None:
+        """Give up what waits of a client that is being closed: its time is over."""
+        self._happen(Event.LATE)
+
+    def end(self, event: Event, why: Close) -> Close:
+        """Let go of the connection, which is over, for `why` if nothing else has ended it; return the first reason.
 
         They point at each other, and the garbage collector, which alone could take such a circle away, runs rarely.
         """
-        self.discard()
+        self._happen(event, why)
         self._owner = None
+        assert self.closing.why is not None
+        return self.closing.why
+
+    def _happen(self, event: Event, why: Close = GONE, frame: bytes | None = None) -> bool:
+        """Do what `closing` says is to be done at `event`; return whether it has come further."""
+        todo = self.closing.on(event, why)
+        if todo is None:
+            return False
+        if Do.DROP in todo and self._backlog is not None:
+            self._drop_publications(self._backlog, why)
+        if Do.SAY in todo:
+            self._say_last(frame or close_frame(why))
+        if Do.GIVE_UP in todo and self._backlog is not None:
+            self._end_backlog(self._backlog)
+        if self._owner is not None:
+            self._owner.closing()
+        return True
+
+    def _say_last(self, frame: bytes) -> None:
+        if self._backlog is not None:
+            self._backlog.farewell = frame
+            return
+        self._write_frame(frame)
+        if self._backlog is None:
+            self._happen(Event.WRITTEN)
+
+    def _drop_publications(self, backlog: Backlog, why: Close) -> None:
+        if why in SLOW_CAUSES:  # else silence is to blame
+            self._backlogs.drops[why] += 1
+            if self._owner is not None:
+                age = self._backlogs.now() - backlog.oldest
+                self._owner.too_slow(Overdue(why, backlog.bytes, backlog.frames, age, backlog.policies))
+        self._backlogs.losses.dropped["disconnect"] += backlog.drop_publications()
+
+    # What it is like
+
+    @property
+    def closed(self) -> Close | None:
+        """Why it is closed, or is being closed; None if it is open."""
+        return self.closing.why
+
+    @property
+    def publications(self) -> int:
+        """Publications that are written, or under way."""
+        return self._publications + (self._backlog.under_way if self._backlog else 0)
 
     @property
     def waiting_bytes(self) -> int:
@@ -187,54 +237,48 @@ class Outbox:
         """Whether nothing waits."""
         return self._backlog is None
 
-    def unsent(self) -> memoryview | None:
-        """Return what is to be written next, at most one joined write; None if nothing waits: the loop is over."""
-        backlog = self._backlog
-        if backlog is None:
-            return None
-        if not backlog.unsent:
-            self.publications += backlog.advance()
-            if not backlog.unsent:
-                self._end_backlog(backlog)
-                return None
-        return backlog.unsent
+    # The way to the socket
 
-    def sent(self, size: int) -> None:
-        """Take note that the first `size` bytes of `unsent` are written."""
-        self.sent_bytes += size
-        if self._backlog is not None:  # else it was given up meanwhile
-            self._backlog.sent(size)
-
-    def _write(self, data: bytes, batch: Batch | None) -> None:
+    def _write(self, data: bytes | memoryview) -> int:
+        """Write what the socket takes of `data`. All bytes to a client pass here, and are counted."""
         try:
             size = self._wire.write_nowait(data)
         except OSError:
-            self.close(GONE)
-            if batch is not None:
-                self._refuse(batch)
-            return
+            self._happen(Event.LOST)
+            return 0
         self.sent_bytes += size
-        if size != len(data):
-            self._backlog = Backlog(data, size, batch, self._backlogs)
+        return size
+
+    def _write_frame(self, frame: bytes) -> None:
+        size = self._write(frame)
+        if size != len(frame):
+            self._keep(frame, size, None)
+
+    def _keep(self, data: bytes, sent: int, batch: Batch | None) -> None:
+        """Let the rest of `data` wait, of which the first bytes are sent; if the peer is lost nothing waits."""
+        if not self.closing.over:
+            self._backlog = Backlog(data, sent, batch, self._backlogs)
             self._backlogs.outboxes.add(self)
             if self._owner is not None:
                 self._owner.start_writing()
-
-    def _refuse(self, batch: Batch) -> None:
-        for tally in batch.tallies:
-            tally.refuse()
+        elif batch is not None:
+            _refuse(batch)
 
     def _has_room(self, backlog: Backlog, subscription: Subscription | None) -> bool:
         """Cut a client over its bounds when no policy makes room."""
         if not backlog.make_room():
-            self.cut(SLOW_BYTES if backlog.bytes > self._backlogs.max_bytes else SLOW_FRAMES)
-        elif subscription is not None and backlog.over(subscription):
-            self.cut(SLOW_ROOM)
-        return self.closed is None
+            return not self.cut(SLOW_BYTES if backlog.bytes > self._backlogs.max_bytes else SLOW_FRAMES)
+        return subscription is None or not backlog.over(subscription) or not self.cut(SLOW_ROOM)
 
     def _end_backlog(self, backlog: Backlog) -> None:
+        self._publications += backlog.under_way
         backlog.end()
         self._lost += backlog.lost
         self._peak_bytes = max(self._peak_bytes, backlog.peak_bytes)
         self._backlog = None
         self._backlogs.outboxes.discard(self)
+
+
+def _refuse(batch: Batch) -> None:
+    for tally in batch.tallies:
+        tally.refuse()

@@ -47,15 +47,18 @@ class Joined:
         """How many publications are in it."""
         return sum([part.batch.count for part in self._parts])
 
-    def sent(self, size: int) -> None:
-        """Take note that the first `size` bytes of `unsent` are written."""
+    def sent(self, size: int) -> int:
+        """Take note that the first `size` bytes of `unsent` are written; return the publications this completes."""
         self.unsent = self.unsent[size:]
-        if not self.unsent:
-            self._let_go()
-            for part in self._parts:
-                for tally in part.batch.tallies:
-                    tally.hand_over()
-            self._parts = []
+        if self.unsent:
+            return 0
+        count = self.count
+        self._let_go()
+        for part in self._parts:
+            for tally in part.batch.tallies:
+                tally.hand_over()
+        self._parts = []
+        return count
 
     def give_up(self) -> None:
         """Let go of what is unsent."""

@@ -37,7 +37,7 @@ class Canary:
         self._fanout = fanout
         backlogs = Backlogs(OUTBOX_BYTES, 1, Budget(OUTBOX_BYTES), trio.current_time)
         self._room = LiveRoom(KEY, DISCONNECT_ALL.of(KEY))
-        self._room.subscriptions[Subscription(self._room, Outbox(self, self, backlogs), b"0")] = None
+        self._room.subscriptions[Subscription(self._room, Outbox(self, None, backlogs), b"0")] = None
         self.heard: float | None = None  # when the last one came back
 
     def send(self) -> None:
@@ -48,19 +48,13 @@ class Canary:
             except (Busy, Full):
                 return
 
-    # The far end: outbox.Writer and outbox.Owner
+    # The far end: outbox.Writer
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, data: bytes | memoryview) -> int:
         """Take note that the canary came back."""
         self.heard = trio.current_time()
         self._fanout.discount(1)
         return len(data)
-
-    def start_writing(self) -> None:
-        """Do nothing: `write_nowait` takes all at once."""
-
-    def closing(self) -> None:
-        """Do nothing: a canary's outbox is never closed."""
 
 
 class Health:

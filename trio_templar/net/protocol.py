@@ -22,7 +22,7 @@ class Protocol(wsproto.connection.Connection):
     """
 
     def __init__(
-        self, early: bytes, max_message_bytes: int, may_ping: Callable[[], bool], close: Callable[[Close], None]
+        self, early: bytes, max_message_bytes: int, may_ping: Callable[[], bool], close: Callable[[Close], object]
     ) -> None:
         super().__init__(wsproto.connection.ConnectionType.SERVER, trailing_data=early)
         self._max_bytes = max_message_bytes

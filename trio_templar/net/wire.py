@@ -7,7 +7,6 @@ connection the frames and buffers that a stream keeps while it waits.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
@@ -19,19 +18,21 @@ PIECE_BYTES: Final = 8192
 
 
 class Wire(Protocol):
-    """What a connection reads from and writes to. One task reads, one writes; `write_nowait` only while none does."""
+    """What a connection reads from and writes to. One task reads, one waits until it is `writable`.
+
+    What `write_nowait` did not take is what the next one begins with: up to `PIECE_BYTES` of it may be under way.
+    """
 
     stream: trio.abc.Stream
-    # Whether what `write` wrote shows that the peer lives: it took what had filled the socket before.
+    # Whether what a full one took shows that the peer lives: it has read what had filled the socket.
     shows_life: bool
 
     def write_nowait(self, data: bytes | memoryview) -> int:
         """Write what can be written without waiting and return its size. Raises OSError: if the peer is gone."""
 
-    async def write(self, unsent: Callable[[], memoryview | None]) -> int:
-        """Write some of what `unsent` returns when the peer takes something, and return its size.
+    async def writable(self) -> None:
+        """Wait until `write_nowait` may take something more.
 
-        What a stream has under way is at most `PIECE_BYTES`.
         Raises OSError, BrokenResourceError or ClosedResourceError: if the peer is gone.
         """
 
@@ -56,10 +57,9 @@ class SocketWire:
         except BlockingIOError:
             return 0
 
-    async def write(self, unsent: Callable[[], memoryview | None]) -> int:
-        """Write as soon as the socket takes something; nothing is held until then."""
+    async def writable(self) -> None:
+        """Wait until the socket takes something."""
         await trio.lowlevel.wait_writable(self._socket)
-        return self.write_nowait(unsent() or b"")
 
     async def read(self) -> bytes:
         """Read as soon as there is something; always a checkpoint."""
@@ -76,18 +76,14 @@ class SocketWire:
 class TlsWire:
     """TLS on a socket. It encrypts at once, so it writes without waiting too."""
 
-    __slots__ = ("_tls", "stream", "write_nowait")
+    __slots__ = ("_tls", "stream", "writable", "write_nowait")
     shows_life = True
 
     def __init__(self, stream: TlsStream) -> None:
         self.stream: trio.abc.Stream = stream
         self._tls = stream
         self.write_nowait = stream.write_nowait
-
-    async def write(self, unsent: Callable[[], memoryview | None]) -> int:
-        """Write as soon as the socket takes something."""
-        await self._tls.wait_send_all_might_not_block()
-        return self.write_nowait(unsent() or b"")
+        self.writable = stream.wait_send_all_might_not_block
 
     async def read(self) -> bytes:
         """Read as soon as there is something."""
@@ -95,23 +91,30 @@ class TlsWire:
 
 
 class StreamWire:
-    """Any other stream (memory, somebody else's TLS): nothing is written without waiting."""
+    """Any other stream (memory, somebody else's TLS): it takes a piece at a time, in a task that waits.
 
-    __slots__ = ("stream",)
+    A piece counts as written once the stream took it: one at a time shows the progress of a client that is slow.
+    """
+
+    __slots__ = ("_piece", "_taken", "stream")
     shows_life = False  # what a stream took may be in a buffer of ours
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
+        self._piece = b""
+        self._taken = 0
 
     def write_nowait(self, data: bytes | memoryview) -> int:
-        """Write nothing."""
-        return 0
+        """Return what `writable` has written of `data`, and have it write the next piece."""
+        taken, self._taken = self._taken, 0
+        self._piece = bytes(data[taken : taken + PIECE_BYTES])
+        return taken
 
-    async def write(self, unsent: Callable[[], memoryview | None]) -> int:
-        """Write a piece: a client that takes it makes progress, and one of a whole write would take long to be seen."""
-        piece = bytes((unsent() or b"")[:PIECE_BYTES])
-        await self.stream.send_all(piece)
-        return len(piece)
+    async def writable(self) -> None:
+        """Write the piece. Without one there is nothing to wait for: what comes next can begin."""
+        if self._piece:
+            await self.stream.send_all(self._piece)
+        self._taken, self._piece = len(self._piece), b""
 
     async def read(self) -> bytes:
         """Read as soon as there is something."""
