@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -15,6 +15,7 @@ from tests.unit.test_outbox import batch, make_client
 from trio_templar.clients.supervisor import Supervisor, Timeouts
 from trio_templar.clock import Clock
 from trio_templar.core.frames import close_frame
+from trio_templar.core.policies import Policy
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import CROWDED, LAGGING, SILENT, STALE, STUCK, Close
@@ -212,6 +213,24 @@ async def test_who_stays_over_half_of_its_bytes_is_cut_although_it_makes_progres
     assert client.outbox.closed is None
     await watch.look(10)
     assert client.outbox.closed == LAGGING
+
+
+@pytest.mark.xfail(strict=True, reason="bytes that may be lost count as lag")
+@pytest.mark.parametrize("kind", ["drop_oldest", "conflate"])
+async def test_a_client_that_may_lose_what_waits_is_not_cut_for_it_while_it_makes_progress(
+    kind: Literal["drop_oldest", "conflate"],
+) -> None:
+    client = make_client(0, max_bytes=1000)
+    assert client.subscription.room is not None
+    client.subscription.room.policy = Policy(kind, 1000, ("id",))
+    watch = supervisor(client.backlogs)
+    for now in range(40):
+        for number in range(10):
+            client.outbox.put(client.subscription, batch({"id": number, "x": "x" * 100}))
+        assert client.outbox.waiting_bytes > 500
+        await watch.look(now)
+        client.write(1)
+    assert client.outbox.closed is None
 
 
 async def test_who_comes_below_half_of_its_bytes_in_between_stays() -> None:
