@@ -215,7 +215,6 @@ async def test_who_stays_over_half_of_its_bytes_is_cut_although_it_makes_progres
     assert client.outbox.closed == LAGGING
 
 
-@pytest.mark.xfail(strict=True, reason="bytes that may be lost count as lag")
 @pytest.mark.parametrize("kind", ["drop_oldest", "conflate"])
 async def test_a_client_that_may_lose_what_waits_is_not_cut_for_it_while_it_makes_progress(
     kind: Literal["drop_oldest", "conflate"],

@@ -142,7 +142,7 @@ class Supervisor:
         await trio.lowlevel.checkpoint()
 
     def _cut_if_slow(self, outbox: Outbox, watch: _Watch, now: float) -> bool:
-        watch.update(outbox.sent_bytes, now, over_half=outbox.waiting_bytes > self._backlogs.max_bytes / 2)
+        watch.update(outbox.sent_bytes, now, over_half=outbox.bytes_to_keep > self._backlogs.max_bytes / 2)
         if now - watch.progress_at >= self.timeouts.slow:
             return outbox.cut(STUCK)
         if watch.over_since is not None and now - watch.over_since >= self.timeouts.slow:

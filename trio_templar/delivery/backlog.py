@@ -193,6 +193,11 @@ class Backlog:
         return min([self._write.since, *(reference.since for reference in references if reference is not None)])
 
     @property
+    def bytes_to_keep(self) -> int:
+        """The bytes that no policy may leave out."""
+        return self.bytes - sum(queue.bytes for queue in self._queues.values() if queue.policy.kind != "disconnect")
+
+    @property
     def policies(self) -> set[Kind]:
         """The policies of those rooms of which something waits."""
         return {queue.policy.kind for queue in self._queues.values() if queue.bytes}

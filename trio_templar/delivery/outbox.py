@@ -213,6 +213,11 @@ class Outbox:
         return self._backlog.bytes if self._backlog else 0
 
     @property
+    def bytes_to_keep(self) -> int:
+        """How many of the bytes that wait no policy may leave out."""
+        return self._backlog.bytes_to_keep if self._backlog else 0
+
+    @property
     def waiting_frames(self) -> int:
         """How many frames wait, beside what is being written."""
         return self._backlog.frames if self._backlog else 0
