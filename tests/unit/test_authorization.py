@@ -98,10 +98,10 @@ async def test_a_page_of_the_same_host_may_call() -> None:
 
 
 async def test_every_route_that_needs_a_token_refuses_foreign_pages_and_no_answer_allows_them() -> None:
-    async with open_gateway(quiet()) as house, operator(house.gateway) as caller:
+    async with open_gateway(quiet()) as running, operator(running.gateway) as caller:
         from trio_templar.wiring import http_app_of
 
-        guarded = [key for key, route in http_app_of(parts(house)).routes.items() if not route.public]
+        guarded = [key for key, route in http_app_of(parts(running)).routes.items() if not route.public]
         assert len(guarded) > 10
         for method, path in guarded:
             answer = await caller.request(method, path, headers={"Origin": "https://evil.example"})

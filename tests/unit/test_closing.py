@@ -158,18 +158,18 @@ TestAnyEnd = AnyEnd.TestCase
 TestAnyEnd.settings = settings(max_examples=300, stateful_step_count=10)
 
 
-def disconnect(house: MemoryGateway) -> None:
-    for connection in parts(house).clients.connections:
+def disconnect(running: MemoryGateway) -> None:
+    for connection in parts(running).clients.connections:
         connection.outbox.close(BYE)
 
 
-def cut(house: MemoryGateway) -> None:
-    for connection in parts(house).clients.connections:
+def cut(running: MemoryGateway) -> None:
+    for connection in parts(running).clients.connections:
         connection.outbox.cut(STUCK)
 
 
-def send_away(house: MemoryGateway) -> None:
-    for connection in parts(house).clients.connections:
+def send_away(running: MemoryGateway) -> None:
+    for connection in parts(running).clients.connections:
         connection.send_away(STOPPING, 0)
 
 
@@ -182,17 +182,17 @@ async def test_a_goodbye_has_one_deadline_and_one_line_however_often_it_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "trio_templar")
-    async with open_gateway(quiet(goodbye_seconds=3), backend=FakeBackend([CAR])) as house:
-        client = await house.connect(make_pair=lockstep_stream_pair)
+    async with open_gateway(quiet(goodbye_seconds=3), backend=FakeBackend([CAR])) as running:
+        client = await running.connect(make_pair=lockstep_stream_pair)
         await client.receive()
         await client.subscribe(1, CAR)
         await settled()
-        await house.gateway.publish([CAR], 1)  # and it never reads this
-        first(house)
+        await running.gateway.publish([CAR], 1)  # and it never reads this
+        first(running)
         await trio.sleep(2)
-        again(house)
+        again(running)
         await trio.sleep(2)
-        assert house.gateway.statistics().connections == 0
+        assert running.gateway.statistics().connections == 0
     [line] = fields(caplog, "close")
     codes = {"disconnect": 4000, "cut": 1013, "send_away": 1012}
     assert (line["code"], line["seconds"]) == (codes[first.__name__], 3)

@@ -11,14 +11,14 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, RIDE, operator, parts, settled
 from tests.unit.test_gateway import stuck_subscriber
-from tests.unit.test_views import named, open_house
+from tests.unit.test_views import named, open_gateway_with_rooms
 from trio_templar import NotFound, RequestError
 from trio_templar.clients.selection import Selection
 from trio_templar.testing import Closed, MemoryGateway, WebsocketClient
 
 
-async def post(house: MemoryGateway, path: str, body: Any) -> Any:
-    async with operator(house.gateway) as caller:
+async def post(running: MemoryGateway, path: str, body: Any) -> Any:
+    async with operator(running.gateway) as caller:
         answer = await caller.post(path, json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -33,17 +33,17 @@ async def ending(client: WebsocketClient) -> tuple[int, str]:
 
 
 async def test_the_connection_of_an_id_is_closed_with_the_words_of_the_operator(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        other = await named(house, "grace")
-        (kept,) = parts(house).clients.connections
-        client = await named(house, "ada", CAR)
-        (meant,) = parts(house).clients.connections - {kept}
+    async with open_gateway_with_rooms() as running:
+        other = await named(running, "grace")
+        (kept,) = parts(running).clients.connections
+        client = await named(running, "ada", CAR)
+        (meant,) = parts(running).clients.connections - {kept}
         body = {"connection": meant.id, "code": 4321, "reason": "off you go"}
-        assert await post(house, "/disconnect/", body) == {"disconnected": 1}
+        assert await post(running, "/disconnect/", body) == {"disconnected": 1}
         assert await ending(client) == (4321, "off you go")
         await client.stream.aclose()
         await settled()
-        assert parts(house).clients.connections == {kept}
+        assert parts(running).clients.connections == {kept}
         await other.send("ping")
         assert await other.receive() == "pong"
 
@@ -64,11 +64,11 @@ async def test_the_connection_of_an_id_is_closed_with_the_words_of_the_operator(
     ids=repr,
 )
 async def test_only_those_who_fit_are_closed(body: Any, gone: list[Any], autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        clients = [(user, await named(house, user, room)) for user, room in (("ada", CAR), ("ada", RIDE), (7, RIDE))]
-        before = {connection.id for connection in parts(house).clients.connections}
-        assert await post(house, "/disconnect", body) == {"disconnected": len(gone)}
-        left = [connection for connection in parts(house).clients.connections if connection.outbox.closed is None]
+    async with open_gateway_with_rooms() as running:
+        clients = [(user, await named(running, user, room)) for user, room in (("ada", CAR), ("ada", RIDE), (7, RIDE))]
+        before = {connection.id for connection in parts(running).clients.connections}
+        assert await post(running, "/disconnect", body) == {"disconnected": len(gone)}
+        left = [connection for connection in parts(running).clients.connections if connection.outbox.closed is None]
         assert len(before) - len(left) == len(gone)
         assert sorted(str(c.user_id) for c in left) == sorted(
             str(user) for user in _without([user for user, _ in clients], gone)
@@ -85,30 +85,30 @@ def _without(users: list[Any], gone: list[Any]) -> list[Any]:
 async def test_what_waits_goes_before_the_close_and_who_does_not_read_is_not_waited_for(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house() as house:
-        await stuck_subscriber(house)
+    async with open_gateway_with_rooms() as running:
+        await stuck_subscriber(running)
         for _ in range(3):
-            await house.gateway.publish([CAR], "x")
-        assert await post(house, "/disconnect/", {"room": CAR}) == {"disconnected": 1}
-        assert await post(house, "/disconnect/", {"room": CAR}) == {"disconnected": 0}
+            await running.gateway.publish([CAR], "x")
+        assert await post(running, "/disconnect/", {"room": CAR}) == {"disconnected": 1}
+        assert await post(running, "/disconnect/", {"room": CAR}) == {"disconnected": 0}
         await settled()
         await trio.sleep(5)  # two goodbye_seconds
-        assert parts(house).clients.connections == set()
+        assert parts(running).clients.connections == set()
 
 
 async def test_hundreds_are_closed_a_few_at_a_time(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        clients = [await named(house, number, CAR) for number in range(250)]
-        assert await post(house, "/disconnect/", {"room": CAR}) == {"disconnected": 250}
+    async with open_gateway_with_rooms() as running:
+        clients = [await named(running, number, CAR) for number in range(250)]
+        assert await post(running, "/disconnect/", {"room": CAR}) == {"disconnected": 250}
         assert {await ending(client) for client in clients} == {(4000, "")}
 
 
 async def test_an_unsubscribe_ends_the_room_for_everybody_and_tells_them(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        ada, grace = await named(house, "ada", CAR, RIDE, CAR), await named(house, "grace", CAR)
-        assert await post(house, "/unsubscribe/", {"room": CAR, "reason": 'sold "it"'}) == {"unsubscribed": 3}
-        await house.gateway.publish([CAR], "never")
-        await house.gateway.publish([RIDE], "still")
+    async with open_gateway_with_rooms() as running:
+        ada, grace = await named(running, "ada", CAR, RIDE, CAR), await named(running, "grace", CAR)
+        assert await post(running, "/unsubscribe/", {"room": CAR, "reason": 'sold "it"'}) == {"unsubscribed": 3}
+        await running.gateway.publish([CAR], "never")
+        await running.gateway.publish([RIDE], "still")
         told = {"type": "unsubscribed", "reason": 'sold "it"'}
         assert [await ada.receive() for _ in range(3)] == [
             {**told, "requestId": 0},
@@ -116,36 +116,36 @@ async def test_an_unsubscribe_ends_the_room_for_everybody_and_tells_them(autojum
             {"requestId": 1, "type": "publish", "data": "still"},
         ]
         assert await grace.receive() == {**told, "requestId": 0}
-        assert house.gateway.statistics().subscriptions == 1
+        assert running.gateway.statistics().subscriptions == 1
 
 
 async def test_a_request_id_that_was_ended_is_free_again(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        client = await named(house, "ada", CAR)
-        await post(house, "/unsubscribe/", {"room": CAR})
+    async with open_gateway_with_rooms() as running:
+        client = await named(running, "ada", CAR)
+        await post(running, "/unsubscribe/", {"room": CAR})
         await client.receive()
         assert (await client.unsubscribe(0))["message"] == "not-subscribed"
         assert (await client.subscribe(0, RIDE))["code"] == "success"
 
 
 async def test_an_unsubscribe_can_be_for_some(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await named(house, "ada", CAR)
-        await named(house, "grace", CAR, RIDE)
-        assert await post(house, "/unsubscribe/", {"room": CAR, "user": "grace"}) == {"unsubscribed": 1}
-        assert await post(house, "/unsubscribe/", {"room": CAR, "peer": "1.2.3.4"}) == {"unsubscribed": 0}
-        assert {(c.user_id, c.session.room_keys()[0]) for c in parts(house).clients.connections if c.session} == {
+    async with open_gateway_with_rooms() as running:
+        await named(running, "ada", CAR)
+        await named(running, "grace", CAR, RIDE)
+        assert await post(running, "/unsubscribe/", {"room": CAR, "user": "grace"}) == {"unsubscribed": 1}
+        assert await post(running, "/unsubscribe/", {"room": CAR, "peer": "1.2.3.4"}) == {"unsubscribed": 0}
+        assert {(c.user_id, c.session.room_keys()[0]) for c in parts(running).clients.connections if c.session} == {
             ("ada", b'{"target":"car"}'),
             ("grace", b'{"target":"ride"}'),
         }
 
 
 async def test_nothing_of_a_room_comes_after_its_unsubscribe_was_told(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        client = await stuck_subscriber(house)
+    async with open_gateway_with_rooms() as running:
+        client = await stuck_subscriber(running)
         for number in range(10):
-            await house.gateway.publish([CAR], number)
-        await post(house, "/unsubscribe/", {"room": CAR, "reason": "sold"})
+            await running.gateway.publish([CAR], number)
+        await post(running, "/unsubscribe/", {"room": CAR, "reason": "sold"})
         heard: list[Any] = []
         while not heard or heard[-1].get("type") != "unsubscribed":
             heard.append(await client.receive())
@@ -182,42 +182,42 @@ async def test_nothing_of_a_room_comes_after_its_unsubscribe_was_told(autojump_c
 async def test_a_wrong_request_harms_nobody_and_says_what_is_wrong(
     path: str, body: Any, status: int, words: str, autojump_clock: MockClock
 ) -> None:
-    async with open_house() as house, operator(house.gateway) as caller:
-        await named(house, 1, CAR)
+    async with open_gateway_with_rooms() as running, operator(running.gateway) as caller:
+        await named(running, 1, CAR)
         answer = await caller.post(path, json=body)
         assert (answer.status_code, words in answer.text) == (status, True), answer.text
-        (connection,) = parts(house).clients.connections
+        (connection,) = parts(running).clients.connections
         assert connection.outbox.closed is None
-        assert house.gateway.statistics().subscriptions == 1
+        assert running.gateway.statistics().subscriptions == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"user": "\xff"}', b"[" * 5000, b'{"user": "\\ud800"}'], ids=repr)
 async def test_what_is_no_json_is_said_to_be_none(body: bytes, autojump_clock: MockClock) -> None:
-    async with open_house() as house, operator(house.gateway) as caller:
+    async with open_gateway_with_rooms() as running, operator(running.gateway) as caller:
         answer = await caller.post("/disconnect/", content=body)
     assert answer.status_code == 400
     assert answer.text.startswith(("not JSON", "expected"))
 
 
 async def test_an_embedding_program_can_do_the_same(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        client = await named(house, "ada", CAR, RIDE)
-        assert await house.gateway.unsubscribe(Selection(room=b'{"target":"car"}'), reason="sold") == 1
-        assert await house.gateway.disconnect(Selection(user="ada"), code=4001, reason="bye") == 1
+    async with open_gateway_with_rooms() as running:
+        client = await named(running, "ada", CAR, RIDE)
+        assert await running.gateway.unsubscribe(Selection(room=b'{"target":"car"}'), reason="sold") == 1
+        assert await running.gateway.disconnect(Selection(user="ada"), code=4001, reason="bye") == 1
         assert await client.receive() == {"type": "unsubscribed", "requestId": 0, "reason": "sold"}
         assert await ending(client) == (4001, "bye")
         with pytest.raises(RequestError, match="4000 to 4999"):
-            await house.gateway.disconnect(Selection(user="ada"), code=1006)
+            await running.gateway.disconnect(Selection(user="ada"), code=1006)
         with pytest.raises(NotFound):
-            await house.gateway.disconnect(Selection(connection="nobody"))
+            await running.gateway.disconnect(Selection(connection="nobody"))
 
 
 async def test_the_log_says_who_was_thrown_out(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trio_templar")
-    async with open_house() as house:
-        await named(house, "ada", CAR)
-        await post(house, "/unsubscribe/", {"room": CAR, "reason": "sold"})
-        await post(house, "/disconnect/", {"user": "ada", "reason": "bye"})
+    async with open_gateway_with_rooms() as running:
+        await named(running, "ada", CAR)
+        await post(running, "/unsubscribe/", {"room": CAR, "reason": "sold"})
+        await post(running, "/disconnect/", {"user": "ada", "reason": "bye"})
     lines = {record.getMessage(): record.__dict__["fields"] for record in caplog.records}
     assert lines["unsubscribed"] == {"count": 1, "room": '{"target":"car"}', "why": "sold"}
     assert lines["disconnected"] == {"count": 1, "user": "ada", "code": 4000, "why": "bye"}
@@ -227,10 +227,10 @@ async def test_a_log_line_does_not_repeat_a_selection_of_any_length(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_templar")
-    async with open_house() as house:
+    async with open_gateway_with_rooms() as running:
         long = "x" * 50_000
         for field in ("user", "peer"):
-            await post(house, "/disconnect/", {field: long})
-        await post(house, "/unsubscribe/", {"room": CAR, "user": long})
+            await post(running, "/disconnect/", {field: long})
+        await post(running, "/unsubscribe/", {"room": CAR, "user": long})
     fields = [record.__dict__["fields"] for record in caplog.records if "count" in record.__dict__["fields"]]
     assert [max(len(str(value)) for value in each.values()) for each in fields] == [2048 + len("…")] * 3

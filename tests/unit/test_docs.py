@@ -139,9 +139,9 @@ def test_the_frames_are_those_of_the_dialects(name: str) -> None:
 
 
 async def test_every_route_is_in_the_page_of_the_http_api() -> None:
-    async with open_gateway() as house:
+    async with open_gateway() as running:
         files = dashboard.routes(needs_token=bool)
-        routes = {(method, path.rstrip("/")) for method, path in set(http_app_of(parts(house)).routes) - set(files)}
+        routes = {(method, path.rstrip("/")) for method, path in set(http_app_of(parts(running)).routes) - set(files)}
     titles = re.findall(r"^### `(\w+) (/\S*)`$", page("docs/http.md"), re.MULTILINE)
     shown = {(method, path.rstrip("/")) for method, path in titles}
     assert shown | {("POST", "/trigger")} == routes
@@ -151,9 +151,9 @@ async def test_every_route_is_in_the_page_of_the_http_api() -> None:
 async def test_the_answers_of_the_http_api_have_the_keys_that_are_shown(path: str) -> None:
     section = page("docs/http.md").partition(f"### `GET {path}`")[2]
     shown = json.loads(section.partition("```json\n")[2].partition("```")[0])
-    async with open_gateway(backend=FakeBackend([{"target": "car"}])) as house:
-        await house.subscriber(1, {"target": "car"})
-        async with operator(house.gateway) as caller:
+    async with open_gateway(backend=FakeBackend([{"target": "car"}])) as running:
+        await running.subscriber(1, {"target": "car"})
+        async with operator(running.gateway) as caller:
             answer = (await caller.get(path)).json()
     assert list(shown) == list(answer)
     for items in ("connections", "rooms"):

@@ -54,13 +54,13 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(house: MemoryGateway, size: int) -> AsyncIterator[Crowd]:
-    parts(house).clients.departure.shuffle = latest_first
+async def crowd(running: MemoryGateway, size: int) -> AsyncIterator[Crowd]:
+    parts(running).clients.departure.shuffle = latest_first
     found = Crowd()
     async with trio.open_nursery() as nursery:
         for number in range(size):
-            house.backend.answer = {"user": {"id": number}}
-            nursery.start_soon(found.read, await house.subscriber(1, CAR))
+            running.backend.answer = {"user": {"id": number}}
+            nursery.start_soon(found.read, await running.subscriber(1, CAR))
             await settled()
         yield found
         nursery.cancel_scope.cancel()
@@ -69,10 +69,13 @@ async def crowd(house: MemoryGateway, size: int) -> AsyncIterator[Crowd]:
 async def test_clients_are_sent_away_evenly_over_three_quarters_of_the_time_in_the_order_of_the_shuffle(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house, crowd(house, 4) as clients:
-        house.gateway.drain()
-        assert house.gateway.draining
-        await house.served.wait()
+    async with (
+        open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as running,
+        crowd(running, 4) as clients,
+    ):
+        running.gateway.drain()
+        assert running.gateway.draining
+        await running.served.wait()
         assert trio.current_time() == 9  # when the last has left: nothing is waited for
         assert clients.ended == {3: (0, 1012), 2: (3, 1012), 1: (6, 1012), 0: (9, 1012)}
 
@@ -81,43 +84,46 @@ async def test_the_order_is_another_one_each_time(autojump_clock: MockClock) -> 
     orders = set()
     for _ in range(2):
         async with (
-            open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house,
-            crowd(house, 50) as clients,
+            open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as running,
+            crowd(running, 50) as clients,
         ):
-            parts(house).clients.departure.shuffle = shuffle
-            house.gateway.drain()
-            await house.served.wait()
+            parts(running).clients.departure.shuffle = shuffle
+            running.gateway.drain()
+            await running.served.wait()
             orders.add(tuple(clients.ended))
     assert len(orders) == 2
 
 
 async def test_a_gateway_without_clients_drains_at_once(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet()) as house:
-        assert not house.gateway.draining
-        house.gateway.drain()
-        await house.served.wait()
+    async with open_gateway(quiet()) as running:
+        assert not running.gateway.draining
+        running.gateway.drain()
+        await running.served.wait()
         assert trio.current_time() == 0
 
 
 async def test_who_stays_hears_everything_until_its_close_frame(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house, crowd(house, 4) as clients:
-        house.gateway.drain()
+    async with (
+        open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as running,
+        crowd(running, 4) as clients,
+    ):
+        running.gateway.drain()
         await trio.sleep(0.5)
         for number in range(9):
-            await house.gateway.publish([CAR], number)
+            await running.gateway.publish([CAR], number)
             await trio.sleep(1)
-        await house.served.wait()
+        await running.served.wait()
     assert clients.heard == [list(range(9)), list(range(6)), list(range(3)), []]
 
 
 async def test_what_was_accepted_before_a_close_is_heard_before_it(autojump_clock: MockClock) -> None:
     size = int(EXPENSIVE_SECONDS / DELIVERY_SECONDS) + 1  # a pass over so many waits for more triggers first
     backend = FakeBackend([CAR])
-    async with open_gateway(quiet(drain_seconds=16), backend=backend) as house, crowd(house, size) as clients:
+    async with open_gateway(quiet(drain_seconds=16), backend=backend) as running, crowd(running, size) as clients:
         for number in range(3):
-            await house.gateway.publish([CAR], number)
-        house.gateway.drain()
-        await house.served.wait()
+            await running.gateway.publish([CAR], number)
+        running.gateway.drain()
+        await running.served.wait()
     assert clients.heard == [[0, 1, 2]] * size
     first = min(seconds for seconds, _ in clients.ended.values())
     assert 0 < first <= PASS_LOOK_SECONDS
@@ -125,11 +131,11 @@ async def test_what_was_accepted_before_a_close_is_heard_before_it(autojump_cloc
 
 async def test_a_room_that_is_always_full_takes_no_close_frame_from_a_short_drain(autojump_clock: MockClock) -> None:
     backend = FakeBackend([CAR])
-    async with open_gateway(quiet(drain_seconds=0.8), backend=backend) as house, crowd(house, 2) as clients:
-        channel = parts(house).delivery.hub.rooms[room_key(CAR)].channel = RoomChannel()
+    async with open_gateway(quiet(drain_seconds=0.8), backend=backend) as running, crowd(running, 2) as clients:
+        channel = parts(running).delivery.hub.rooms[room_key(CAR)].channel = RoomChannel()
         channel.put(Batch([Publication(b"", b"")]), 0)  # and nothing takes it
-        house.gateway.drain()
-        await house.served.wait()
+        running.gateway.drain()
+        await running.served.wait()
     assert {number: (round(seconds, 6), code) for number, (seconds, code) in clients.ended.items()} == {
         0: (0.4, 1012),
         1: (0.1, 1012),
@@ -140,15 +146,18 @@ async def test_who_comes_during_a_drain_gets_503_once_it_has_asked(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_templar")
-    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house, crowd(house, 2) as clients:
-        house.gateway.drain()
+    async with (
+        open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as running,
+        crowd(running, 2) as clients,
+    ):
+        running.gateway.drain()
         await trio.sleep(1)
         with pytest.raises(Rejected) as caught:
-            await house.connect()
+            await running.connect()
         assert (caught.value.status, caught.value.headers["retry-after"]) == (503, "1")
         assert trio.current_time() == 1
         assert clients.ended.keys() == {1}
-        await house.served.wait()
+        await running.served.wait()
         assert clients.ended.keys() == {0, 1}
     refused = [record for record in caplog.records if record.getMessage() == "refused"]
     assert [record.levelname for record in refused] == ["INFO"]  # nothing that an operator could act on
@@ -157,79 +166,79 @@ async def test_who_comes_during_a_drain_gets_503_once_it_has_asked(
 
 
 async def test_who_says_nothing_while_it_drains_is_answered_when_it_ends(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(drain_seconds=16, handshake_seconds=60)) as house:
-        client = await house.connect()
-        stayed = await house.connect()
-        house.gateway.drain()
+    async with open_gateway(quiet(drain_seconds=16, handshake_seconds=60)) as running:
+        client = await running.connect()
+        stayed = await running.connect()
+        running.gateway.drain()
         await trio.sleep(1)
-        silent = house.listener.connect()
+        silent = running.listener.connect()
         assert (await silent.receive_some()).startswith(b"HTTP/1.1 503 ")
         assert trio.current_time() == 6  # the last close
         for stream in (client.stream, stayed.stream, silent):
             await stream.aclose()
-        await house.served.wait()
+        await running.served.wait()
 
 
 async def test_when_everybody_has_left_it_ends(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(drain_seconds=1000)) as house:
-        clients = [await house.connect() for _ in range(4)]
-        house.gateway.drain()
+    async with open_gateway(quiet(drain_seconds=1000)) as running:
+        clients = [await running.connect() for _ in range(4)]
+        running.gateway.drain()
         await trio.sleep(10)
         for client in clients:
             await client.stream.aclose()
-        await house.served.wait()
+        await running.served.wait()
         assert trio.current_time() == 10.25  # it looks four times a second
 
 
 async def test_what_an_outbox_holds_is_sent_before_the_close(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house:
-        client = await house.connect(make_pair=lockstep_stream_pair)
+    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as running:
+        client = await running.connect(make_pair=lockstep_stream_pair)
         await client.receive()
         await client.subscribe(1, CAR)
         for number in range(5):
-            await house.gateway.publish([CAR], number)
-        house.gateway.drain()
+            await running.gateway.publish([CAR], number)
+        running.gateway.drain()
         await trio.sleep(1)
         assert [(await client.receive())["data"] for _ in range(5)] == list(range(5))
         with pytest.raises(Closed, match="1012 the gateway is stopping"):
             await client.receive()
         await client.stream.aclose()
-        await house.served.wait()
+        await running.served.wait()
 
 
 async def test_who_is_slow_has_the_three_quarters_for_what_waits(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=2), backend=FakeBackend([CAR])) as house:
-        slow = await house.connect(make_pair=lockstep_stream_pair)
+    async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=2), backend=FakeBackend([CAR])) as running:
+        slow = await running.connect(make_pair=lockstep_stream_pair)
         await slow.receive()
         await slow.subscribe(1, CAR)
-        stuck = await house.connect(make_pair=lockstep_stream_pair)
+        stuck = await running.connect(make_pair=lockstep_stream_pair)
         await stuck.receive()
         await stuck.subscribe(1, CAR)
         for number in range(3):
-            await house.gateway.publish([CAR], number)
-        house.gateway.drain()
+            await running.gateway.publish([CAR], number)
+        running.gateway.drain()
         await trio.sleep(11)
         assert [(await slow.receive())["data"] for _ in range(3)] == [0, 1, 2]
         with pytest.raises(Closed, match="1012"):
             await slow.receive()
         await slow.stream.aclose()
-        await house.served.wait()
+        await running.served.wait()
         assert trio.current_time() == 12
 
 
 async def test_who_is_sent_away_last_still_has_its_goodbye_seconds(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=5), backend=FakeBackend([CAR])) as house:
-        parts(house).clients.departure.shuffle = lambda order: order.sort(
+    async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=5), backend=FakeBackend([CAR])) as running:
+        parts(running).clients.departure.shuffle = lambda order: order.sort(
             key=lambda connection: connection.outbox.waiting_bytes
         )
         for _ in range(3):
-            await (await house.connect()).receive()
-        stuck = await house.connect(make_pair=lockstep_stream_pair)
+            await (await running.connect()).receive()
+        stuck = await running.connect(make_pair=lockstep_stream_pair)
         await stuck.receive()
         await stuck.subscribe(1, CAR)
-        await house.gateway.publish([CAR], "waits")
-        house.gateway.drain()  # it is the last of four: sent away after 9 of 12 seconds
-        await house.served.wait()
+        await running.gateway.publish([CAR], "waits")
+        running.gateway.drain()  # it is the last of four: sent away after 9 of 12 seconds
+        await running.served.wait()
         assert trio.current_time() == 9 + 5
 
 
@@ -242,47 +251,50 @@ async def test_the_last_quarter_is_for_goodbyes_and_hooks(autojump_clock: MockCl
 
     hooks = Hooks(disconnect=disconnected)
     backend = FakeBackend([CAR])
-    async with open_gateway(quiet(drain_seconds=16), backend=backend, hooks=hooks) as house, crowd(house, 4):
-        house.gateway.drain()
-        await house.served.wait()
+    async with open_gateway(quiet(drain_seconds=16), backend=backend, hooks=hooks) as running, crowd(running, 4):
+        running.gateway.drain()
+        await running.served.wait()
     assert done == [3, 6, 9, 12]
 
 
 async def test_who_does_not_read_its_goodbye_cannot_make_it_longer(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=60), backend=FakeBackend([CAR])) as house:
+    async with open_gateway(quiet(drain_seconds=16, goodbye_seconds=60), backend=FakeBackend([CAR])) as running:
         for _ in range(2):
-            client = await house.connect(make_pair=lockstep_stream_pair)
+            client = await running.connect(make_pair=lockstep_stream_pair)
             await client.receive()
             await client.subscribe(1, CAR)
-        await house.gateway.publish([CAR], "stuck")
-        house.gateway.drain()
-        await house.served.wait()
+        await running.gateway.publish([CAR], "stuck")
+        running.gateway.drain()
+        await running.served.wait()
         assert trio.current_time() == 16
 
 
 async def test_a_second_drain_changes_nothing_and_a_stop_cuts_it_short(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as house, crowd(house, 4) as clients:
-        house.gateway.drain()
+    async with (
+        open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as running,
+        crowd(running, 4) as clients,
+    ):
+        running.gateway.drain()
         await trio.sleep(2)
-        house.gateway.drain()
+        running.gateway.drain()
         await trio.sleep(2)
-        house.gateway.stop(within=1)
-        await house.served.wait()
+        running.gateway.stop(within=1)
+        await running.served.wait()
         assert trio.current_time() == 4
         assert clients.ended == {3: (0, 1012), 2: (3, 1012), 1: (4, 1012), 0: (4, 1012)}
 
 
 async def test_each_client_gets_one_close_frame(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(drain_seconds=16)) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(drain_seconds=16)) as running:
+        client = await running.connect()
         await client.receive()
-        house.gateway.drain()
+        running.gateway.drain()
         received = b""
         while data := await client.stream.receive_some():
             received += bytes(data)
         await client.stream.aclose()
         assert [first for first, _ in frames(received)] == [0x88]
-        await house.served.wait()
+        await running.served.wait()
 
 
 # POST /drain/

@@ -68,13 +68,13 @@ def test_without_rich_top_names_what_it_needs_and_the_rest_works() -> None:
 async def test_subscribe_returns_the_reply_and_keeps_what_came_before_it(
     dialect: str, autojump_clock: MockClock
 ) -> None:
-    async with open_gateway(quiet(dialect=dialect), backend=FakeBackend([CAR, RIDE])) as house:
-        client = await house.subscriber(1, CAR)
+    async with open_gateway(quiet(dialect=dialect), backend=FakeBackend([CAR, RIDE])) as running:
+        client = await running.subscriber(1, CAR)
         for number in range(2):
-            await house.gateway.publish([CAR], number)
+            await running.gateway.publish([CAR], number)
         await client.send("ping")
         assert (await client.subscribe(2, RIDE))["code"] == "success"
-        await house.gateway.publish([CAR, RIDE], 2)
+        await running.gateway.publish([CAR, RIDE], 2)
         assert (await client.unsubscribe(2))["code"] == "success"
         assert [(await client.receive())["data"] for _ in range(2)] == [0, 1]
         assert await client.receive_text() == "pong"

@@ -31,9 +31,9 @@ from trio_templar.testing import (
 )
 
 
-async def stuck_subscriber(house: MemoryGateway) -> WebsocketClient:
+async def stuck_subscriber(running: MemoryGateway) -> WebsocketClient:
     """A client that subscribes and then never reads again."""
-    client = await house.connect(make_pair=lockstep_stream_pair)
+    client = await running.connect(make_pair=lockstep_stream_pair)
     await client.receive()
     await client.subscribe(1, CAR)
     return client
@@ -64,8 +64,8 @@ async def test_it_starts_as_the_readme_says() -> None:
 
 async def test_it_listens_on_a_unix_socket_too(tmp_path: Any) -> None:
     path = str(tmp_path / "ws.sock")
-    async with open_gateway(quiet(bind=(f"unix:{path}",))) as house:
-        assert house.gateway.websocket_urls == (f"unix:{path}",)
+    async with open_gateway(quiet(bind=(f"unix:{path}",))) as running:
+        assert running.gateway.websocket_urls == (f"unix:{path}",)
         client = WebsocketClient(await trio.open_unix_socket(path))
         await client.open()
         assert await client.receive() == {"allowed_rooms": []}
@@ -105,21 +105,21 @@ async def test_two_gateways_in_one_program_do_not_meet(autojump_clock: MockClock
 
 
 async def test_statistics_are_the_totals_of_now(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR, RIDE])) as house:
-        client = await house.subscriber(1, CAR)
+    async with open_gateway(quiet(), backend=FakeBackend([CAR, RIDE])) as running:
+        client = await running.subscriber(1, CAR)
         await client.subscribe(2, RIDE)
-        await house.subscriber(1, CAR)
-        await house.gateway.publish([CAR, RIDE, {"nobody": 1}], 1)
-        statistics = house.gateway.statistics()
+        await running.subscriber(1, CAR)
+        await running.gateway.publish([CAR, RIDE, {"nobody": 1}], 1)
+        statistics = running.gateway.statistics()
         assert (statistics.connections, statistics.rooms, statistics.subscriptions) == (2, 2, 3)
         assert (statistics.triggers, statistics.publications, statistics.deliveries) == (1, 2, 3)
 
 
 @pytest.mark.parametrize("data", [{"a": [1, None, "é"]}, "text", 1.5, None, True, msgspec.Raw(b'{"x":1.50}')], ids=repr)
 async def test_anything_that_is_json_can_be_published(data: Any, autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
-        await house.gateway.publish([CAR], data)
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
+        await running.gateway.publish([CAR], data)
         expected = {"x": 1.5} if isinstance(data, msgspec.Raw) else data
         assert (await client.receive())["data"] == expected
 
@@ -137,26 +137,26 @@ async def test_anything_that_is_json_can_be_published(data: Any, autojump_clock:
     ids=["object", "surrogate", "set", "large", "raw, not UTF-8", "raw, not JSON"],
 )
 async def test_anything_else_is_a_trigger_error(data: Any, autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(outbox_bytes=1000), backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
+    async with open_gateway(quiet(outbox_bytes=1000), backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
         with pytest.raises(TriggerError):
-            await house.gateway.publish([CAR], data)
+            await running.gateway.publish([CAR], data)
         with pytest.raises(TriggerError, match="rooms"):
-            await house.gateway.publish([{"a": object()}], 1)
-        await house.gateway.publish([CAR], "next")
+            await running.gateway.publish([{"a": object()}], 1)
+        await running.gateway.publish([CAR], "next")
         assert (await client.receive())["data"] == "next"
 
 
 async def test_data_over_half_an_outbox_is_too_large(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(outbox_bytes=1000)) as house:
-        await house.gateway.publish([CAR], "x" * 498)
+    async with open_gateway(quiet(outbox_bytes=1000)) as running:
+        await running.gateway.publish([CAR], "x" * 498)
         with pytest.raises(TooLarge):
-            await house.gateway.publish([CAR], "x" * 499)
+            await running.gateway.publish([CAR], "x" * 499)
 
 
 async def test_3_1s_status_is_shown_where_the_settings_allow_it(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(dialect="3", allow_status=True), backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
+    async with open_gateway(quiet(dialect="3", allow_status=True), backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
         await client.send({"type": "status"})
         status = await client.receive()
         assert (status["open_connections"], status["num_rooms"]) == (1, 1)
@@ -174,8 +174,8 @@ async def test_3_1s_status_is_shown_where_the_settings_allow_it(autojump_clock: 
 
 @pytest.mark.parametrize("settings", [{"dialect": "3"}, {"dialect": "2", "allow_status": True}], ids=repr)
 async def test_nobody_else_is_shown_a_status(settings: dict[str, Any], autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(**settings)) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(**settings)) as running:
+        client = await running.connect()
         await client.receive()
         await client.send({"type": "status"})
         assert (await client.receive())["message"] == "message-type-not-allowed"
@@ -185,89 +185,89 @@ async def test_nobody_else_is_shown_a_status(settings: dict[str, Any], autojump_
 
 
 async def test_stopping_sends_what_waits_and_says_why(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
         for number in range(3):
-            await house.gateway.publish([CAR], number)
-        house.gateway.stop()
+            await running.gateway.publish([CAR], number)
+        running.gateway.stop()
         assert [(await client.receive())["data"] for _ in range(3)] == [0, 1, 2]
         ended: list[tuple[float, Close]] = []
         async with reading(client, ended):
             await settled()
         assert ended == [(0, Close(1012, "the gateway is stopping"))]
         await client.stream.aclose()
-        await house.served.wait()
+        await running.served.wait()
         assert trio.current_time() == 0
 
 
 async def test_a_gateway_without_clients_stops_at_once(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet()) as house:
-        house.gateway.stop()
-        await house.served.wait()
+    async with open_gateway(quiet()) as running:
+        running.gateway.stop()
+        await running.served.wait()
         assert trio.current_time() == 0
 
 
 async def test_nobody_is_let_in_and_nothing_is_published_while_it_stops(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
-        await stuck_subscriber(house)
-        house.gateway.stop()
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        await stuck_subscriber(running)
+        running.gateway.stop()
         with pytest.raises(Busy, match="stopping"):
-            await house.gateway.publish([CAR], 1)
+            await running.gateway.publish([CAR], 1)
         await settled()
         with pytest.raises((Rejected, Closed, trio.ClosedResourceError, trio.BrokenResourceError)):
-            await house.connect()
+            await running.connect()
 
 
 async def test_a_stuck_client_cannot_hold_up_the_drain(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(goodbye_seconds=60, drain_seconds=5), backend=FakeBackend([CAR])) as house:
-        await stuck_subscriber(house)
-        await house.gateway.publish([CAR], "in flight")
+    async with open_gateway(quiet(goodbye_seconds=60, drain_seconds=5), backend=FakeBackend([CAR])) as running:
+        await stuck_subscriber(running)
+        await running.gateway.publish([CAR], "in flight")
         await settled()
         await trio.sleep(1)
-        house.gateway.stop()
-        await house.served.wait()
+        running.gateway.stop()
+        await running.served.wait()
         assert trio.current_time() == 1 + 5
 
 
 async def test_a_stuck_client_gets_its_goodbye_seconds_and_no_more(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(goodbye_seconds=2, drain_seconds=10), backend=FakeBackend([CAR])) as house:
-        await stuck_subscriber(house)
-        await house.gateway.publish([CAR], "in flight")
+    async with open_gateway(quiet(goodbye_seconds=2, drain_seconds=10), backend=FakeBackend([CAR])) as running:
+        await stuck_subscriber(running)
+        await running.gateway.publish([CAR], "in flight")
         await settled()
-        house.gateway.stop()
-        await house.served.wait()
+        running.gateway.stop()
+        await running.served.wait()
         assert trio.current_time() == 2
 
 
 async def test_stopping_again_may_shorten_the_drain_and_never_lengthens_it(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(goodbye_seconds=60, drain_seconds=50), backend=FakeBackend([CAR])) as house:
-        await stuck_subscriber(house)
-        await house.gateway.publish([CAR], 1)
-        house.gateway.stop()
+    async with open_gateway(quiet(goodbye_seconds=60, drain_seconds=50), backend=FakeBackend([CAR])) as running:
+        await stuck_subscriber(running)
+        await running.gateway.publish([CAR], 1)
+        running.gateway.stop()
         await trio.sleep(1)
-        house.gateway.stop(within=1)
-        house.gateway.stop()
-        house.gateway.stop(within=100)
-        await house.served.wait()
+        running.gateway.stop(within=1)
+        running.gateway.stop()
+        running.gateway.stop(within=100)
+        await running.served.wait()
         assert trio.current_time() == 2
 
 
 async def test_cancelling_ends_it_now(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
-        await stuck_subscriber(house)
-        await house.gateway.publish([CAR], 1)
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
+        await stuck_subscriber(running)
+        await running.gateway.publish([CAR], 1)
     assert trio.current_time() == 0
     assert await closing(client) == (1006, "")
-    assert house.gateway.statistics().connections == 0
-    assert house.gateway.statistics().waiting_bytes == 0
+    assert running.gateway.statistics().connections == 0
+    assert running.gateway.statistics().waiting_bytes == 0
 
 
 async def test_listeners_are_closed_at_the_end(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet()) as house:
+    async with open_gateway(quiet()) as running:
         pass
     with pytest.raises((trio.ClosedResourceError, trio.BrokenResourceError)):
-        house.listener.connect()
+        running.listener.connect()
 
 
 # Accepting
@@ -300,21 +300,21 @@ async def test_out_of_descriptors_it_pauses_says_so_once_and_goes_on(
 
 
 async def test_a_storm_of_clients_is_let_in_and_gone_again(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
         clients: list[WebsocketClient] = []
 
         async def come() -> None:
-            clients.append(await house.subscriber(1, CAR))
+            clients.append(await running.subscriber(1, CAR))
 
         async with trio.open_nursery() as nursery:
             for _ in range(200):
                 nursery.start_soon(come)
-        await house.gateway.publish([CAR], 1)
+        await running.gateway.publish([CAR], 1)
         for client in clients:
             assert (await client.receive())["data"] == 1
             await client.stream.aclose()
         await settled()
-        statistics = house.gateway.statistics()
+        statistics = running.gateway.statistics()
         assert (statistics.connections, statistics.rooms, statistics.waiting_bytes) == (0, 0, 0)
 
 
@@ -322,44 +322,44 @@ async def test_a_storm_of_clients_is_let_in_and_gone_again(autojump_clock: MockC
 
 
 async def test_publish_nowait_says_which_room_is_full_and_publishes_nothing(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(room_publications=2), backend=FakeBackend([CAR, RIDE])) as house:
-        client = await house.subscriber(1, RIDE)
-        crowd(house)
+    async with open_gateway(quiet(room_publications=2), backend=FakeBackend([CAR, RIDE])) as running:
+        client = await running.subscriber(1, RIDE)
+        crowd(running)
         for number in range(2):
-            house.gateway.publish_nowait([CAR], number)
+            running.gateway.publish_nowait([CAR], number)
         with pytest.raises(trio.WouldBlock, match=re.escape('the room {"target":"car"} is full')):
-            house.gateway.publish_nowait([CAR, RIDE], 3)
-        await house.gateway.publish([CAR, RIDE], 4)
+            running.gateway.publish_nowait([CAR, RIDE], 3)
+        await running.gateway.publish([CAR, RIDE], 4)
         assert (await client.receive())["data"] == 4
 
 
 async def test_over_half_of_the_memory_publishers_wait_until_it_is_less(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(memory_bytes=10_000, trigger_wait_seconds=5), backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
-        parts(house).delivery.budget.take(5001)
+    async with open_gateway(quiet(memory_bytes=10_000, trigger_wait_seconds=5), backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
+        parts(running).delivery.budget.take(5001)
         with pytest.raises(trio.WouldBlock, match="memory_bytes"):
-            house.gateway.publish_nowait([CAR], 1)
+            running.gateway.publish_nowait([CAR], 1)
         with pytest.raises(Busy, match="memory_bytes"):
-            await house.gateway.publish([CAR], 1)
+            await running.gateway.publish([CAR], 1)
         assert trio.current_time() == 5
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(house.gateway.publish, [CAR], 2)
+            nursery.start_soon(running.gateway.publish, [CAR], 2)
             await trio.sleep(2)
-            parts(house).delivery.budget.give(2000)
+            parts(running).delivery.budget.give(2000)
         assert trio.current_time() == 7
         assert (await client.receive())["data"] == 2
 
 
 async def test_policies_that_are_applied_later_hold_for_rooms_that_are_there(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
-        await house.subscriber(1, CAR)
-        [room] = parts(house).delivery.hub.rooms.values()
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        await running.subscriber(1, CAR)
+        [room] = parts(running).delivery.hub.rooms.values()
         kinds = [room.policy.kind]
-        parts(house).delivery.hub.apply(quiet(room_policy=[RoomPolicy(policy="conflate")]).policies)
+        parts(running).delivery.hub.apply(quiet(room_policy=[RoomPolicy(policy="conflate")]).policies)
         assert [*kinds, room.policy.kind] == ["disconnect", "conflate"]
 
 
-def crowd(house: MemoryGateway) -> None:
+def crowd(running: MemoryGateway) -> None:
     """Put so many into CAR that its publications go through a channel."""
     for _ in range(300):
-        parts(house).delivery.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")
+        parts(running).delivery.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")

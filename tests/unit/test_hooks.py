@@ -47,8 +47,8 @@ async def test_each_admitted_client_connects_and_disconnects_once(autojump_clock
     heard = Heard()
     backend = FakeBackend()
     backend.answer = {"user": {"id": 7}}
-    async with open_gateway(quiet(), hooks=heard.hooks, backend=backend) as house:
-        client = await house.connect({"Cookie": "a=1"})
+    async with open_gateway(quiet(), hooks=heard.hooks, backend=backend) as running:
+        client = await running.connect({"Cookie": "a=1"})
         await client.receive()
         assert heard.names == ["connect"]
         await client.aclose(4000)
@@ -63,8 +63,8 @@ async def test_each_admitted_client_connects_and_disconnects_once(autojump_clock
 
 async def test_a_client_whose_line_is_cut_disconnects_too(autojump_clock: MockClock) -> None:
     heard = Heard()
-    async with open_gateway(quiet(), hooks=heard.hooks) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(), hooks=heard.hooks) as running:
+        client = await running.connect()
         await client.stream.aclose()
         await settled()
     assert heard.names == ["connect", "disconnect"]
@@ -75,10 +75,10 @@ async def test_a_client_whose_line_is_cut_disconnects_too(autojump_clock: MockCl
 @pytest.mark.parametrize("dialect", ["2", "3"])
 async def test_a_refused_client_has_no_hooks(dialect: str, autojump_clock: MockClock) -> None:
     heard = Heard()
-    async with open_gateway(quiet(dialect=dialect), hooks=heard.hooks) as house:
-        house.backend.error = Refused()
+    async with open_gateway(quiet(dialect=dialect), hooks=heard.hooks) as running:
+        running.backend.error = Refused()
         try:
-            client = await house.connect()
+            client = await running.connect()
             await client.receive()
             await client.stream.aclose()
         except Rejected:
@@ -89,14 +89,14 @@ async def test_a_refused_client_has_no_hooks(dialect: str, autojump_clock: MockC
 
 async def test_a_drain_runs_the_disconnect_hooks_to_their_end(autojump_clock: MockClock) -> None:
     heard = Heard(seconds=3)
-    async with open_gateway(quiet(), hooks=heard.hooks) as house:
-        clients = [await house.connect() for _ in range(2)]
+    async with open_gateway(quiet(), hooks=heard.hooks) as running:
+        clients = [await running.connect() for _ in range(2)]
         await trio.sleep(5)
-        house.gateway.stop()
+        running.gateway.stop()
         await settled()
         for client in clients:
             await client.stream.aclose()
-        await house.served.wait()
+        await running.served.wait()
         assert trio.current_time() == 8
     assert sorted(heard.names) == ["connect", "connect", "disconnect", "disconnect"]
     assert heard.done == 4
@@ -105,8 +105,8 @@ async def test_a_drain_runs_the_disconnect_hooks_to_their_end(autojump_clock: Mo
 
 async def test_a_disconnect_waits_for_the_connect(autojump_clock: MockClock) -> None:
     heard = Heard(seconds=4)
-    async with open_gateway(quiet(), hooks=heard.hooks) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(), hooks=heard.hooks) as running:
+        client = await running.connect()
         await trio.sleep(1)
         await client.stream.aclose()
         await trio.sleep(10)
@@ -115,8 +115,8 @@ async def test_a_disconnect_waits_for_the_connect(autojump_clock: MockClock) -> 
 
 async def test_pings_are_told_at_most_every_so_often(autojump_clock: MockClock) -> None:
     heard = Heard()
-    async with open_gateway(quiet(ping_hook_seconds=60), hooks=heard.hooks) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(ping_hook_seconds=60), hooks=heard.hooks) as running:
+        client = await running.connect()
         await client.receive()
         for _ in range(13):
             await client.send("ping")
@@ -127,8 +127,8 @@ async def test_pings_are_told_at_most_every_so_often(autojump_clock: MockClock) 
 
 async def test_one_ping_hook_is_under_way_at_most(autojump_clock: MockClock) -> None:
     heard = Heard(seconds=5)
-    async with open_gateway(quiet(ping_hook_seconds=1), hooks=heard.hooks) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(ping_hook_seconds=1), hooks=heard.hooks) as running:
+        client = await running.connect()
         await client.receive()
         await trio.sleep(6)
         for _ in range(10):
@@ -140,8 +140,8 @@ async def test_one_ping_hook_is_under_way_at_most(autojump_clock: MockClock) -> 
 
 async def test_a_hook_has_a_deadline(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     heard = Heard(seconds=100)
-    async with open_gateway(quiet(hook_seconds=10), hooks=heard.hooks) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(hook_seconds=10), hooks=heard.hooks) as running:
+        client = await running.connect()
         await client.receive()
         await client.stream.aclose()
         await trio.sleep(30)
@@ -158,31 +158,31 @@ async def test_a_hook_that_fails_is_logged_and_harms_nobody(
     async def fail(client: Client) -> None:
         raise error
 
-    async with open_gateway(quiet(), hooks=Hooks(fail, fail, fail)) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(), hooks=Hooks(fail, fail, fail)) as running:
+        client = await running.connect()
         await client.receive()
         await settled()
         await client.send("ping")
         assert await client.receive() == "pong"
         await client.aclose()
         await settled()
-        assert await (await house.connect()).receive() == {"allowed_rooms": []}
+        assert await (await running.connect()).receive() == {"allowed_rooms": []}
     said = [message.partition(" hook")[0] for message in caplog.messages]
     assert said[:3] == ["connect", "ping", "disconnect"]
 
 
 async def test_the_welcome_does_not_wait_for_the_connect_hook(autojump_clock: MockClock) -> None:
     heard = Heard(seconds=5)
-    async with open_gateway(quiet(), hooks=heard.hooks) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(), hooks=heard.hooks) as running:
+        client = await running.connect()
         assert await client.receive() == {"allowed_rooms": []}
         assert trio.current_time() == 0
 
 
 async def test_cancelling_ends_hooks_now(autojump_clock: MockClock) -> None:
     heard = Heard(seconds=1000)
-    async with open_gateway(quiet(hook_seconds=2000), hooks=heard.hooks) as house:
-        await house.connect()
+    async with open_gateway(quiet(hook_seconds=2000), hooks=heard.hooks) as running:
+        await running.connect()
         await trio.sleep(1)
     assert (trio.current_time(), heard.done) == (1, 0)
 
@@ -200,11 +200,11 @@ def test_no_hooks_are_false() -> None:
 # Many at once
 
 
-async def leave(house: MemoryGateway, clients: list[WebsocketClient]) -> None:
+async def leave(running: MemoryGateway, clients: list[WebsocketClient]) -> None:
     for client in clients:
         await client.stream.aclose()
     await settled()
-    assert house.gateway.statistics().connections == 0
+    assert running.gateway.statistics().connections == 0
 
 
 async def test_when_many_leave_each_is_told_in_its_turn(
@@ -212,8 +212,8 @@ async def test_when_many_leave_each_is_told_in_its_turn(
 ) -> None:
     heard = Heard(seconds=1)
     settings = quiet(max_bootstraps=2, hook_seconds=1.5)
-    async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as house:
-        await leave(house, [await house.connect() for _ in range(50)])
+    async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as running:
+        await leave(running, [await running.connect() for _ in range(50)])
         await trio.sleep(26)
     assert [when for _, when in heard.calls] == [second for second in range(25) for _ in range(2)]
     assert heard.done == 50
@@ -225,16 +225,16 @@ async def test_more_calls_than_clients_may_be_there_do_not_wait_and_that_is_said
 ) -> None:
     heard = Heard(seconds=1)
     settings = quiet(max_bootstraps=1, max_connections=3)
-    async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as house:
+    async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as running:
         for _ in range(2):
-            await leave(house, [await house.connect() for _ in range(3)])
+            await leave(running, [await running.connect() for _ in range(3)])
         await trio.sleep(10)
         assert (len(heard.calls), heard.done) == (4, 4)
         assert caplog.messages == [
             "hook calls are left out: 3 wait already (max_connections)",
             "2 hook calls were left out",
         ]
-        await leave(house, [await house.connect()])  # and then it goes on as ever
+        await leave(running, [await running.connect()])  # and then it goes on as ever
         await trio.sleep(2)
         assert heard.done == 5
 
@@ -242,12 +242,12 @@ async def test_more_calls_than_clients_may_be_there_do_not_wait_and_that_is_said
 async def test_what_no_time_was_left_for_is_said(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     heard = Heard(seconds=3)
     settings = quiet(max_bootstraps=2, drain_seconds=5)
-    async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as house:
-        clients = [await house.connect() for _ in range(7)]
-        house.gateway.stop()
+    async with open_gateway(settings, hooks=Hooks(disconnect=heard.disconnect)) as running:
+        clients = [await running.connect() for _ in range(7)]
+        running.gateway.stop()
         await settled()
-        await leave(house, clients)
-        await house.served.wait()
+        await leave(running, clients)
+        await running.served.wait()
         assert trio.current_time() == 5
     assert (len(heard.calls), heard.done) == (4, 2)
     assert caplog.messages == ["5 hook calls were not made, or not to their end: the gateway had to end"]

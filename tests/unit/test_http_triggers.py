@@ -280,8 +280,8 @@ async def test_an_array_for_a_thousand_rooms_gives_way_to_others() -> None:
 async def test_idempotency_bytes_bound_what_is_held_for_keys_of_both_kinds(autojump_clock: MockClock) -> None:
     bound = 1_000_000
     async with (
-        open_gateway(quiet(idempotency_bytes=bound, max_room_bytes=100_000)) as house,
-        operator(house.gateway) as publisher,
+        open_gateway(quiet(idempotency_bytes=bound, max_room_bytes=100_000)) as running,
+        operator(running.gateway) as publisher,
     ):
 
         async def publish(number: int) -> None:
@@ -311,10 +311,10 @@ async def test_idempotency_bytes_bound_what_is_held_for_keys_of_both_kinds(autoj
 
 async def test_triggers_that_wait_are_bounded_in_bytes(autojump_clock: MockClock) -> None:
     async with (
-        open_gateway(quiet(memory_bytes=100_000, outbox_bytes=100_000)) as house,
-        operator(house.gateway) as publisher,
+        open_gateway(quiet(memory_bytes=100_000, outbox_bytes=100_000)) as running,
+        operator(running.gateway) as publisher,
     ):
-        budget = parts(house).delivery.budget
+        budget = parts(running).delivery.budget
         budget.take(60_000)  # over half: publishers wait
         body = {**ONE, "data": "x" * 30_000}
         answers: list[tuple[float, str]] = []

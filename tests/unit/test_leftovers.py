@@ -30,8 +30,8 @@ def no_collector() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-async def connect(house: MemoryGateway) -> WebsocketClient:
-    host, _, port = house.gateway.websocket_urls[0].removeprefix("ws://").partition("/")[0].rpartition(":")
+async def connect(running: MemoryGateway) -> WebsocketClient:
+    host, _, port = running.gateway.websocket_urls[0].removeprefix("ws://").partition("/")[0].rpartition(":")
     return WebsocketClient(await trio.open_tcp_stream(host, int(port)))
 
 
@@ -42,8 +42,8 @@ async def leave(client: WebsocketClient) -> None:
         client._protocol.connection._proto._parse_more.close()
 
 
-async def enter(house: MemoryGateway) -> WebsocketClient:
-    client = await connect(house)
+async def enter(running: MemoryGateway) -> WebsocketClient:
+    client = await connect(running)
     await client.open()
     await client.receive()
     await client.subscribe(1, CAR)
@@ -51,40 +51,40 @@ async def enter(house: MemoryGateway) -> WebsocketClient:
     return client
 
 
-async def says_goodbye(house: MemoryGateway) -> None:
-    client = await enter(house)
+async def says_goodbye(running: MemoryGateway) -> None:
+    client = await enter(running)
     await client.aclose()
     await leave(client)
 
 
-async def hangs_up(house: MemoryGateway) -> None:
-    client = await enter(house)
+async def hangs_up(running: MemoryGateway) -> None:
+    client = await enter(running)
     await leave(client)
 
 
-async def resets(house: MemoryGateway) -> None:
-    client = await enter(house)
+async def resets(running: MemoryGateway) -> None:
+    client = await enter(running)
     assert isinstance(client.stream, trio.SocketStream)
     client.stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     await leave(client)
 
 
-async def breaks_the_protocol(house: MemoryGateway) -> None:
-    client = await enter(house)
+async def breaks_the_protocol(running: MemoryGateway) -> None:
+    client = await enter(running)
     await client.stream.send_all(b"\xff" * 10)
     await leave(client)
 
 
-async def is_cut(house: MemoryGateway) -> None:
-    client = await enter(house)
+async def is_cut(running: MemoryGateway) -> None:
+    client = await enter(running)
     with trio.fail_after(10):
-        while not house.gateway.statistics().drops["bytes"]:
-            await house.gateway.publish([CAR, RIDE], "x" * 50_000)
+        while not running.gateway.statistics().drops["bytes"]:
+            await running.gateway.publish([CAR, RIDE], "x" * 50_000)
     await leave(client)
 
 
-async def answer_of(house: MemoryGateway, request: bytes) -> bytes:
-    stream = (await connect(house)).stream
+async def answer_of(running: MemoryGateway, request: bytes) -> bytes:
+    stream = (await connect(running)).stream
     await stream.send_all(request)
     answer = b""
     while data := await stream.receive_some():
@@ -93,29 +93,29 @@ async def answer_of(house: MemoryGateway, request: bytes) -> bytes:
     return answer
 
 
-async def is_refused(house: MemoryGateway) -> None:
-    house.backend.error = Refused()
-    client = await connect(house)
+async def is_refused(running: MemoryGateway) -> None:
+    running.backend.error = Refused()
+    client = await connect(running)
     with pytest.raises(Rejected):
         await client.open()
     await leave(client)
 
 
-async def asks_for_nothing_we_have(house: MemoryGateway) -> None:
-    assert b" 404 " in await answer_of(house, b"GET /elsewhere/ HTTP/1.1\r\nHost: x\r\n\r\n")
+async def asks_for_nothing_we_have(running: MemoryGateway) -> None:
+    assert b" 404 " in await answer_of(running, b"GET /elsewhere/ HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-async def talks_nonsense(house: MemoryGateway) -> None:
-    assert b" 400 " in await answer_of(house, b"\xff\r\n\r\n")
+async def talks_nonsense(running: MemoryGateway) -> None:
+    assert b" 400 " in await answer_of(running, b"\xff\r\n\r\n")
 
 
-async def leaves_before_it_is_let_in(house: MemoryGateway) -> None:
-    await (await connect(house)).stream.aclose()
+async def leaves_before_it_is_let_in(running: MemoryGateway) -> None:
+    await (await connect(running)).stream.aclose()
 
 
-async def leaves_while_the_api_is_asked(house: MemoryGateway) -> None:
-    house.backend.seconds = 1000
-    client = await connect(house)
+async def leaves_while_the_api_is_asked(running: MemoryGateway) -> None:
+    running.backend.seconds = 1000
+    client = await connect(running)
     with trio.move_on_after(0.02):
         await client.open()
     await leave(client)
@@ -156,25 +156,25 @@ BOUNDS = {"bind": ("127.0.0.1:0",), "outbox_bytes": 200_000, "goodbye_seconds": 
 
 @pytest.mark.parametrize("behave", [*CLIENTS, *NOT_LET_IN])
 async def test_nothing_stays_of_a_client_that(behave: Behaviour, no_collector: None) -> None:
-    async with open_gateway(quiet(**BOUNDS), backend=FakeBackend([CAR, RIDE])) as house:
+    async with open_gateway(quiet(**BOUNDS), backend=FakeBackend([CAR, RIDE])) as running:
         for _ in range(2):  # what is made once is made now
-            await behave(house)
-        house.backend.requests.clear()
+            await behave(running)
+        running.backend.requests.clear()
         await trio.sleep(0.1)
         before = ours()
         for _ in range(3):
-            await behave(house)
-        house.backend.requests.clear()
+            await behave(running)
+        running.backend.requests.clear()
         assert await grown(before) == {}
 
 
 async def test_nothing_stays_of_a_client_behind_tls(tmp_path: Path, no_collector: None) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue("any")
-    async with open_gateway(quiet(**BOUNDS, tls_cert=cert, tls_key=key), backend=FakeBackend([CAR, RIDE])) as house:
+    async with open_gateway(quiet(**BOUNDS, tls_cert=cert, tls_key=key), backend=FakeBackend([CAR, RIDE])) as running:
         before: Counter[str] = Counter()
         for turn in range(5):
-            host, _, port = house.gateway.websocket_urls[0].removeprefix("wss://").partition("/")[0].rpartition(":")
+            host, _, port = running.gateway.websocket_urls[0].removeprefix("wss://").partition("/")[0].rpartition(":")
             transport = await trio.open_tcp_stream(host, int(port))
             client = WebsocketClient(trio.SSLStream(transport, authority.client, server_hostname=host))
             await client.open()
@@ -183,7 +183,7 @@ async def test_nothing_stays_of_a_client_behind_tls(tmp_path: Path, no_collector
             await client.aclose()
             await leave(client)
             del client, transport
-            house.backend.requests.clear()
+            running.backend.requests.clear()
             await trio.sleep(0.1)
             before = before if turn > 1 else ours()
         del before["trio.SocketStream"]  # the client's own are in circles of Trio's

@@ -35,8 +35,8 @@ class Terminal:
     lines: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def subscriber(self, house: MemoryGateway, *rooms: Room, **options: Any) -> Subscriber:
-        """A subscriber of `house` that is always unlucky with its pauses."""
+    def subscriber(self, running: MemoryGateway, *rooms: Room, **options: Any) -> Subscriber:
+        """A subscriber of `running` that is always unlucky with its pauses."""
         printer = Printer(
             self.lines.append,
             self.notes.append,
@@ -46,7 +46,7 @@ class Terminal:
 
         async def connect() -> WebsocketClient:
             try:
-                return await house.connect()
+                return await running.connect()
             except Rejected as rejected:
                 raise _rejection(rejected) from rejected
 
@@ -78,19 +78,19 @@ async def listening(subscriber: Subscriber, seconds: float | None = None) -> Asy
 async def test_of_one_room_the_data_is_printed_as_it_was_sent(
     dialect: str, terminal: Terminal, autojump_clock: MockClock
 ) -> None:
-    async with open_gateway(quiet(dialect=dialect), backend=FakeBackend([CAR])) as house:
-        async with listening(terminal.subscriber(house, CAR)):
+    async with open_gateway(quiet(dialect=dialect), backend=FakeBackend([CAR])) as running:
+        async with listening(terminal.subscriber(running, CAR)):
             assert terminal.notes == ['ws: listening to {"target": "car"}']
-            await house.gateway.publish([CAR], {"name": "Käfer"})
-            await house.gateway.publish([CAR], None)
+            await running.gateway.publish([CAR], {"name": "Käfer"})
+            await running.gateway.publish([CAR], None)
             await settled()
             assert terminal.lines == ['{"name":"Käfer"}', "null"]
 
 
 async def test_of_several_rooms_the_room_comes_first(terminal: Terminal, autojump_clock: MockClock) -> None:
-    async with open_gateway(backend=FakeBackend([CAR, RIDE])) as house:
-        async with listening(terminal.subscriber(house, CAR, RIDE)):
-            await house.gateway.publish([RIDE, CAR], 1)
+    async with open_gateway(backend=FakeBackend([CAR, RIDE])) as running:
+        async with listening(terminal.subscriber(running, CAR, RIDE)):
+            await running.gateway.publish([RIDE, CAR], 1)
             await settled()
             assert terminal.lines == ['{"target": "ride"} 1', '{"target": "car"} 1']
 
@@ -99,19 +99,19 @@ async def test_without_rooms_it_listens_to_all_that_are_no_pattern(
     terminal: Terminal, autojump_clock: MockClock
 ) -> None:
     backend = FakeBackend([CAR, {"target": "user", "user": "*"}, RIDE])
-    async with open_gateway(backend=backend) as house:
-        async with listening(terminal.subscriber(house)):
-            assert house.gateway.statistics().subscriptions == 2
+    async with open_gateway(backend=backend) as running:
+        async with listening(terminal.subscriber(running)):
+            assert running.gateway.statistics().subscriptions == 2
         backend.allowed_rooms = [{"a": "*"}]
         with pytest.raises(CommandError, match=r"which ROOM\? Allowed: {\"a\": \"\*\"}$") as caught:
-            await terminal.subscriber(house).listen(None)
+            await terminal.subscriber(running).listen(None)
         assert caught.value.status == ExitStatus.USAGE
 
 
 async def test_json_is_an_object_a_line(terminal: Terminal, autojump_clock: MockClock) -> None:
-    async with open_gateway(backend=FakeBackend([CAR])) as house:
-        async with listening(terminal.subscriber(house, CAR, as_json=True)):
-            await house.gateway.publish([CAR], [1.5])
+    async with open_gateway(backend=FakeBackend([CAR])) as running:
+        async with listening(terminal.subscriber(running, CAR, as_json=True)):
+            await running.gateway.publish([CAR], [1.5])
             await settled()
             line = json.loads(terminal.lines[0])
             assert list(line) == ["time", "room", "data"]
@@ -120,16 +120,16 @@ async def test_json_is_an_object_a_line(terminal: Terminal, autojump_clock: Mock
 
 
 async def test_the_allowed_rooms_can_be_shown(terminal: Terminal, autojump_clock: MockClock) -> None:
-    async with open_gateway(backend=FakeBackend([CAR, RIDE])) as house:
-        assert await terminal.subscriber(house).show_rooms() == ExitStatus.DONE
+    async with open_gateway(backend=FakeBackend([CAR, RIDE])) as running:
+        assert await terminal.subscriber(running).show_rooms() == ExitStatus.DONE
         assert terminal.lines == ['{"target": "car"}', '{"target": "ride"}']
 
 
 async def test_it_leaves_after_so_many_publications(terminal: Terminal, autojump_clock: MockClock) -> None:
-    async with open_gateway(backend=FakeBackend([CAR])) as house:
-        async with listening(terminal.subscriber(house, CAR, count=2)) as status:
+    async with open_gateway(backend=FakeBackend([CAR])) as running:
+        async with listening(terminal.subscriber(running, CAR, count=2)) as status:
             for number in range(3):
-                await house.gateway.publish([CAR], number)
+                await running.gateway.publish([CAR], number)
             await settled()
             assert (terminal.lines, status) == (["0", "1"], [ExitStatus.DONE])
 
@@ -138,17 +138,17 @@ async def test_it_leaves_after_so_many_publications(terminal: Terminal, autojump
 async def test_it_leaves_after_so_long_and_says_what_is_missing(
     count: int | None, status: ExitStatus, terminal: Terminal, autojump_clock: MockClock
 ) -> None:
-    async with open_gateway(backend=FakeBackend([CAR])) as house:
+    async with open_gateway(backend=FakeBackend([CAR])) as running:
         start = trio.current_time()
-        assert await terminal.subscriber(house, CAR, count=count).listen(100) == status
+        assert await terminal.subscriber(running, CAR, count=count).listen(100) == status
         assert trio.current_time() - start == 100
         assert ("ws: 2 fewer came within 100 s" in terminal.notes) == (count == 2)
 
 
 async def test_a_room_that_is_not_allowed_is_named(terminal: Terminal, autojump_clock: MockClock) -> None:
-    async with open_gateway(backend=FakeBackend([CAR])) as house:
+    async with open_gateway(backend=FakeBackend([CAR])) as running:
         with pytest.raises(CommandError, match=r'^ws: room-not-found: {"target": "ride"}$') as caught:
-            await terminal.subscriber(house, CAR, RIDE, reconnect=True).listen(None)
+            await terminal.subscriber(running, CAR, RIDE, reconnect=True).listen(None)
         assert caught.value.status == ExitStatus.REFUSED
 
 
@@ -158,20 +158,20 @@ async def test_who_is_not_admitted_does_not_come_back(
 ) -> None:
     backend = FakeBackend()
     backend.error = Refused(401)
-    async with open_gateway(quiet(dialect=dialect), backend=backend) as house:
+    async with open_gateway(quiet(dialect=dialect), backend=backend) as running:
         with pytest.raises(CommandError, match="not authorized") as caught:
-            await terminal.subscriber(house, CAR, reconnect=True).listen(None)
+            await terminal.subscriber(running, CAR, reconnect=True).listen(None)
         assert caught.value.status == ExitStatus.REFUSED
         assert len(backend.requests) == 1
 
 
 async def test_the_end_of_the_connection_is_said_with_its_code(terminal: Terminal, autojump_clock: MockClock) -> None:
-    async with open_gateway(backend=FakeBackend([CAR])) as house:
-        error = await error_after(terminal.subscriber(house, CAR), house, Close(1013, "too slow"))
+    async with open_gateway(backend=FakeBackend([CAR])) as running:
+        error = await error_after(terminal.subscriber(running, CAR), running, Close(1013, "too slow"))
         assert (str(error), error.status) == ("ws: closed with 1013: too slow", ExitStatus.ENDED)
 
 
-async def error_after(subscriber: Subscriber, house: MemoryGateway, close: Close) -> CommandError:
+async def error_after(subscriber: Subscriber, running: MemoryGateway, close: Close) -> CommandError:
     """Close everybody while `subscriber` listens, and return what it raises."""
     errors: list[CommandError] = []
 
@@ -184,12 +184,12 @@ async def error_after(subscriber: Subscriber, house: MemoryGateway, close: Close
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen)
         await settled()
-        close_all(house, close)
+        close_all(running, close)
     return errors[0]
 
 
-def close_all(house: MemoryGateway, close: Close) -> None:
-    for connection in list(parts(house).clients.connections):
+def close_all(running: MemoryGateway, close: Close) -> None:
+    for connection in list(parts(running).clients.connections):
         connection.outbox.close(close)
 
 
@@ -197,41 +197,41 @@ async def test_it_comes_back_after_growing_pauses_and_subscribes_again(
     terminal: Terminal, autojump_clock: MockClock
 ) -> None:
     backend = FakeBackend([CAR])
-    async with open_gateway(backend=backend) as house:
-        async with listening(terminal.subscriber(house, CAR, reconnect=True)):
+    async with open_gateway(backend=backend) as running:
+        async with listening(terminal.subscriber(running, CAR, reconnect=True)):
             backend.error = RuntimeError("away")  # 503
-            close_all(house, Close(1012, "the gateway is stopping"))
+            close_all(running, Close(1012, "the gateway is stopping"))
             await trio.sleep(0.5 + 1 + 2)
             backend.error = None
             await trio.sleep(4)
             assert [note.rpartition("; again in ")[2] for note in terminal.notes[1:-1]] == ["1.0 s", "2.0 s", "4.0 s"]
             assert terminal.notes[1].startswith("ws: closed with 1012: the gateway is stopping; ")
             assert "503" in terminal.notes[2]
-            await house.gateway.publish([CAR], "here again")
+            await running.gateway.publish([CAR], "here again")
             await settled()
             assert terminal.lines == ['"here again"']
-            close_all(house, Close(1012, "again"))
+            close_all(running, Close(1012, "again"))
             await settled()
             assert terminal.notes[-1] == "ws: closed with 1012: again; again in 1.0 s"
 
 
 async def test_pauses_do_not_grow_without_end(terminal: Terminal, autojump_clock: MockClock) -> None:
-    async with open_gateway() as house:
-        pauses = terminal.subscriber(house)._pauses()
+    async with open_gateway() as running:
+        pauses = terminal.subscriber(running)._pauses()
         assert [next(pauses) for _ in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
 async def test_a_close_that_is_meant_for_this_client_is_final(terminal: Terminal, autojump_clock: MockClock) -> None:
-    async with open_gateway(backend=FakeBackend([CAR])) as house:
-        error = await error_after(terminal.subscriber(house, CAR, reconnect=True), house, Close(4001, "out"))
+    async with open_gateway(backend=FakeBackend([CAR])) as running:
+        error = await error_after(terminal.subscriber(running, CAR, reconnect=True), running, Close(4001, "out"))
         assert str(error) == "ws: closed with 4001: out"
 
 
 async def test_a_quiet_client_is_not_idle_and_hears_of_a_gateway_that_is_gone(
     terminal: Terminal, autojump_clock: MockClock
 ) -> None:
-    async with open_gateway(quiet(idle_seconds=45), backend=FakeBackend([CAR])) as house:
-        assert await terminal.subscriber(house, CAR).listen(300) == ExitStatus.DONE
+    async with open_gateway(quiet(idle_seconds=45), backend=FakeBackend([CAR])) as running:
+        assert await terminal.subscriber(running, CAR).listen(300) == ExitStatus.DONE
 
 
 async def test_one_who_slept_hears_of_the_close_behind_a_ping(terminal: Terminal, autojump_clock: MockClock) -> None:
@@ -245,9 +245,9 @@ async def test_it_says_goodbye_at_each_of_its_ends(
     end: str, terminal: Terminal, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_templar")
-    async with open_gateway(backend=FakeBackend([] if end == "no room" else [CAR])) as house:
+    async with open_gateway(backend=FakeBackend([] if end == "no room" else [CAR])) as running:
         subscriber = terminal.subscriber(
-            house, *([RIDE] if end == "refused" else []), count=1 if end == "count" else None
+            running, *([RIDE] if end == "refused" else []), count=1 if end == "count" else None
         )
         if end == "broken pipe":
             subscriber._printer.write = broken_pipe
@@ -261,7 +261,7 @@ async def test_it_says_goodbye_at_each_of_its_ends(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen)
             await settled()
-            await house.gateway.publish([CAR], 1)
+            await running.gateway.publish([CAR], 1)
             await trio.sleep(5)
             nursery.cancel_scope.cancel()
         await settled()

@@ -59,8 +59,8 @@ def test_a_mode_that_is_none_is_refused(mode: str) -> None:
 async def test_a_socket_that_is_open_already_is_served() -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
-        async with open_gateway(quiet(bind=(f"fd://{os.dup(held.fileno())}",))) as house:
-            assert house.gateway.websocket_urls == (f"ws://127.0.0.1:{port}/ws/",)
+        async with open_gateway(quiet(bind=(f"fd://{os.dup(held.fileno())}",))) as running:
+            assert running.gateway.websocket_urls == (f"ws://127.0.0.1:{port}/ws/",)
             client = WebsocketClient(await trio.open_tcp_stream("127.0.0.1", port))
             await client.open()
             await client.stream.aclose()
@@ -213,11 +213,11 @@ async def test_two_that_start_at_once_look_one_after_the_other(tmp_path: Path, a
 @pytest.mark.parametrize("how", ["stop", "cancel"])
 async def test_at_the_end_nothing_of_a_unix_socket_is_left(how: str, tmp_path: Path) -> None:
     settings = quiet(bind=(f"unix:{tmp_path}/ws.sock",), trigger_bind=f"unix:{tmp_path}/trigger.sock")
-    async with open_gateway(settings) as house:
+    async with open_gateway(settings) as running:
         assert len(list(tmp_path.iterdir())) == 2
         if how == "stop":
-            house.gateway.stop()
-            await house.served.wait()
+            running.gateway.stop()
+            await running.served.wait()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -271,17 +271,17 @@ class Names(trio.abc.HostnameResolver):
 async def test_a_name_is_listened_on_where_this_machine_has_its_address(name: str) -> None:
     names = Names("2001:db8::1", "127.0.0.1")  # the first is kept for documentation, so nobody has it
     trio.socket.set_custom_hostname_resolver(names)
-    async with open_gateway(quiet(bind=(f"{name}:0",), trigger_bind=f"{name}:0")) as house:
-        [url] = house.gateway.websocket_urls
+    async with open_gateway(quiet(bind=(f"{name}:0",), trigger_bind=f"{name}:0")) as running:
+        [url] = running.gateway.websocket_urls
         assert url.startswith("ws://127.0.0.1:")
-        assert str(house.gateway.trigger_url).startswith("http://127.0.0.1:")
+        assert str(running.gateway.trigger_url).startswith("http://127.0.0.1:")
     assert set(names.asked) == {b"localhost"}
 
 
 async def test_an_address_that_a_name_has_twice_is_listened_on_once() -> None:
     trio.socket.set_custom_hostname_resolver(Names("127.0.0.1", "127.0.0.1"))
-    async with open_gateway(quiet(bind=("twice:0",))) as house:
-        assert len(house.gateway.websocket_urls) == 1
+    async with open_gateway(quiet(bind=("twice:0",))) as running:
+        assert len(running.gateway.websocket_urls) == 1
 
 
 async def test_a_name_of_which_this_machine_has_no_address_is_refused() -> None:

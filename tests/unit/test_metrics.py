@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, RIDE, operator, parts, quiet
 from tests.unit.test_gateway import stuck_subscriber
-from tests.unit.test_views import named, open_house, publish_to_many
+from tests.unit.test_views import named, open_gateway_with_rooms, publish_to_many
 from trio_templar import Refused, Unavailable
 from trio_templar.counters import ConnectionCounts, Histogram
 from trio_templar.http.metrics import FAMILIES
@@ -52,8 +52,8 @@ class Scrape:
         return {next(iter(labels))[1]: value for (found, labels), value in self.samples.items() if found == name}
 
 
-async def scrape(house: MemoryGateway) -> Scrape:
-    async with operator(house.gateway) as caller:
+async def scrape(running: MemoryGateway) -> Scrape:
+    async with operator(running.gateway) as caller:
         answer = await caller.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -61,19 +61,19 @@ async def scrape(house: MemoryGateway) -> Scrape:
 
 
 async def test_connections_are_counted_when_they_come_and_by_code_when_they_go(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        ada, grace = await named(house, "ada", CAR, RIDE), await named(house, "grace", CAR)
-        seen = await scrape(house)
+    async with open_gateway_with_rooms() as running:
+        ada, grace = await named(running, "ada", CAR, RIDE), await named(running, "grace", CAR)
+        seen = await scrape(running)
         assert (seen("connections"), seen("connections_opened_total")) == (2, 2)
         assert (seen("rooms"), seen("subscriptions")) == (2, 3)
         assert seen.by("connections_closed_total") == {}
         await ada.aclose()
-        await house.gateway.disconnect(_user("grace"), code=4242)
+        await running.gateway.disconnect(_user("grace"), code=4242)
         with pytest.raises(Closed):
             await grace.receive()
         await grace.stream.aclose()
         await trio.sleep(1)
-        seen = await scrape(house)
+        seen = await scrape(running)
         assert (seen("connections"), seen("connections_opened_total")) == (0, 2)
         assert seen.by("connections_closed_total") == {"1000": 1, "4xxx": 1}
 
@@ -85,16 +85,16 @@ def _user(name: str) -> Any:
 
 
 async def test_publications_deliveries_and_bytes_are_those_of_the_clients(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        clients = [await named(house, number, CAR) for number in range(3)]
-        before = await scrape(house)
+    async with open_gateway_with_rooms() as running:
+        clients = [await named(running, number, CAR) for number in range(3)]
+        before = await scrape(running)
         for _ in range(5):
-            await house.gateway.publish([CAR, RIDE], "x" * 100)
+            await running.gateway.publish([CAR, RIDE], "x" * 100)
         size = 0
         for client in clients:
             for _ in range(5):
                 size += len((await client.receive_text()).encode()) + 4  # a header of four bytes
-        seen = await scrape(house)
+        seen = await scrape(running)
     assert (seen("triggers_total"), seen("publications_total")) == (5, 5)
     assert seen.by("deliveries_total") == {"written": 0, "queued": 15}  # memory streams take nothing at once
     assert seen("sent_bytes_total") - before("sent_bytes_total") == size
@@ -102,29 +102,29 @@ async def test_publications_deliveries_and_bytes_are_those_of_the_clients(autoju
 
 
 async def test_bytes_of_those_who_left_stay_counted(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        client = await named(house, "ada", CAR)
-        await house.gateway.publish([CAR], "x" * 1000)
+    async with open_gateway_with_rooms() as running:
+        client = await named(running, "ada", CAR)
+        await running.gateway.publish([CAR], "x" * 1000)
         await client.receive()
-        before = (await scrape(house))("sent_bytes_total")
+        before = (await scrape(running))("sent_bytes_total")
         await client.aclose()
         await trio.sleep(1)
-        assert (await scrape(house))("sent_bytes_total") >= before > 1000
+        assert (await scrape(running))("sent_bytes_total") >= before > 1000
 
 
 async def test_what_waits_shows_and_so_does_its_end(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await stuck_subscriber(house)
+    async with open_gateway_with_rooms() as running:
+        await stuck_subscriber(running)
         for _ in range(4):
-            await house.gateway.publish([CAR], "x" * 1000)
-        seen = await scrape(house)
-        assert seen("outbox_bytes") == parts(house).delivery.backlogs.bytes > 3000
+            await running.gateway.publish([CAR], "x" * 1000)
+        seen = await scrape(running)
+        assert seen("outbox_bytes") == parts(running).delivery.backlogs.bytes > 3000
         assert seen("slow_connections") == 1
         assert seen.by("deliveries_total")["queued"] >= 3
         assert sum(seen.by("deliveries_total").values()) == 4
-        assert seen("memory_bytes", mark="used") == parts(house).delivery.budget.used_bytes > 0
+        assert seen("memory_bytes", mark="used") == parts(running).delivery.budget.used_bytes > 0
         await trio.sleep(40)
-        later = await scrape(house)
+        later = await scrape(running)
     assert sum(later.by("slow_closed_total").values()) == 1
     assert later.by("dropped_total")["disconnect"] >= 2
     assert (later("outbox_bytes"), later("slow_connections")) == (0, 0)
@@ -132,16 +132,16 @@ async def test_what_waits_shows_and_so_does_its_end(autojump_clock: MockClock) -
 
 
 async def test_all_who_show_numbers_show_the_same(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(dialect="3", allow_status=True), backend=FakeBackend([CAR])) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(dialect="3", allow_status=True), backend=FakeBackend([CAR])) as running:
+        client = await running.connect()
         await client.receive()
         assert (await client.subscribe(1, CAR))["code"] == "success"
         assert (await client.subscribe(2, RIDE))["code"] == "error"
-        await house.gateway.publish([CAR], 1)
+        await running.gateway.publish([CAR], 1)
         await trio.sleep(2)
         await client.receive()
-        statistics, seen = house.gateway.statistics(), await scrape(house)
-        async with operator(house.gateway) as caller:
+        statistics, seen = running.gateway.statistics(), await scrape(running)
+        async with operator(running.gateway) as caller:
             status = (await caller.get("/status")).json()
             samples = (await caller.get("/history")).json()["samples"]
         await client.send({"type": "status"})
@@ -159,34 +159,34 @@ async def test_all_who_show_numbers_show_the_same(autojump_clock: MockClock) -> 
 async def test_a_room_channel_shows_while_it_waits_and_its_seconds_count_from_the_trigger(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house() as house:
-        publish_to_many(house)
-        assert (await scrape(house))("room_channel_bytes") == parts(house).delivery.fanout.in_flight_bytes > 0
+    async with open_gateway_with_rooms() as running:
+        publish_to_many(running)
+        assert (await scrape(running))("room_channel_bytes") == parts(running).delivery.fanout.in_flight_bytes > 0
         start = trio.current_time()
-        while parts(house).delivery.fanout.in_flight_bytes:
+        while parts(running).delivery.fanout.in_flight_bytes:
             await trio.sleep(0.0001)
         took = trio.current_time() - start
-        seen = await scrape(house)
+        seen = await scrape(running)
     assert seen("publication_seconds_count") == 3
     assert 0 < seen("publication_seconds_sum") <= 3 * took
 
 
 async def test_bootstraps_and_refusals_are_counted_by_what_came_of_them(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(max_connections=1)) as house:
-        house.backend.seconds = 0.2
+    async with open_gateway(quiet(max_connections=1)) as running:
+        running.backend.seconds = 0.2
         for error in (Refused(401), Unavailable("down"), RuntimeError("a fault")):
-            house.backend.error = error
+            running.backend.error = error
             with pytest.raises(Rejected):
-                await house.connect()
+                await running.connect()
         with pytest.raises(Rejected):
-            await house.connect({"Origin": "https://evil.example"})
+            await running.connect({"Origin": "https://evil.example"})
         with pytest.raises(Rejected):
-            await house.connect(target="/nothing")
-        house.backend.error = None
-        await house.connect()
+            await running.connect(target="/nothing")
+        running.backend.error = None
+        await running.connect()
         with pytest.raises(Rejected):
-            await house.connect()
-        seen = await scrape(house)
+            await running.connect()
+        seen = await scrape(running)
     assert seen.by("bootstraps_total") == {"admitted": 1, "refused": 1, "unavailable": 2}
     assert seen.by("handshakes_refused_total") == {
         "not authorized": 1,
@@ -202,8 +202,8 @@ async def test_bootstraps_and_refusals_are_counted_by_what_came_of_them(autojump
 
 
 async def test_requests_are_counted_by_path_and_status_and_nobody_makes_up_paths(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        async with operator(house.gateway) as caller:
+    async with open_gateway_with_rooms() as running:
+        async with operator(running.gateway) as caller:
             await caller.post("/trigger/", json={"rooms": [CAR], "data": 1})
             await caller.post("/trigger", json={"rooms": [CAR], "data": 1})
             await caller.post("/trigger/", json={})
@@ -217,36 +217,36 @@ async def test_requests_are_counted_by_path_and_status_and_nobody_makes_up_paths
 
 
 async def test_a_busy_event_loop_shows_as_lag(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet()) as house:
+    async with open_gateway(quiet()) as running:
         await trio.sleep(10)
-        seen = await scrape(house)
+        seen = await scrape(running)
         assert seen("lag_seconds_count") > 30
         assert seen("lag_seconds_sum") == 0
         autojump_clock.jump(3)  # as if something had kept the loop for so long
         await trio.sleep(1)
-        late = await scrape(house)
+        late = await scrape(running)
         assert 2.5 < late("lag_seconds_sum") <= 3
         assert late("lag_seconds_bucket", le="2.5") == late("lag_seconds_count") - 1
 
 
 async def test_draining_shows(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await stuck_subscriber(house)
-        async with operator(house.gateway) as caller:
-            house.gateway.drain()
+    async with open_gateway_with_rooms() as running:
+        await stuck_subscriber(running)
+        async with operator(running.gateway) as caller:
+            running.gateway.drain()
             assert Scrape((await caller.get("/metrics")).text)("draining") == 1
 
 
 async def test_canaries_are_not_measured(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet()) as house:
+    async with open_gateway(quiet()) as running:
         await trio.sleep(10)
-        seen = await scrape(house)
+        seen = await scrape(running)
     assert seen("publication_seconds_count") == seen("deliveries_total", how="written") == 0
     assert seen("sent_bytes_total") == 0
 
 
 async def test_every_family_is_told_with_its_type_and_its_help(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet()) as house, operator(house.gateway) as caller:
+    async with open_gateway(quiet()) as running, operator(running.gateway) as caller:
         text = (await caller.get("/metrics")).text
     told = {family.name: family for family in text_string_to_metric_families(text)}
     for family in FAMILIES:
@@ -257,7 +257,7 @@ async def test_every_family_is_told_with_its_type_and_its_help(autojump_clock: M
 
 
 async def test_it_needs_the_token(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(trigger_token="s3cret")) as house, operator(house.gateway) as caller:
+    async with open_gateway(quiet(trigger_token="s3cret")) as running, operator(running.gateway) as caller:
         assert (await caller.get("/metrics")).status_code == 401
 
 

@@ -29,10 +29,10 @@ PORT = Settings(bind=(), trigger_bind="127.0.0.1:0", trigger_token="t")
 @asynccontextmanager
 async def calling(settings: Settings = PORT, token: str = "t") -> AsyncIterator[tuple[MemoryGateway, GatewayApi]]:
     """A gateway with a listener for triggers, and a caller of it."""
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        address = http_address(house.gateway.trigger_url, settings)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        address = http_address(running.gateway.trigger_url, settings)
         async with GatewayApi(address, token=token, timeout_seconds=10) as api:
-            yield house, api
+            yield running, api
 
 
 def reads(*chunks: bytes) -> Callable[[], bytes]:
@@ -112,24 +112,24 @@ def test_what_the_gateway_says_of_a_line_is_said_of_the_trigger() -> None:
 
 
 async def test_a_trigger_arrives_and_is_answered() -> None:
-    async with calling() as (house, api):
-        client = await house.subscriber(1, CAR)
+    async with calling() as (running, api):
+        client = await running.subscriber(1, CAR)
         answer = await api.post(PATH, trigger_body([CAR], b"[1.50]"), {})
         assert answer.text == "publish success"
         assert await client.receive_text() == '{"requestId": 1, "type": "publish", "data": [1.50]}'
 
 
 async def test_the_command_says_to_how_many_even_to_nobody() -> None:
-    async with calling() as (house, api):
+    async with calling() as (running, api):
 
         async def publish(**headers: str) -> str:
             answer = await api.post(PATH, trigger_body([CAR, {"target": "x"}], b"1"), {**REPORT, **headers})
             return said(answer.content)
 
         assert await publish() == "publish success, to 0 subscribers"
-        await house.subscriber(1, CAR)
+        await running.subscriber(1, CAR)
         assert await publish() == "publish success, to 1 subscriber"
-        await house.subscriber(1, CAR)
+        await running.subscriber(1, CAR)
         assert await publish() == "publish success, to 2 subscribers"
         streamed = await publish_stream(api, reads(b"1\n2\n"), Lines([CAR], 100), REPORT)
         assert said(streamed.content) == "publish success: 2, 4 deliveries"
@@ -140,19 +140,19 @@ def test_an_answer_that_is_no_report_is_said_as_it_is() -> None:
 
 
 async def test_a_stream_arrives_in_order_and_is_counted() -> None:
-    async with calling() as (house, api):
-        client = await house.subscriber(1, CAR)
+    async with calling() as (running, api):
+        client = await running.subscriber(1, CAR)
         answer = await publish_stream(api, reads(b"1\n2", b"3\n\n", b"4"), Lines([CAR], 100), {})
         assert answer.text == "publish success: 3"
         assert [(await client.receive())["data"] for _ in range(3)] == [1, 23, 4]
 
 
 async def test_what_comes_before_a_bad_line_is_published_and_said() -> None:
-    async with calling() as (house, api):
+    async with calling() as (running, api):
         with pytest.raises(CommandError, match=r"^line 3: not JSON: .*; published 2$") as caught:
             await publish_stream(api, reads(b"1\n2\nx\n4\n"), Lines([CAR], 100), {})
         assert caught.value.status == ExitStatus.USAGE
-        assert house.gateway.statistics().triggers == 2
+        assert running.gateway.statistics().triggers == 2
 
 
 async def test_with_a_report_a_bad_line_is_said_with_its_number_too() -> None:

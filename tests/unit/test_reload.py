@@ -71,59 +71,59 @@ def test_a_setting_is_taken_over_as_its_field_says() -> None:
 
 
 async def test_a_new_token_is_asked_for_and_the_old_one_is_nothing_any_more(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(trigger_token="old", **PORT)) as house:
-        house.gateway.reload(quiet(trigger_token="new", **PORT))
+    async with open_gateway(quiet(trigger_token="old", **PORT)) as running:
+        running.gateway.reload(quiet(trigger_token="new", **PORT))
         body = {"rooms": [], "data": 1}
-        async with operator(house.gateway, "old") as one, operator(house.gateway, "new") as other:
+        async with operator(running.gateway, "old") as one, operator(running.gateway, "new") as other:
             assert (await one.post("/trigger/", json=body)).status_code == 401
             assert (await other.post("/trigger/", json=body)).status_code == 200
 
 
 async def test_a_new_origin_may_connect_at_once(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
         with pytest.raises(Rejected, match="403"):
-            await house.connect(PAGE)
-        assert house.gateway.reload(quiet(allowed_origin=(PAGE["Origin"],))) == []
-        client = await house.connect(PAGE)
+            await running.connect(PAGE)
+        assert running.gateway.reload(quiet(allowed_origin=(PAGE["Origin"],))) == []
+        client = await running.connect(PAGE)
         assert await client.receive() == {"allowed_rooms": [CAR]}
-        house.gateway.reload(quiet())
+        running.gateway.reload(quiet())
         with pytest.raises(Rejected, match="403"):
-            await house.connect(PAGE)
+            await running.connect(PAGE)
         assert (await client.subscribe(1, CAR))["code"] == "success"
 
 
 async def test_bounds_are_for_clients_that_come_from_now_on(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR, RIDE])) as house:
-        early = await house.subscriber(1, CAR)
-        assert house.gateway.reload(quiet(max_subscriptions=1, max_connections=2)) == []
-        late = await house.subscriber(1, CAR)
+    async with open_gateway(quiet(), backend=FakeBackend([CAR, RIDE])) as running:
+        early = await running.subscriber(1, CAR)
+        assert running.gateway.reload(quiet(max_subscriptions=1, max_connections=2)) == []
+        late = await running.subscriber(1, CAR)
         assert (await early.subscribe(2, RIDE))["code"] == "success"
         assert (await late.subscribe(2, RIDE))["message"] == "too-many-subscriptions"
         with pytest.raises(Rejected, match="503"):
-            await house.connect()
+            await running.connect()
 
 
 async def test_what_clients_share_is_made_again_by_a_reload_and_by_nothing_else(autojump_clock: MockClock) -> None:
     guarded: dict[str, Any] = {"trigger_bind": "0.0.0.0:0", "trigger_token": "t"}
-    async with open_gateway(quiet(max_subscriptions=1, **guarded), backend=FakeBackend([CAR])) as house:
-        current = parts(house).current
+    async with open_gateway(quiet(max_subscriptions=1, **guarded), backend=FakeBackend([CAR])) as running:
+        current = parts(running).current
         first = current.context
-        await house.connect()
+        await running.connect()
         with pytest.raises(SettingsError):
-            house.gateway.reload(quiet(max_subscriptions=2))
+            running.gateway.reload(quiet(max_subscriptions=2))
         assert current.context is first
-        house.gateway.reload(quiet(max_subscriptions=2, **guarded))
+        running.gateway.reload(quiet(max_subscriptions=2, **guarded))
         assert (first.rules.max_subscriptions, current.context.rules.max_subscriptions) == (1, 2)
 
 
 async def test_a_new_policy_is_that_of_rooms_that_are_there(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
-        await house.subscriber(1, CAR)
-        (room,) = parts(house).delivery.hub.rooms.values()
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        await running.subscriber(1, CAR)
+        (room,) = parts(running).delivery.hub.rooms.values()
         before = room.policy
-        house.gateway.reload(quiet(room_policy=POLICY))
+        running.gateway.reload(quiet(room_policy=POLICY))
         assert room.policy != before
-        house.gateway.reload(quiet())
+        running.gateway.reload(quiet())
         assert room.policy == before
 
 
@@ -131,9 +131,9 @@ async def test_the_log_says_what_changed_and_what_needs_a_restart(
     caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     caplog.set_level(logging.INFO, "trio_templar")
-    async with open_gateway(quiet()) as house:
-        assert house.gateway.reload(quiet(trigger_token="s3cret", path="/other/")) == ["path"]
-        assert (house.gateway.settings.path, house.gateway.settings.token) == ("/ws/", "s3cret")
+    async with open_gateway(quiet()) as running:
+        assert running.gateway.reload(quiet(trigger_token="s3cret", path="/other/")) == ["path"]
+        assert (running.gateway.settings.path, running.gateway.settings.token) == ("/ws/", "s3cret")
     (record,) = [record for record in caplog.records if record.getMessage() == "reloaded"]
     assert record.levelname == "WARNING"
     assert vars(record)["fields"] == {"changed": "trigger_token", "restart": "path"}
@@ -142,11 +142,11 @@ async def test_the_log_says_what_changed_and_what_needs_a_restart(
 
 async def test_what_does_not_fit_changes_nothing(autojump_clock: MockClock) -> None:
     settings = Settings(bind=(), trigger_bind="0.0.0.0:0", trigger_token="t")
-    async with open_gateway(settings) as house:
+    async with open_gateway(settings) as running:
         with pytest.raises(SettingsError, match="can be reached from other machines"):
-            house.gateway.reload(quiet(max_connections=1))
-        assert house.gateway.settings is settings
-        async with operator(house.gateway, "t") as caller:
+            running.gateway.reload(quiet(max_connections=1))
+        assert running.gateway.settings is settings
+        async with operator(running.gateway, "t") as caller:
             assert (await caller.get("/status")).status_code == 200
 
 
@@ -157,14 +157,14 @@ async def test_an_inherited_socket_that_others_reach_stays_guarded(
     with socket.create_server(("0.0.0.0", 0)) as held:
         bound = f"fd://{os.dup(held.fileno())}"
         settings = quiet(trigger_bind=bound, **allowed_before)
-        async with open_gateway(settings) as house:
+        async with open_gateway(settings) as running:
             with pytest.raises(SettingsError, match=f"^trigger_bind: {bound} is open to other machines"):
-                house.gateway.reload(quiet(trigger_bind=bound, max_connections=1))
-            assert house.gateway.settings is settings
-            async with operator(house.gateway) as stranger:
+                running.gateway.reload(quiet(trigger_bind=bound, max_connections=1))
+            assert running.gateway.settings is settings
+            async with operator(running.gateway) as stranger:
                 answer = await stranger.get("/status")
             assert answer.status_code == (401 if settings.token else 200)
-            assert house.gateway.reload(quiet(trigger_bind=bound, trigger_token="other")) == []
+            assert running.gateway.reload(quiet(trigger_bind=bound, trigger_token="other")) == []
 
 
 async def test_too_few_descriptors_are_said_at_start_and_by_a_reload_that_wants_more(
@@ -176,21 +176,21 @@ async def test_too_few_descriptors_are_said_at_start_and_by_a_reload_that_wants_
         return [vars(record)["fields"]["wanted"] for record in records]
 
     many = 2**31
-    async with open_gateway(quiet(max_connections=1, max_callers=1, max_bootstraps=1)) as house:
+    async with open_gateway(quiet(max_connections=1, max_callers=1, max_bootstraps=1)) as running:
         assert few() == []
-        house.gateway.reload(quiet(max_connections=many, max_callers=1, max_bootstraps=1))
+        running.gateway.reload(quiet(max_connections=many, max_callers=1, max_bootstraps=1))
         assert few() == [many + 102]
-        house.gateway.reload(quiet(max_connections=1, max_callers=1, max_bootstraps=1))
+        running.gateway.reload(quiet(max_connections=1, max_callers=1, max_bootstraps=1))
         assert few() == []
     async with open_gateway(quiet(max_connections=many, max_callers=1, max_bootstraps=1)):
         assert few() == [many + 102]
 
 
 async def test_a_new_timeout_holds_for_clients_that_are_connected(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
         await trio.sleep(4.5)
-        assert house.gateway.reload(quiet(idle_seconds=5)) == []
+        assert running.gateway.reload(quiet(idle_seconds=5)) == []
         with pytest.raises(Closed) as caught, trio.fail_after(60):
             await client.receive()
         assert caught.value.close == IDLE
@@ -198,10 +198,10 @@ async def test_a_new_timeout_holds_for_clients_that_are_connected(autojump_clock
 
 
 async def test_new_bounds_of_rooms_hold_at_once(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(**PORT), backend=FakeBackend([CAR])) as house:
-        await house.subscriber(1, CAR)
+    async with open_gateway(quiet(**PORT), backend=FakeBackend([CAR])) as running:
+        await running.subscriber(1, CAR)
         two = [{"rooms": [CAR], "data": 1}] * 2
-        async with operator(house.gateway) as caller:
+        async with operator(running.gateway) as caller:
             assert (await caller.post("/trigger/", json=two)).status_code == 200
-            assert house.gateway.reload(quiet(room_publications=1, trigger_wait_seconds=1, **PORT)) == []
+            assert running.gateway.reload(quiet(room_publications=1, trigger_wait_seconds=1, **PORT)) == []
             assert (await caller.post("/trigger/", json=two)).status_code == 413

@@ -95,11 +95,11 @@ class Peer:
 class Ports:
     """Both ports of a gateway, and who is connected."""
 
-    def __init__(self, house: MemoryGateway, connected: AsyncExitStack) -> None:
-        self.house = house
+    def __init__(self, running: MemoryGateway, connected: AsyncExitStack) -> None:
+        self.running = running
         self._connected = connected
-        self.http = str(house.gateway.trigger_url)
-        self.websocket = house.gateway.websocket_urls[0]
+        self.http = str(running.gateway.trigger_url)
+        self.websocket = running.gateway.websocket_urls[0]
 
     async def dial(self, url: str) -> Peer:
         host, _, port = url.partition("://")[2].partition("/")[0].rpartition(":")
@@ -113,14 +113,14 @@ class Ports:
 
     @property
     def published(self) -> int:
-        return self.house.gateway.statistics().triggers
+        return self.running.gateway.statistics().triggers
 
 
 @asynccontextmanager
 async def ports() -> AsyncIterator[Ports]:
     settings = Settings(bind=("127.0.0.1:0",), trigger_bind="127.0.0.1:0", trigger_token=TOKEN)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house, AsyncExitStack() as connected:
-        yield Ports(house, connected)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running, AsyncExitStack() as connected:
+        yield Ports(running, connected)
 
 
 def replaced(old: bytes, new: bytes) -> Change:
@@ -424,7 +424,7 @@ async def test_the_last_answer_arrives_although_more_is_sent() -> None:  # RFC 9
 
 async def test_a_401_of_the_api_has_a_challenge() -> None:  # RFC 9110, 11.6.1
     async with ports() as both:
-        both.house.backend.error = Refused(401)
+        both.running.backend.error = Refused(401)
         _, answer = await both.ask(both.websocket, WEBSOCKET)
         assert answer is not None
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")

@@ -61,14 +61,14 @@ async def test_what_is_in_a_request_head_is_neither_logged_nor_answered(
     lines: list[str], autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_templar")
-    async with open_gateway(quiet()) as house:
-        stream = house.listener.connect()
+    async with open_gateway(quiet()) as running:
+        stream = running.listener.connect()
         await stream.send_all(raw(lines))
         await settled()
-        house.gateway.stop()
+        running.gateway.stop()
         answer = await rest(stream)
         await stream.aclose()
-        await house.served.wait()
+        await running.served.wait()
     assert answer.startswith(b"HTTP/1.1 ")
     assert SECRET.encode() not in answer
     assert caplog.records, "nothing was logged"
@@ -79,8 +79,8 @@ async def test_what_a_client_says_over_its_websocket_is_not_logged(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_templar")
-    async with open_gateway(quiet(max_request_id_bytes=50), backend=FakeBackend([CAR])) as house:
-        client = await house.connect(
+    async with open_gateway(quiet(max_request_id_bytes=50), backend=FakeBackend([CAR])) as running:
+        client = await running.connect(
             {"Cookie": "sessionid=s3cr3t", "Authorization": "s3cr3t"}, target="/ws/?token=s3cr3t"
         )
         await client.receive()
@@ -130,8 +130,8 @@ async def test_what_a_caller_of_the_http_api_sends_is_neither_logged_nor_answere
     mock_clock.rate = 20  # the answer to a wrong token takes a second
     caplog.set_level(logging.DEBUG, "trio_templar")
     settings = Settings(bind=(), trigger_bind="127.0.0.1:0", trigger_token=token)
-    async with open_gateway(settings) as house:
-        url = urlsplit(house.gateway.trigger_url or "")
+    async with open_gateway(settings) as running:
+        url = urlsplit(running.gateway.trigger_url or "")
         stream = await trio.open_tcp_stream(url.hostname or "", url.port or 0)
         await stream.send_all(request_)
         answer = await rest(stream)
@@ -158,8 +158,8 @@ async def test_what_a_caller_of_the_http_api_sends_is_neither_logged_nor_answere
 )
 async def test_what_the_api_answers_is_not_repeated(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "trio_templar")
-    async with api(said) as (backend, _), open_gateway(quiet(), bootstrap=backend.bootstrap) as house:
-        stream = house.listener.connect()
+    async with api(said) as (backend, _), open_gateway(quiet(), bootstrap=backend.bootstrap) as running:
+        stream = running.listener.connect()
         await stream.send_all(raw(["GET /ws/ HTTP/1.1", *LINES]))
         answer = await rest(stream)
         await stream.aclose()

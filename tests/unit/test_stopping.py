@@ -27,18 +27,18 @@ async def end_of(client: WebsocketClient) -> tuple[list[Any], Close]:
         return heard, closed.close
 
 
-def crowd(house: MemoryGateway) -> list[FakeReceiver]:
+def crowd(running: MemoryGateway) -> list[FakeReceiver]:
     """Put so many into CAR that its publications go through a channel."""
     receivers = [FakeReceiver() for _ in range(300)]
     for receiver in receivers:
-        parts(house).delivery.hub.subscribe(room_key(CAR), receiver, b"1")
+        parts(running).delivery.hub.subscribe(room_key(CAR), receiver, b"1")
     return receivers
 
 
-async def streaming_publisher(house: MemoryGateway) -> trio.SocketStream:
+async def streaming_publisher(running: MemoryGateway) -> trio.SocketStream:
     """A publisher in the middle of an NDJSON stream, whose first line is published."""
-    assert house.gateway.trigger_url is not None
-    host, port = house.gateway.trigger_url.removeprefix("http://").removesuffix("/trigger/").split(":")
+    assert running.gateway.trigger_url is not None
+    host, port = running.gateway.trigger_url.removeprefix("http://").removesuffix("/trigger/").split(":")
     publisher = await trio.open_tcp_stream(host, int(port))
     await publisher.send_all(
         b"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
@@ -49,24 +49,24 @@ async def streaming_publisher(house: MemoryGateway) -> trio.SocketStream:
 
 async def test_clients_are_closed_before_a_publisher_has_ended_its_stream() -> None:
     settings = quiet(trigger_bind="127.0.0.1:0", drain_seconds=60)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
-        async with await streaming_publisher(house):
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
+        async with await streaming_publisher(running):
             assert (await client.receive())["data"] == 1
-            house.gateway.stop(within=2)  # a publisher is waited for longer than that
+            running.gateway.stop(within=2)  # a publisher is waited for longer than that
             assert await end_of(client) == ([], Close(1012, "the gateway is stopping"))
             await client.stream.aclose()
-            assert not house.served.is_set()
-        await house.served.wait()
+            assert not running.served.is_set()
+        await running.served.wait()
 
 
 async def test_a_publisher_in_the_middle_of_a_stream_is_told_what_was_published() -> None:
     settings = quiet(trigger_bind="127.0.0.1:0", drain_seconds=60)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
-        async with await streaming_publisher(house) as publisher:
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
+        async with await streaming_publisher(running) as publisher:
             assert (await client.receive())["data"] == 1
-            house.gateway.stop()
+            running.gateway.stop()
             await end_of(client)
             await client.stream.aclose()
             await publisher.send_all(b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINE), LINE))
@@ -76,12 +76,12 @@ async def test_a_publisher_in_the_middle_of_a_stream_is_told_what_was_published(
 
 
 async def test_what_a_room_had_taken_is_heard_before_the_close(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
-        client = await house.subscriber(1, CAR)
-        crowd(house)
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
+        crowd(running)
         for number in range(3):
-            house.gateway.publish_nowait([CAR], number)
-        house.gateway.stop()
+            running.gateway.publish_nowait([CAR], number)
+        running.gateway.stop()
         assert await end_of(client) == ([0, 1, 2], Close(1012, "the gateway is stopping"))
         await client.stream.aclose()
 
@@ -95,43 +95,43 @@ def room_is_large(request: pytest.FixtureRequest) -> bool:
 
 
 async def test_a_publish_that_a_stop_overtakes_is_busy(room_is_large: bool, autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
-        receivers = crowd(house) if room_is_large else []
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        receivers = crowd(running) if room_is_large else []
 
         def rooms() -> Iterator[dict[str, str]]:
             yield CAR
-            house.gateway.stop()  # after the first look at whether it stops, and before the first wait
+            running.gateway.stop()  # after the first look at whether it stops, and before the first wait
 
         with pytest.raises(Busy, match="stopping"):
-            await house.gateway.publish(rooms(), 1)
+            await running.gateway.publish(rooms(), 1)
         assert all(receiver.data == [] for receiver in receivers)
-        assert house.gateway.statistics().publications == 0
+        assert running.gateway.statistics().publications == 0
 
 
 async def test_a_publish_that_waits_for_room_is_busy_when_the_gateway_stops(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(memory_bytes=10_000, trigger_wait_seconds=5), backend=FakeBackend([CAR])) as house:
-        crowd(house)
-        parts(house).delivery.budget.take(5000)
+    async with open_gateway(quiet(memory_bytes=10_000, trigger_wait_seconds=5), backend=FakeBackend([CAR])) as running:
+        crowd(running)
+        parts(running).delivery.budget.take(5000)
 
         async def publish() -> None:
             with pytest.raises(Busy, match="stopping"):
-                await house.gateway.publish([CAR], 1)
+                await running.gateway.publish([CAR], 1)
             assert trio.current_time() == 2
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(publish)
             await trio.sleep(2)
-            house.gateway.stop()
-        parts(house).delivery.budget.give(5000)
+            running.gateway.stop()
+        parts(running).delivery.budget.give(5000)
 
 
 async def test_a_gateway_that_was_cancelled_publishes_nothing_more(
     room_is_large: bool, autojump_clock: MockClock
 ) -> None:
-    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as house:
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
         if room_is_large:
-            crowd(house)
-        gateway = house.gateway
+            crowd(running)
+        gateway = running.gateway
         await settled()
     with pytest.raises(Busy, match="stopping"):
         await gateway.publish([CAR], 1)
@@ -141,13 +141,13 @@ async def test_a_gateway_that_was_cancelled_publishes_nothing_more(
 
 async def test_a_publish_under_way_when_the_gateway_is_cancelled_is_busy(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        async with open_gateway(quiet(memory_bytes=10_000), backend=FakeBackend([CAR])) as house:
-            crowd(house)
-            parts(house).delivery.budget.take(5000)
+        async with open_gateway(quiet(memory_bytes=10_000), backend=FakeBackend([CAR])) as running:
+            crowd(running)
+            parts(running).delivery.budget.take(5000)
 
             async def publish() -> None:
                 with pytest.raises(Busy, match="stopping"):
-                    await house.gateway.publish([CAR], 1)
+                    await running.gateway.publish([CAR], 1)
                 assert trio.current_time() == 2
 
             nursery.start_soon(publish)

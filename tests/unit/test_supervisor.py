@@ -39,11 +39,11 @@ async def reading(client: WebsocketClient, ended: list[tuple[float, Close]]) -> 
         nursery.cancel_scope.cancel()
 
 
-async def over(house: MemoryGateway) -> float:
+async def over(running: MemoryGateway) -> float:
     """Wait until nobody is connected and return when that was."""
     await trio.sleep(0.0625)  # never look just when something happens
     with trio.fail_after(1000):
-        while house.gateway.statistics().connections:
+        while running.gateway.statistics().connections:
             await trio.sleep(0.125)  # noqa: ASYNC110  # virtual time
     return trio.current_time()
 
@@ -52,8 +52,8 @@ async def over(house: MemoryGateway) -> float:
 
 
 async def test_a_silent_client_is_pinged_and_one_that_answers_stays(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(ping_seconds=30, pong_seconds=20)) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(ping_seconds=30, pong_seconds=20)) as running:
+        client = await running.connect()
         ended: list[tuple[float, Close]] = []
         async with reading(client, ended):
             await trio.sleep(30.5)
@@ -64,16 +64,16 @@ async def test_a_silent_client_is_pinged_and_one_that_answers_stays(autojump_clo
 
 
 async def test_a_client_that_does_not_answer_is_closed(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(ping_seconds=30, pong_seconds=20, goodbye_seconds=2)) as house:
-        client = await house.connect()
-        assert await over(house) == 52 + 0.0625
+    async with open_gateway(quiet(ping_seconds=30, pong_seconds=20, goodbye_seconds=2)) as running:
+        client = await running.connect()
+        assert await over(running) == 52 + 0.0625
         received = bytes(await client.stream.receive_some())
         assert received.endswith(b"\x89\x00" + close_frame(SILENT))
 
 
 async def test_a_client_that_speaks_is_not_pinged(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(ping_seconds=30)) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(ping_seconds=30)) as running:
+        client = await running.connect()
         ended: list[tuple[float, Close]] = []
         async with reading(client, ended):
             for _ in range(20):
@@ -83,13 +83,13 @@ async def test_a_client_that_speaks_is_not_pinged(autojump_clock: MockClock) -> 
 
 
 async def test_half_a_frame_is_a_sign_of_life(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(ping_seconds=30, pong_seconds=20)) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(ping_seconds=30, pong_seconds=20)) as running:
+        client = await running.connect()
         await client.stream.send_all(b"\x81\xfe\x04\x00\0\0\0\0")
         for _ in range(50):
             await trio.sleep(20)
             await client.stream.send_all(b"x")
-        assert house.gateway.statistics().connections == 1
+        assert running.gateway.statistics().connections == 1
 
 
 # Idleness
@@ -103,8 +103,8 @@ async def test_half_a_frame_is_a_sign_of_life(autojump_clock: MockClock) -> None
 async def test_a_client_without_messages_is_closed(
     settings: dict[str, Any], seconds: float, autojump_clock: MockClock
 ) -> None:
-    async with open_gateway(quiet(**settings)) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(**settings)) as running:
+        client = await running.connect()
         ended: list[tuple[float, Close]] = []
         async with reading(client, ended):
             await trio.sleep(1000)
@@ -113,8 +113,8 @@ async def test_a_client_without_messages_is_closed(
 
 @pytest.mark.parametrize("settings", [{}, {"dialect": "3", "idle_seconds": 0}], ids=repr)
 async def test_a_client_may_be_idle_for_ever_where_it_may(settings: dict[str, Any], autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(**settings)) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(**settings)) as running:
+        client = await running.connect()
         ended: list[tuple[float, Close]] = []
         async with reading(client, ended):
             await trio.sleep(3000)
@@ -122,8 +122,8 @@ async def test_a_client_may_be_idle_for_ever_where_it_may(settings: dict[str, An
 
 
 async def test_a_message_puts_idleness_off(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(dialect="3")) as house:
-        client = await house.connect()
+    async with open_gateway(quiet(dialect="3")) as running:
+        client = await running.connect()
         ended: list[tuple[float, Close]] = []
         async with reading(client, ended):
             await trio.sleep(200)
@@ -137,34 +137,34 @@ async def test_a_message_puts_idleness_off(autojump_clock: MockClock) -> None:
 
 async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> None:
     settings = quiet(slow_seconds=15, goodbye_seconds=2)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        client = await house.connect(make_pair=lockstep_stream_pair)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        client = await running.connect(make_pair=lockstep_stream_pair)
         await client.receive()
         await client.subscribe(1, CAR)
         await trio.sleep(5.5)
-        await house.gateway.publish([CAR], 1)
-        assert house.gateway.statistics().slow_connections == 1
+        await running.gateway.publish([CAR], 1)
+        assert running.gateway.statistics().slow_connections == 1
         await trio.sleep_until(22.9)  # first seen at 6, cut at 21, and two seconds for the goodbye
-        assert house.gateway.statistics().connections == 1
+        assert running.gateway.statistics().connections == 1
         await trio.sleep_until(23.1)
-        assert house.gateway.statistics().connections == 0
-        assert house.gateway.statistics().waiting_bytes == 0
+        assert running.gateway.statistics().connections == 0
+        assert running.gateway.statistics().waiting_bytes == 0
 
 
 async def test_a_client_that_takes_a_little_is_slow_but_stays(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(slow_seconds=15), backend=FakeBackend([CAR])) as house:
-        client = await house.connect(make_pair=lockstep_stream_pair)
+    async with open_gateway(quiet(slow_seconds=15), backend=FakeBackend([CAR])) as running:
+        client = await running.connect(make_pair=lockstep_stream_pair)
         await client.receive()
         await client.subscribe(1, CAR)
         for number in range(20):
-            await house.gateway.publish([CAR], number)
-            await house.gateway.publish([CAR], number)
+            await running.gateway.publish([CAR], number)
+            await running.gateway.publish([CAR], number)
         for _ in range(40):
             await trio.sleep(1)
-            if house.gateway.statistics().slow_connections == 0:
+            if running.gateway.statistics().slow_connections == 0:
                 break
             await client.receive()
-        assert house.gateway.statistics().connections == 1
+        assert running.gateway.statistics().connections == 1
 
 
 # What it decides, without a gateway
@@ -285,17 +285,17 @@ async def test_those_for_whom_most_waits_go_while_memory_is_short_and_of_these_t
 
 
 async def test_the_worst_are_closed_as_soon_as_memory_is_short(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(memory_bytes=20_000, goodbye_seconds=1), backend=FakeBackend([CAR])) as house:
-        clients = [await house.connect(make_pair=lockstep_stream_pair) for _ in range(3)]
+    async with open_gateway(quiet(memory_bytes=20_000, goodbye_seconds=1), backend=FakeBackend([CAR])) as running:
+        clients = [await running.connect(make_pair=lockstep_stream_pair) for _ in range(3)]
         for client in clients:
             await client.receive()
             await client.subscribe(1, CAR)
         await settled()
-        await house.gateway.publish([CAR], "x" * 2000)
-        assert house.gateway.statistics().slow_connections == 3
-        parts(house).delivery.budget.take(20_000)  # something else
+        await running.gateway.publish([CAR], "x" * 2000)
+        assert running.gateway.statistics().slow_connections == 3
+        parts(running).delivery.budget.take(20_000)  # something else
         await settled()
-        assert house.gateway.statistics().drops["memory"] == 3
+        assert running.gateway.statistics().drops["memory"] == 3
         assert trio.current_time() < 1
 
 
@@ -312,36 +312,36 @@ def test_after_a_suspended_machine_everybody_gets_time_again() -> None:
     clock = MockClock()
 
     async def main() -> None:
-        async with open_gateway(quiet(ping_seconds=30, pong_seconds=20, dialect="3")) as house:
-            await house.connect()
+        async with open_gateway(quiet(ping_seconds=30, pong_seconds=20, dialect="3")) as running:
+            await running.connect()
             await settled()
             clock.jump(10_000)
             await settled()
             for _ in range(25):
                 clock.jump(1)
                 await settled()
-            assert house.gateway.statistics().connections == 1
+            assert running.gateway.statistics().connections == 1
             for _ in range(60):
                 clock.jump(1)
                 await settled()
-            assert house.gateway.statistics().connections == 0
+            assert running.gateway.statistics().connections == 0
 
     trio.run(main, clock=clock)
 
 
 async def test_others_get_their_turn_between_two_clients_that_are_cut(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(slow_seconds=15), backend=FakeBackend([CAR])) as house:
+    async with open_gateway(quiet(slow_seconds=15), backend=FakeBackend([CAR])) as running:
         for _ in range(10):
-            client = await house.connect(make_pair=lockstep_stream_pair)
+            client = await running.connect(make_pair=lockstep_stream_pair)
             await client.receive()
             await client.subscribe(1, CAR)
-        await house.gateway.publish([CAR], 1)
+        await running.gateway.publish([CAR], 1)
         seen: list[int] = []
         await trio.sleep_until(15.5)
         with trio.move_on_after(1):
             while seen[-1:] != [10]:
                 await trio.lowlevel.checkpoint()
-                seen.append(house.gateway.statistics().drops["progress"])
+                seen.append(running.gateway.statistics().drops["progress"])
                 if seen == [0] or seen[-1] == 0:
                     seen = [0]
                     await trio.sleep(0.0625)

@@ -49,8 +49,8 @@ def authority(tmp_path: Path) -> Authority:
 async def tls_gateway(authority: Authority, name: str = "first") -> AsyncIterator[MemoryGateway]:
     cert, key = authority.issue(name)
     settings = quiet(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, goodbye_seconds=5)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        yield house
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        yield running
 
 
 def address_of(gateway: Gateway) -> tuple[str, int]:
@@ -72,27 +72,27 @@ async def shown_name(authority: Authority, gateway: Gateway) -> object:
 
 
 async def test_a_client_speaks_through_tls_as_it_would_without(authority: Authority) -> None:
-    async with tls_gateway(authority) as house:
-        (url,) = house.gateway.websocket_urls
+    async with tls_gateway(authority) as running:
+        (url,) = running.gateway.websocket_urls
         assert url.startswith("wss://127.0.0.1:")
-        client = WebsocketClient(await secure_stream(authority, house.gateway))
+        client = WebsocketClient(await secure_stream(authority, running.gateway))
         await client.open()
         await client.receive()
         await client.subscribe(1, CAR)
         large = "x" * 300_000  # many TLS records, more than the socket takes at once
         for data in (large, 2, 3):
-            await house.gateway.publish([CAR], data)
+            await running.gateway.publish([CAR], data)
         assert [(await client.receive())["data"] for _ in range(3)] == [large, 2, 3]
-        (connection,) = parts(house).clients.connections
+        (connection,) = parts(running).clients.connections
         assert connection.peer.startswith("127.0.0.1:")
-        house.gateway.stop()
+        running.gateway.stop()
         with pytest.raises(Closed, match="1012"):
             await client.receive()
         with trio.fail_after(3):  # the end comes with the close frame, not after goodbye_seconds
             assert await client.stream.receive_some() == b""
         await client.stream.aclose()
         with trio.fail_after(3):
-            await house.served.wait()
+            await running.served.wait()
 
 
 def dead_for_good(**changes: object) -> Settings:
@@ -134,10 +134,10 @@ async def test_a_dead_peer_is_found_behind_tls(authority: Authority, caplog: pyt
     caplog.set_level("INFO", "trio_templar")
     cert, key = authority.issue("any")
     settings = dead_for_good(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        transport = await trio.open_tcp_stream(*address_of(house.gateway))
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        transport = await trio.open_tcp_stream(*address_of(running.gateway))
         async with subscriber(authority, transport):
-            await house.gateway.publish([CAR], 1)  # and from now on it neither reads nor says anything
+            await running.gateway.publish([CAR], 1)  # and from now on it neither reads nor says anything
             await until_closed(caplog, 1011)
 
 
@@ -146,46 +146,46 @@ async def test_a_dead_peer_is_found_behind_somebody_elses_tls(
 ) -> None:
     caplog.set_level("INFO", "trio_templar")
     context = Certificate(*authority.issue("any")).context
-    async with open_gateway(dead_for_good(), backend=FakeBackend([CAR])) as house:
+    async with open_gateway(dead_for_good(), backend=FakeBackend([CAR])) as running:
         ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in socket.socketpair())
-        house.listener.connect(lambda: (ours, trio.SSLStream(theirs, context, server_side=True)))
+        running.listener.connect(lambda: (ours, trio.SSLStream(theirs, context, server_side=True)))
         async with subscriber(authority, ours):
-            await house.gateway.publish([CAR], 1)
+            await running.gateway.publish([CAR], 1)
             await until_closed(caplog, 1011)
 
 
 async def test_a_client_behind_tls_that_reads_slowly_and_says_nothing_lives(authority: Authority) -> None:
     cert, key = authority.issue("any")
     settings = dead_for_good(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, pong_seconds=0.4)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        async with subscriber(authority, await small_socket(house.gateway)) as (stream, _):
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        async with subscriber(authority, await small_socket(running.gateway)) as (stream, _):
             for number in range(30):
-                await house.gateway.publish([CAR], [number, "x" * 30_000])
+                await running.gateway.publish([CAR], [number, "x" * 30_000])
             for _ in range(60):
                 await stream.receive_some(10_000)
                 await trio.sleep(0.03)
-            assert house.gateway.statistics().connections == 1
+            assert running.gateway.statistics().connections == 1
 
 
 async def test_a_publication_is_written_to_tls_before_publish_returns(authority: Authority) -> None:
-    async with tls_gateway(authority) as house:
-        transport = await trio.open_tcp_stream(*address_of(house.gateway))
+    async with tls_gateway(authority) as running:
+        transport = await trio.open_tcp_stream(*address_of(running.gateway))
         async with subscriber(authority, transport):
-            await house.gateway.publish([CAR], "x" * 100_000)
+            await running.gateway.publish([CAR], "x" * 100_000)
             assert len(os.read(transport.socket.fileno(), 200_000)) > 50_000
-            assert house.gateway.statistics().queued == 0
-            assert house.gateway.statistics().slow_connections == 0
+            assert running.gateway.statistics().queued == 0
+            assert running.gateway.statistics().slow_connections == 0
 
 
 async def test_what_a_client_behind_tls_takes_bit_by_bit_is_whole_and_in_order(authority: Authority) -> None:
     cert, key = authority.issue("any")
     settings = quiet(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, outbox_bytes=8_000_000)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        async with subscriber(authority, await small_socket(house.gateway)) as (_, client):
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        async with subscriber(authority, await small_socket(running.gateway)) as (_, client):
             sent = [[number, "x" * (number * 997 % 20_000)] for number in range(300)]
             for data in sent:
-                await house.gateway.publish([CAR], data)
-            assert house.gateway.statistics().slow_connections == 1
+                await running.gateway.publish([CAR], data)
+            assert running.gateway.statistics().slow_connections == 1
             await client.send("ping")
             heard = [await client.receive_text() for _ in range(len(sent) + 1)]
             heard.remove("pong")
@@ -195,11 +195,11 @@ async def test_what_a_client_behind_tls_takes_bit_by_bit_is_whole_and_in_order(a
 async def test_a_client_that_is_cut_in_the_middle_of_a_record_gets_its_close_frame(authority: Authority) -> None:
     cert, key = authority.issue("any")
     settings = quiet(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, outbox_bytes=200_000, goodbye_seconds=5)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        async with subscriber(authority, await small_socket(house.gateway)) as (_, client):
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        async with subscriber(authority, await small_socket(running.gateway)) as (_, client):
             number = 0
-            while house.gateway.statistics().drops["bytes"] == 0:
-                await house.gateway.publish([CAR], [number, "x" * 1500])
+            while running.gateway.statistics().drops["bytes"] == 0:
+                await running.gateway.publish([CAR], [number, "x" * 1500])
                 number += 1
             heard, code = [], 0
             with trio.fail_after(5):
@@ -215,8 +215,8 @@ async def test_a_client_that_is_cut_in_the_middle_of_a_record_gets_its_close_fra
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 async def test_a_client_that_wants_new_keys_gets_them_and_hears_on(authority: Authority) -> None:
-    async with tls_gateway(authority) as house:
-        host, port = address_of(house.gateway)
+    async with tls_gateway(authority) as running:
+        host, port = address_of(running.gateway)
         command = ["openssl", "s_client", "-connect", f"{host}:{port}"]
         process = await trio.lowlevel.open_process(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -252,8 +252,8 @@ async def test_a_client_that_wants_new_keys_gets_them_and_hears_on(authority: Au
 
 
 async def test_who_is_not_let_in_is_answered_through_tls(authority: Authority) -> None:
-    async with tls_gateway(authority) as house:
-        async with await secure_stream(authority, house.gateway) as stream:
+    async with tls_gateway(authority) as running:
+        async with await secure_stream(authority, running.gateway) as stream:
             with pytest.raises(Rejected) as caught:
                 await WebsocketClient(stream).open("/elsewhere/")
         assert caught.value.status == 404
@@ -261,7 +261,7 @@ async def test_who_is_not_let_in_is_answered_through_tls(authority: Authority) -
 
 async def test_a_page_without_tls_may_not_open_a_websocket_with_it_unless_it_is_allowed(authority: Authority) -> None:
     async def refused(origin: str) -> bool:
-        client = WebsocketClient(await secure_stream(authority, house.gateway))
+        client = WebsocketClient(await secure_stream(authority, running.gateway))
         try:
             await client.open(headers={"Origin": origin})
         except Rejected as rejected:
@@ -271,9 +271,9 @@ async def test_a_page_without_tls_may_not_open_a_websocket_with_it_unless_it_is_
         return False
 
     page = "http://localhost:3000"
-    async with tls_gateway(authority) as house:
+    async with tls_gateway(authority) as running:
         assert [await refused(page), await refused(page.replace("http", "https"))] == [True, False]
-        house.gateway.reload(replace(house.gateway.settings, allowed_origin=(page,)))
+        running.gateway.reload(replace(running.gateway.settings, allowed_origin=(page,)))
         assert not await refused(page)
 
 
@@ -281,23 +281,23 @@ async def test_a_reload_shows_a_new_certificate_to_new_clients_and_a_broken_one_
     authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "trio_templar.gateway")
-    async with tls_gateway(authority) as house:
-        settings = house.gateway.settings
-        client = WebsocketClient(await secure_stream(authority, house.gateway))
+    async with tls_gateway(authority) as running:
+        settings = running.gateway.settings
+        client = WebsocketClient(await secure_stream(authority, running.gateway))
         await client.open()
         cert, key = authority.issue("second")
-        assert house.gateway.reload(replace(settings, tls_cert=cert, tls_key=key)) == []
-        assert await shown_name(authority, house.gateway) == "second"
+        assert running.gateway.reload(replace(settings, tls_cert=cert, tls_key=key)) == []
+        assert await shown_name(authority, running.gateway) == "second"
         Path(key).write_text("nonsense")
         with pytest.raises(SettingsError, match=r"tls_key: .*second\.key"):
-            house.gateway.reload(replace(house.gateway.settings, drain_seconds=77))
-        assert house.gateway.settings.drain_seconds == settings.drain_seconds
-        assert await shown_name(authority, house.gateway) == "second"
+            running.gateway.reload(replace(running.gateway.settings, drain_seconds=77))
+        assert running.gateway.settings.drain_seconds == settings.drain_seconds
+        assert await shown_name(authority, running.gateway) == "second"
         third_cert, third_key = authority.issue("third")  # in the same files
         Path(third_key).rename(key)
         Path(third_cert).rename(cert)
-        house.gateway.reload(house.gateway.settings)
-        assert await shown_name(authority, house.gateway) == "third"
+        running.gateway.reload(running.gateway.settings)
+        assert await shown_name(authority, running.gateway) == "third"
         assert await client.receive() == {"allowed_rooms": [CAR]}  # on the first
         await client.aclose()
     reloads = [record.fields for record in caplog.records if record.getMessage() == "reloaded"]  # type: ignore[attr-defined]
@@ -306,20 +306,20 @@ async def test_a_reload_shows_a_new_certificate_to_new_clients_and_a_broken_one_
 
 async def test_to_begin_or_end_with_tls_needs_a_restart(authority: Authority) -> None:
     cert, key = authority.issue("any")
-    async with tls_gateway(authority) as house:
-        settings = house.gateway.settings
-        assert set(house.gateway.reload(replace(settings, tls_cert="", tls_key=""))) == {"tls_cert", "tls_key"}
-        assert house.gateway.settings == settings
-    async with open_gateway(quiet()) as house:
-        assert set(house.gateway.reload(quiet(tls_cert=cert, tls_key=key))) == {"tls_cert", "tls_key"}
-        assert parts(house).endpoints.certificate is None
+    async with tls_gateway(authority) as running:
+        settings = running.gateway.settings
+        assert set(running.gateway.reload(replace(settings, tls_cert="", tls_key=""))) == {"tls_cert", "tls_key"}
+        assert running.gateway.settings == settings
+    async with open_gateway(quiet()) as running:
+        assert set(running.gateway.reload(quiet(tls_cert=cert, tls_key=key))) == {"tls_cert", "tls_key"}
+        assert parts(running).endpoints.certificate is None
 
 
 async def test_a_unix_socket_stays_plain(authority: Authority, tmp_path: Path) -> None:
     cert, key = authority.issue("any")
     settings = quiet(bind=(f"unix:{tmp_path}/ws",), tls_cert=cert, tls_key=key)
-    async with open_gateway(settings) as house:
-        assert house.gateway.websocket_urls == (f"unix:{tmp_path}/ws",)
+    async with open_gateway(settings) as running:
+        assert running.gateway.websocket_urls == (f"unix:{tmp_path}/ws",)
         client = WebsocketClient(await trio.open_unix_socket(f"{tmp_path}/ws"))
         await client.open()
         await client.stream.aclose()
@@ -327,8 +327,8 @@ async def test_a_unix_socket_stays_plain(authority: Authority, tmp_path: Path) -
 
 async def test_who_speaks_plain_http_is_told_so(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "trio_templar")
-    async with tls_gateway(authority) as house:
-        client = WebsocketClient(await trio.open_tcp_stream(*address_of(house.gateway)))
+    async with tls_gateway(authority) as running:
+        client = WebsocketClient(await trio.open_tcp_stream(*address_of(running.gateway)))
         with pytest.raises(Rejected) as caught:
             await client.open()
         assert (caught.value.status, caught.value.body) == (400, "this address speaks TLS: wss://, not ws://\n")
@@ -343,8 +343,8 @@ async def test_who_speaks_plain_http_is_told_so(authority: Authority, caplog: py
 async def test_a_handshake_has_its_deadline(authority: Authority, data: bytes) -> None:
     cert, key = authority.issue("any")
     settings = quiet(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, handshake_seconds=0.2, goodbye_seconds=60)
-    async with open_gateway(settings) as house:
-        async with await trio.open_tcp_stream(*address_of(house.gateway)) as stream:
+    async with open_gateway(settings) as running:
+        async with await trio.open_tcp_stream(*address_of(running.gateway)) as stream:
             await stream.send_all(data)
             with trio.fail_after(5):
                 with suppress(trio.BrokenResourceError):
@@ -352,19 +352,19 @@ async def test_a_handshake_has_its_deadline(authority: Authority, data: bytes) -
 
 
 async def test_a_client_in_its_handshake_does_not_hold_up_a_stop(authority: Authority) -> None:
-    async with tls_gateway(authority) as house:
-        async with await trio.open_tcp_stream(*address_of(house.gateway)):
+    async with tls_gateway(authority) as running:
+        async with await trio.open_tcp_stream(*address_of(running.gateway)):
             await settled()
-            house.gateway.stop()
+            running.gateway.stop()
             with trio.fail_after(3):
-                await house.served.wait()
+                await running.served.wait()
 
 
 async def test_a_client_that_does_not_read_is_cut_and_its_socket_closed(authority: Authority) -> None:
     cert, key = authority.issue("any")
     settings = quiet(bind=("127.0.0.1:0",), tls_cert=cert, tls_key=key, outbox_bytes=100_000, goodbye_seconds=0.2)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as house:
-        host, port = address_of(house.gateway)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        host, port = address_of(running.gateway)
         slow = trio.socket.socket()
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await slow.connect((host, port))
@@ -374,10 +374,10 @@ async def test_a_client_that_does_not_read_is_cut_and_its_socket_closed(authorit
         await client.receive()
         await client.subscribe(1, CAR)
         with trio.fail_after(10):
-            while house.gateway.statistics().connections:
-                await house.gateway.publish([CAR], "x" * 40_000)
+            while running.gateway.statistics().connections:
+                await running.gateway.publish([CAR], "x" * 40_000)
                 await trio.sleep(0.01)
-        assert house.gateway.statistics().waiting_bytes == 0
+        assert running.gateway.statistics().waiting_bytes == 0
         await trio.aclose_forcefully(stream)
 
 

@@ -25,9 +25,9 @@ async def calling() -> AsyncIterator[tuple[MemoryGateway, GatewayApi]]:
     """A gateway, and a caller of its HTTP API."""
     backend = FakeBackend([CAR])
     backend.answer = {"user": {"id": "a[bold]da\x1b"}}
-    async with open_gateway(PORT, backend=backend) as house:
-        async with GatewayApi(http_address(house.gateway.trigger_url, PORT), timeout_seconds=10) as api:
-            yield house, api
+    async with open_gateway(PORT, backend=backend) as running:
+        async with GatewayApi(http_address(running.gateway.trigger_url, PORT), timeout_seconds=10) as api:
+            yield running, api
 
 
 def printed(snapshot: dict[str, object]) -> str:
@@ -39,12 +39,12 @@ def printed(snapshot: dict[str, object]) -> str:
 
 
 async def test_a_snapshot_has_totals_rates_connections_and_rooms() -> None:
-    async with calling() as (house, api):
-        await house.subscriber(1, CAR)
+    async with calling() as (running, api):
+        await running.subscriber(1, CAR)
         snapshots = Snapshots(api, rows=5)
         assert (await snapshots.take())["per_second"] == {"triggers": None, "publications": None, "deliveries": None}
         for _ in range(3):
-            await house.gateway.publish([CAR], 1)
+            await running.gateway.publish([CAR], 1)
         snapshot = await snapshots.take()
         assert snapshot["status"]["deliveries"] == 3
         assert snapshot["per_second"]["deliveries"] == snapshot["per_second"]["triggers"] > 0
@@ -72,8 +72,8 @@ async def test_once_prints_it_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_the_tree_of_a_gateway_is_drawn() -> None:
-    async with calling() as (house, api):
-        await house.connect()
+    async with calling() as (running, api):
+        await running.connect()
         lines = list(drawn(await api.get("/tree")))
         assert any(line.endswith("─ connections") for line in lines)
         assert any("─ connection " in line for line in lines)

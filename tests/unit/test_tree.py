@@ -10,13 +10,13 @@ from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, operator, parts, settled
 from tests.unit.test_gateway import stuck_subscriber
-from tests.unit.test_views import named, open_house, publish_to_many
+from tests.unit.test_views import named, open_gateway_with_rooms, publish_to_many
 from trio_templar.http.tree import ALIKE, TURN_TASKS, Alike, Node, NurseryTree
 from trio_templar.testing import MemoryGateway
 
 
-async def tree(house: MemoryGateway) -> Any:
-    async with operator(house.gateway) as caller:
+async def tree(running: MemoryGateway) -> Any:
+    async with operator(running.gateway) as caller:
         return (await caller.get("/tree")).json()
 
 
@@ -39,8 +39,8 @@ def fold(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 async def test_it_is_drawn_as_the_nurseries_are(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        seen = await tree(house)
+    async with open_gateway_with_rooms() as running:
+        seen = await tree(running)
         assert (seen["name"], seen["count"]) == ("trio.run", 1)
         serve = below(seen, "serve")
         assert {child["name"] for child in serve["children"]} >= {"hooks", "connections", "rooms", "supervisor loop"}
@@ -48,31 +48,31 @@ async def test_it_is_drawn_as_the_nurseries_are(autojump_clock: MockClock) -> No
 
 
 async def test_a_connection_has_its_name_and_its_loops(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await stuck_subscriber(house)
-        (connection,) = parts(house).clients.connections
+    async with open_gateway_with_rooms() as running:
+        await stuck_subscriber(running)
+        (connection,) = parts(running).clients.connections
         for _ in range(2):
-            await house.gateway.publish([CAR], "x")
-        (seen,) = below(await tree(house), "connections")["children"]
+            await running.gateway.publish([CAR], "x")
+        (seen,) = below(await tree(running), "connections")["children"]
         assert seen["name"] == f"connection {connection.id[:8]}…"
         assert [child["name"] for child in seen["children"]] == ["trio-websocket's reader", "write loop"]
 
 
 async def test_many_that_are_alike_are_one_with_a_count(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
+    async with open_gateway_with_rooms() as running:
         for number in range(ALIKE + 1):
-            await named(house, number)
+            await named(running, number)
         reader = {"name": "trio-websocket's reader", "count": 1, "children": []}
-        assert below(await tree(house), "connections")["children"] == [
+        assert below(await tree(running), "connections")["children"] == [
             {"name": "connection", "count": ALIKE + 1, "children": [reader]}
         ]
 
 
 async def test_a_room_is_there_while_its_publications_wait(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
+    async with open_gateway_with_rooms() as running:
         await settled()  # the first canary is back
-        publish_to_many(house)
-        (room,) = below(await tree(house), "rooms")["children"]
+        publish_to_many(running)
+        (room,) = below(await tree(running), "rooms")["children"]
         assert room == {"name": 'room {"target":"car"}', "count": 1, "children": []}
 
 

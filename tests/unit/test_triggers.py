@@ -195,17 +195,17 @@ def test_whatever_is_accepted_is_json_to_a_browser(body: bytes) -> None:
 
 
 async def test_a_room_over_the_bytes_of_a_room_is_too_large_and_named(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet(max_room_bytes=64)) as house:
+    async with open_gateway(quiet(max_room_bytes=64)) as running:
         most = {"room": "x" * (64 - len('{"room":""}'))}
         rooms = [CAR, {"room": most["room"] + "x"}]
         body = [{"rooms": [most], "data": 1}, {"rooms": rooms, "data": 1}]
-        async with operator(house.gateway) as publisher:
+        async with operator(running.gateway) as publisher:
             answer = await publisher.post("/trigger/", json=body)
             assert (answer.status_code, answer.text) == (413, "[1]: rooms[1] has 65 bytes, over 64 (max_room_bytes)")
             assert (await publisher.post("/trigger/", json=body[:1])).status_code == 200
         with pytest.raises(TooLarge, match=r"^rooms\[0\] has 66 bytes"):
-            await house.gateway.publish([{"room": most["room"] + "xx"}], 1)
-        house.gateway.reload(quiet(max_room_bytes=65))
-        await house.gateway.publish(rooms, 1)
-        house.gateway.reload(quiet(max_room_bytes=64))  # somebody may have entered a room of 65 bytes
-        await house.gateway.publish(rooms, 1)
+            await running.gateway.publish([{"room": most["room"] + "xx"}], 1)
+        running.gateway.reload(quiet(max_room_bytes=65))
+        await running.gateway.publish(rooms, 1)
+        running.gateway.reload(quiet(max_room_bytes=64))  # somebody may have entered a room of 65 bytes
+        await running.gateway.publish(rooms, 1)

@@ -17,30 +17,30 @@ from trio_templar.core.rooms import room_key
 from trio_templar.testing import FakeBackend, MemoryGateway, WebsocketClient, open_gateway
 
 
-async def named(house: MemoryGateway, user: Any, *rooms: Any) -> WebsocketClient:
+async def named(running: MemoryGateway, user: Any, *rooms: Any) -> WebsocketClient:
     """A client of `user`, subscribed to `rooms`."""
-    house.backend.answer = {"user": {"id": user}}
-    client = await house.connect({"User-Agent": f"Browser of {user}"})
+    running.backend.answer = {"user": {"id": user}}
+    client = await running.connect({"User-Agent": f"Browser of {user}"})
     await client.receive()
     for number, room in enumerate(rooms):
         await client.subscribe(number, room)
     return client
 
 
-def open_house(**changes: Any) -> Any:
+def open_gateway_with_rooms(**changes: Any) -> Any:
     return open_gateway(quiet(**changes), backend=FakeBackend([CAR, RIDE, {"target": "*"}, {"n": "*"}]))
 
 
-def publish_to_many(house: MemoryGateway) -> None:
+def publish_to_many(running: MemoryGateway) -> None:
     """Put three publications into the channel of CAR; its loop waits for more, since a pass would be expensive."""
     for _ in range(300):
-        parts(house).delivery.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")
+        parts(running).delivery.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")
     for _ in range(3):
-        parts(house).delivery.fanout.publish_nowait([parts(house).delivery.reader.make([CAR], b"1")])
+        parts(running).delivery.fanout.publish_nowait([parts(running).delivery.reader.make([CAR], b"1")])
 
 
-async def see(house: MemoryGateway, path: str, **query: Any) -> Any:
-    async with operator(house.gateway) as caller:
+async def see(running: MemoryGateway, path: str, **query: Any) -> Any:
+    async with operator(running.gateway) as caller:
         answer = await caller.get(path, params=query)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -49,12 +49,12 @@ async def see(house: MemoryGateway, path: str, **query: Any) -> Any:
 
 
 async def test_the_status_is_the_totals_of_now(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await named(house, "ada", CAR, RIDE)
-        await named(house, "grace", CAR)
-        await house.gateway.publish([CAR, RIDE], "x")
+    async with open_gateway_with_rooms() as running:
+        await named(running, "ada", CAR, RIDE)
+        await named(running, "grace", CAR)
+        await running.gateway.publish([CAR, RIDE], "x")
         await trio.sleep(20)
-        status = await see(house, "/status")
+        status = await see(running, "/status")
     assert status["uptime_seconds"] == 20
     assert datetime.now(UTC) - datetime.fromisoformat(status["started"]) - timedelta(seconds=20) < timedelta(seconds=20)
     figures = ("connections", "rooms", "subscriptions", "triggers", "publications", "deliveries", "waiting_bytes")
@@ -63,22 +63,22 @@ async def test_the_status_is_the_totals_of_now(autojump_clock: MockClock) -> Non
 
 
 async def test_the_status_says_that_it_drains(autojump_clock: MockClock) -> None:
-    async with open_house() as house, operator(house.gateway) as caller:
-        await stuck_subscriber(house)
-        house.gateway.stop()
+    async with open_gateway_with_rooms() as running, operator(running.gateway) as caller:
+        await stuck_subscriber(running)
+        running.gateway.stop()
         assert (await caller.get("/status")).json()["draining"] is True
 
 
 async def test_the_slowest_are_named_in_the_status_most_waiting_first(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        healthy = await named(house, "ada", CAR)
+    async with open_gateway_with_rooms() as running:
+        healthy = await named(running, "ada", CAR)
         for _ in range(12):
-            await stuck_subscriber(house)
-        await house.gateway.publish([CAR], "x" * 1000)
+            await stuck_subscriber(running)
+        await running.gateway.publish([CAR], "x" * 1000)
         await healthy.receive()
-        await house.gateway.publish([CAR], "x" * 1000)
-        status = await see(house, "/status")
-        slowest = await see(house, "/connections/", limit=1)
+        await running.gateway.publish([CAR], "x" * 1000)
+        status = await see(running, "/status")
+        slowest = await see(running, "/connections/", limit=1)
     assert len(status["slowest"]) == 10
     assert all(connection["waiting_bytes"] > 1000 for connection in status["slowest"])
     assert slowest["total"] == 13
@@ -86,12 +86,12 @@ async def test_the_slowest_are_named_in_the_status_most_waiting_first(autojump_c
 
 
 async def test_a_connection_shows_who_it_is_and_what_it_got(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await named(house, 7, CAR, RIDE)
+    async with open_gateway_with_rooms() as running:
+        await named(running, 7, CAR, RIDE)
         await trio.sleep(20)
-        await house.gateway.publish([CAR], "x")
-        (seen,) = (await see(house, "/connections/"))["connections"]
-        (connection,) = parts(house).clients.connections
+        await running.gateway.publish([CAR], "x")
+        (seen,) = (await see(running, "/connections/"))["connections"]
+        (connection,) = parts(running).clients.connections
     assert seen["id"] == connection.id
     assert (seen["user"], seen["agent"], seen["rooms"], seen["subscriptions"]) == ("7", "Browser of 7", [CAR, RIDE], 2)
     assert (seen["age_seconds"], seen["last_alive_seconds"], seen["frames"]) == (20, 20, 1)
@@ -99,9 +99,9 @@ async def test_a_connection_shows_who_it_is_and_what_it_got(autojump_clock: Mock
 
 
 async def test_a_room_entered_twice_is_named_once_and_no_more_than_twenty_are(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await named(house, 7, CAR, CAR, *({"n": number} for number in range(30)))
-        (seen,) = (await see(house, "/connections/"))["connections"]
+    async with open_gateway_with_rooms() as running:
+        await named(running, 7, CAR, CAR, *({"n": number} for number in range(30)))
+        (seen,) = (await see(running, "/connections/"))["connections"]
     assert seen["rooms"] == [CAR, *({"n": number} for number in range(19))]
     assert seen["subscriptions"] == 32
 
@@ -125,24 +125,24 @@ async def test_a_room_entered_twice_is_named_once_and_no_more_than_twenty_are(au
     ids=repr,
 )
 async def test_connections_are_found_by_who_and_where(query: Any, users: Any, autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await named(house, "ada", CAR)
+    async with open_gateway_with_rooms() as running:
+        await named(running, "ada", CAR)
         await trio.sleep(1)
-        await named(house, 7, CAR, RIDE)
+        await named(running, 7, CAR, RIDE)
         await trio.sleep(1)
-        await named(house, None)
-        found = await see(house, "/connections/", **query)
+        await named(running, None)
+        found = await see(running, "/connections/", **query)
     assert [connection["user"] for connection in found["connections"]] == users
 
 
 async def test_pages_follow_each_other_to_the_end(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
+    async with open_gateway_with_rooms() as running:
         for number in range(5):
-            await named(house, number)
+            await named(running, number)
             await trio.sleep(1)
         seen, offset = [], 0
         while offset is not None:
-            page = await see(house, "/connections/", sort="age", limit=2, offset=offset)
+            page = await see(running, "/connections/", sort="age", limit=2, offset=offset)
             assert page["total"] == 5
             seen += [connection["user"] for connection in page["connections"]]
             offset = page["next"]
@@ -150,26 +150,26 @@ async def test_pages_follow_each_other_to_the_end(autojump_clock: MockClock) -> 
 
 
 async def test_a_page_of_long_items_ends_early_and_the_next_one_goes_on(autojump_clock: MockClock) -> None:
-    async with open_house(max_subscriptions=1000) as house:
+    async with open_gateway_with_rooms(max_subscriptions=1000) as running:
         rooms = [{"target": f"{number:04}" + "x" * 1900} for number in range(200)]
-        await named(house, "ada", *rooms)
-        first = await see(house, "/rooms/", limit=1000)
-        second = await see(house, "/rooms/", limit=1000, offset=first["next"])
+        await named(running, "ada", *rooms)
+        first = await see(running, "/rooms/", limit=1000)
+        second = await see(running, "/rooms/", limit=1000, offset=first["next"])
     assert 100 < len(first["rooms"]) == first["next"] < 200
     assert second["next"] is None
     assert [room["room"] for room in first["rooms"] + second["rooms"]] == rooms
 
 
 async def test_rooms_have_their_figures_and_their_order(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await named(house, "ada", CAR, RIDE)
-        await named(house, "grace", CAR)
+    async with open_gateway_with_rooms() as running:
+        await named(running, "ada", CAR, RIDE)
+        await named(running, "grace", CAR)
         for _ in range(30):
-            await house.gateway.publish([RIDE], 1)
-        await house.gateway.publish([CAR], 1)
+            await running.gateway.publish([RIDE], 1)
+        await running.gateway.publish([CAR], 1)
         await trio.sleep(8)
-        by_subscribers = (await see(house, "/rooms/"))["rooms"]
-        by_publications = (await see(house, "/rooms/", sort="publications"))["rooms"]
+        by_subscribers = (await see(running, "/rooms/"))["rooms"]
+        by_publications = (await see(running, "/rooms/", sort="publications"))["rooms"]
     car = {"room": CAR, "subscribers": 2, "publications": 1, "channel": 0, "rate": 0.125}
     ride = {"room": RIDE, "subscribers": 1, "publications": 30, "channel": 0, "rate": 3.75}
     assert by_subscribers == [car, ride]
@@ -177,25 +177,25 @@ async def test_rooms_have_their_figures_and_their_order(autojump_clock: MockCloc
 
 
 async def test_a_rate_is_that_of_the_last_seconds(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        await named(house, "ada", CAR, RIDE)
+    async with open_gateway_with_rooms() as running:
+        await named(running, "ada", CAR, RIDE)
         for _ in range(40):
-            await house.gateway.publish([CAR], 1)
+            await running.gateway.publish([CAR], 1)
             await trio.sleep(0.5)
-        await house.gateway.publish([RIDE], 1)
+        await running.gateway.publish([RIDE], 1)
         await settled()
-        rates = {room["room"]["target"]: room["rate"] for room in (await see(house, "/rooms/", sort="rate"))["rooms"]}
+        rates = {room["room"]["target"]: room["rate"] for room in (await see(running, "/rooms/", sort="rate"))["rooms"]}
         await trio.sleep(11)
-        later = [room["rate"] for room in (await see(house, "/rooms/", sort="rate"))["rooms"]]
+        later = [room["rate"] for room in (await see(running, "/rooms/", sort="rate"))["rooms"]]
     assert list(rates) == ["car", "ride"]
     assert 1.9 <= rates["car"] <= 2.1
     assert later == [0, 0]
 
 
 async def test_a_full_channel_shows_in_its_room(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        publish_to_many(house)
-        (room,) = (await see(house, "/rooms/"))["rooms"]
+    async with open_gateway_with_rooms() as running:
+        publish_to_many(running)
+        (room,) = (await see(running, "/rooms/"))["rooms"]
     assert (room["subscribers"], room["publications"], room["channel"]) == (300, 3, 3)
 
 
@@ -221,7 +221,7 @@ async def test_a_full_channel_shows_in_its_room(autojump_clock: MockClock) -> No
 async def test_a_wrong_query_is_a_400_that_names_it(
     path: str, query: str, words: str, autojump_clock: MockClock
 ) -> None:
-    async with open_house() as house, operator(house.gateway) as caller:
+    async with open_gateway_with_rooms() as running, operator(running.gateway) as caller:
         answer = await caller.get(f"{path}?{query}")
     assert answer.status_code == 400
     assert words in answer.text
@@ -231,18 +231,18 @@ async def test_a_wrong_query_is_a_400_that_names_it(
 @pytest.mark.parametrize("path", ["/status", "/connections/", "/rooms", "/tree"])
 async def test_the_views_need_the_token(path: str, autojump_clock: MockClock) -> None:
     settings = Settings(bind=(), trigger_bind="", trigger_token="s3cret")
-    async with open_gateway(settings) as house:
-        async with operator(house.gateway) as stranger:
+    async with open_gateway(settings) as running:
+        async with operator(running.gateway) as stranger:
             assert (await stranger.get(path)).status_code == 401
-        async with operator(house.gateway, "s3cret") as caller:
+        async with operator(running.gateway, "s3cret") as caller:
             assert (await caller.get(path)).status_code == 200
 
 
 async def test_equal_agents_are_kept_once_and_long_ones_cut(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
+    async with open_gateway_with_rooms() as running:
         for _ in range(2):
-            await house.connect({"User-Agent": "x" * 2000})
-        await house.connect()
-        agents = sorted((connection.agent for connection in parts(house).clients.connections), key=len)
+            await running.connect({"User-Agent": "x" * 2000})
+        await running.connect()
+        agents = sorted((connection.agent for connection in parts(running).clients.connections), key=len)
     assert [len(agent) for agent in agents] == [0, 256, 256]
     assert agents[1] is agents[2]
