@@ -213,7 +213,7 @@ def test_an_unsubscribe_voids_what_waits_and_frees_it_at_once() -> None:
     for each in (gone, stays, gone):
         client.outbox.put(each, batch(1))
     client.hub.unsubscribe(gone)
-    assert client.backlogs.budget.used_bytes == before + batch(1).cost + REFERENCE_BYTES
+    assert client.backlogs.budget.used_bytes == before + DIGIT_BYTES + PUBLICATION_BYTES + REFERENCE_BYTES
     assert client.read() == [1]
 
 
@@ -285,8 +285,7 @@ def test_what_many_wait_for_counts_once() -> None:
     before = backlogs.budget.used_bytes
     for client in clients:
         client.outbox.put(client.enter("plain"), shared)
-    assert backlogs.budget.used_bytes - before == shared.cost + 3 * REFERENCE_BYTES
-    assert shared.cost == 2 * shared.size + PUBLICATION_BYTES
+    assert backlogs.budget.used_bytes - before == shared.size + PUBLICATION_BYTES + 3 * REFERENCE_BYTES
 
 
 def test_a_client_over_its_bytes_is_cut_after_all_that_may_be_lost_is() -> None:

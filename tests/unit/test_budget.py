@@ -17,10 +17,10 @@ def test_what_is_held_counts_once_until_nobody_holds_it(steps: list[tuple[int, b
     held = [0, 0, 0, 0]
     for index, more in steps:
         if more:
-            budget.hold(shared[index], len(shared[index]))
+            budget.hold(shared[index])
             held[index] += 1
         elif held[index]:
-            budget.release(shared[index], len(shared[index]))
+            budget.release(shared[index])
             held[index] -= 1
         assert budget.used_bytes == sum(len(data) for data, count in zip(shared, held, strict=True) if count)
 

@@ -257,7 +257,7 @@ class Backlog:
         queue.references.append(reference)
         if (key := batch.conflation_key(queue.policy.conflate_by)) is not None:
             queue.by_key[key] = reference
-        self._backlogs.budget.hold(batch, batch.cost)
+        self._backlogs.budget.hold_batch(batch)
         self._backlogs.budget.take(REFERENCE_BYTES)
         queue.bytes += batch.size
         self._count(batch.size, batch.count)
@@ -320,7 +320,7 @@ class Backlog:
         reference.batch = None
         if (key := batch.conflation_key(queue.policy.conflate_by)) is not None and queue.by_key[key] is reference:
             del queue.by_key[key]
-        self._backlogs.budget.release(batch, batch.cost)
+        self._backlogs.budget.release_batch(batch)
         self._backlogs.budget.give(REFERENCE_BYTES)
         queue.bytes -= batch.size
         self._count(-batch.size, -batch.count)

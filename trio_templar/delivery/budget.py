@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import trio
+
+from trio_templar.core.frames import PUBLICATION_BYTES, Batch, Publication
 
 # Publishers wait above this share of the budget, so that what is under way already still fits.
 SOFT_SHARE: Final = 0.5
@@ -56,17 +59,47 @@ class Budget:
         if self.publishers:
             self.publishers.unpark_all()
 
-    def hold(self, shared: object, size: int) -> None:
-        """Count the `size` bytes of `shared` unless somebody holds it already; it must stay alive until `release`."""
+    def hold(self, shared: bytes) -> None:
+        """Count the bytes of `shared` unless somebody holds it already; it must stay alive until `release`."""
+        if self._is_first(shared):
+            self.take(len(shared))
+
+    def release(self, shared: bytes) -> None:
+        """Undo one `hold`."""
+        if self._was_last(shared):
+            self.give(len(shared))
+
+    def hold_publications(self, publications: Sequence[Publication]) -> None:
+        """Count what `publications` take while they wait in one more place; their bytes count once in all."""
+        self.take(PUBLICATION_BYTES * len(publications))
+        for left, right, _ in publications:
+            self.hold(left)
+            self.hold(right)
+
+    def release_publications(self, publications: Sequence[Publication]) -> None:
+        """Undo one `hold_publications`."""
+        self.give(PUBLICATION_BYTES * len(publications))
+        for left, right, _ in publications:
+            self.release(left)
+            self.release(right)
+
+    def hold_batch(self, batch: Batch) -> None:
+        """Count the publications of `batch` unless somebody holds it; it must stay alive until `release_batch`."""
+        if self._is_first(batch):
+            self.hold_publications(batch.publications)
+
+    def release_batch(self, batch: Batch) -> None:
+        """Undo one `hold_batch`."""
+        if self._was_last(batch):
+            self.release_publications(batch.publications)
+
+    def _is_first(self, shared: object) -> bool:
         holders = self._holders.get(id(shared), 0)
         self._holders[id(shared)] = holders + 1
-        if not holders:
-            self.take(size)
+        return not holders
 
-    def release(self, shared: object, size: int) -> None:
-        """Undo one `hold`."""
+    def _was_last(self, shared: object) -> bool:
         holders = self._holders.pop(id(shared)) - 1
         if holders:
             self._holders[id(shared)] = holders
-        else:
-            self.give(size)
+        return not holders

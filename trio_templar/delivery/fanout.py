@@ -240,7 +240,7 @@ class Fanout:
                 self._nursery.start_soon(self._fanout_loop, deque([room]), name=f"room {room.key.decode()}")
         room.channel.put(batch, now)
         self.in_flight_bytes += batch.size
-        self._hold(batch)
+        self._budget.hold_publications(batch.publications)
 
     async def _fanout_loop(self, rooms: deque[LiveRoom]) -> None:
         """Deliver what waits in the channels of `rooms`, a pass for each in turn, until nothing does."""
@@ -296,22 +296,8 @@ class Fanout:
             del subscriptions[: len(some)]
         batch.finish()
         self._budget.give(batch.size)
-        self._release(batch)
+        self._budget.release_publications(batch.publications)
         return left
-
-    def _hold(self, batch: Batch) -> None:
-        """Count what `batch` takes while it waits; what is in other rooms too is counted once."""
-        self._budget.take(PUBLICATION_BYTES * batch.count)
-        for left, right, _ in batch.publications:
-            self._budget.hold(left, len(left))
-            self._budget.hold(right, len(right))
-
-    def _release(self, batch: Batch) -> None:
-        """Undo `_hold`."""
-        self._budget.give(PUBLICATION_BYTES * batch.count)
-        for left, right, _ in batch.publications:
-            self._budget.release(left, len(left))
-            self._budget.release(right, len(right))
 
     def _deliver(self, room: LiveRoom, batch: Batch, subscriptions: Iterable[Subscription]) -> None:
         offered = 0

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from trio_templar.core.frames import Batch, frame_ends
+from trio_templar.core.frames import Batch, Tally, frame_ends
 from trio_templar.delivery.budget import Budget
 from trio_templar.net.wire import PIECE_BYTES
 
@@ -16,7 +16,9 @@ FRAME_STARTS: Final = b"\x81\x88\x89\x8a"
 
 
 class _Part(NamedTuple):
-    batch: Batch
+    """The tallies of each publication alone, not its batch: so the data is let go while its frames are written."""
+
+    tallies: Sequence[Tally | None]
     begin: int
     end: int
 
@@ -35,7 +37,7 @@ class Joined:
         for frames, batch in pieces:
             begin, end = end, end + len(frames)
             if batch is not None:
-                self._parts.append(_Part(batch, begin, end))
+                self._parts.append(_Part([each.tally for each in batch.publications], begin, end))
         self._budget = budget
         self._data = b""
         self.unsent = memoryview(b"")
@@ -45,7 +47,7 @@ class Joined:
     @property
     def count(self) -> int:
         """How many publications are in it."""
-        return sum([part.batch.count for part in self._parts])
+        return sum([len(part.tallies) for part in self._parts])
 
     def sent(self, size: int) -> int:
         """Take note that the first `size` bytes of `unsent` are written; return the publications this completes."""
@@ -55,8 +57,9 @@ class Joined:
         count = self.count
         self._let_go()
         for part in self._parts:
-            for tally in part.batch.tallies:
-                tally.hand_over()
+            for tally in part.tallies:
+                if tally is not None:
+                    tally.hand_over()
         self._parts = []
         return count
 
@@ -64,7 +67,8 @@ class Joined:
         """Let go of what is unsent."""
         if self.unsent:
             self._let_go()
-            _drop([part.batch for part in self._parts])
+            for part in self._parts:
+                _drop(part.tallies)
 
     def shorten(self) -> int:
         """Give up the frames behind those that may be under way; return how many publications were in them. Once."""
@@ -85,24 +89,22 @@ class Joined:
         self._data = data
         self.unsent = memoryview(data)[sent:]
         if data:
-            self._budget.hold(data, len(data))
+            self._budget.hold(data)
 
     def _let_go(self) -> None:
-        self._budget.release(self._data, len(self._data))
+        self._budget.release(self._data)
         self._data = b""
+        self.unsent = memoryview(b"")  # an empty view of the data would keep it too
 
 
 def _kept(part: _Part, ends: Sequence[int]) -> _Part:
     """Return `part` with the publications whose frames end at one of `ends`, in order; the others are given up."""
     count = bisect_right(ends, part.end) - bisect_right(ends, part.begin)
-    publications = part.batch.publications
-    if count == len(publications):
-        return part
-    _drop([Batch(publications[count:])])
-    return part._replace(batch=Batch(publications[:count]))
+    _drop(part.tallies[count:])
+    return part._replace(tallies=part.tallies[:count])
 
 
-def _drop(batches: Sequence[Batch]) -> None:
-    for batch in batches:
-        for tally in batch.tallies:
+def _drop(tallies: Sequence[Tally | None]) -> None:
+    for tally in tallies:
+        if tally is not None:
             tally.drop()
