@@ -81,13 +81,14 @@ class FakeTransport:
         self.takes = takes or []
         self.written = bytearray()
         self.error: OSError | None = None
-        self.loops = 0
+        self.writes = self.loops = 0
         self.closings = 0
         self.overdue: Overdue | None = None
 
     def write_nowait(self, data: bytes | memoryview) -> int:
         if self.error is not None:
             raise self.error
+        self.writes += 1
         size = min(self.takes.pop(0), len(data)) if self.takes else len(data)
         self.written += data[:size]
         return size

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol
 
 from tests.unit.conftest import frames
+from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.frames import CLOSE, PING, TEXT, Batch, Publication, close_frame, header, read_close, text_frame
 from trio_templar.errors import Close
 
@@ -134,3 +135,20 @@ def test_a_batch_has_a_key_for_each_path_that_is_asked_for() -> None:
     batch = Batch([Publication(b'{"requestId": ', b', "type": "publish", "data": {"id": 1, "kind": "car"}}')])
     paths: list[tuple[str, ...]] = [("id",), ("kind",), ("id",), ()]
     assert [batch.conflation_key(path) for path in paths] == [b"1", b'"car"', b"1", None]
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        (b'{"id": 1, "x": 1e999}', b"1"),
+        (b'{"id": 1, "x": "\\ud800"}', None),
+        (b'{"id": 1e999}', None),
+        (b'{"id": "\\ud800"}', None),
+        (b'{"x": 1}', None),
+        (b"[1]", None),
+        (b"1e999", None),
+    ],
+)
+def test_data_that_is_valid_json_and_no_number_of_ours_ends_nothing(data: bytes, key: bytes | None) -> None:
+    batch = Batch([DIALECTS["2"].publication(data)])
+    assert batch.conflation_key(["id"]) == key

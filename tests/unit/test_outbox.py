@@ -497,3 +497,13 @@ def test_to_cut_a_client_takes_no_longer_than_to_put_what_waits_for_it() -> None
         client.outbox.cut(STUCK)
         cut.append(time.process_time() - start)
     assert min(cut) < 2 * min(put)  # if it were quadratic: ten times
+
+
+@pytest.mark.parametrize(("size", "writes"), [(1000, 2), (100, 3), (40_000, 4)])
+def test_a_pass_that_is_a_little_too_long_for_one_write_takes_as_few_as_it_can(size: int, writes: int) -> None:
+    count = {1000: 66, 100: 1100, 40_000: 4}[size]
+    batch = Batch([DIALECTS["2"].publication(b'"%s"' % (b"x" * size)) for _ in range(count)])
+    client = make_client(max_bytes=1_000_000)
+    client.outbox.put(client.subscription, batch)
+    assert len(client.said) == count
+    assert client.transport.writes == writes

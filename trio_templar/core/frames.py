@@ -21,6 +21,7 @@ CLOSE: Final = 0x88
 PUBLICATION_BYTES: Final = 300
 PING: Final = b"\x89\x00"
 _canonical = msgspec.json.Encoder(order="deterministic")
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def header(first: int, size: int) -> bytes:
@@ -127,7 +128,7 @@ class Batch:
     """
 
     __slots__ = (
-        *("_frames", "_key", "_parts", "_pieces", "_request_id"),
+        *("_frames", "_key", "_parts", "_pieces", "_request_id", "_shares"),
         *("count", "publications", "size", "tallies"),
     )
 
@@ -141,6 +142,7 @@ class Batch:
         self._frames = b""
         self._key: tuple[Sequence[str], bytes | None] = ((), None)
         self._parts: Sequence[Batch] = ()
+        self._shares: Sequence[Batch] = ()
 
     @property
     def parts(self) -> Sequence[Batch]:
@@ -150,6 +152,20 @@ class Batch:
         if not self._parts:
             self._parts = [Batch([publication]) for publication in self.publications]
         return self._parts
+
+    def shares(self, max_bytes: int) -> Sequence[Batch]:
+        """The publications as batches of at most `max_bytes`, or of one. They are made once, for one `max_bytes`."""
+        if not self._shares:
+            groups: list[list[Publication]] = []
+            left = 0
+            for publication in self.publications:
+                if not groups or publication.size > left:
+                    groups.append([])
+                    left = max_bytes
+                groups[-1].append(publication)
+                left -= publication.size
+            self._shares = [Batch(group) for group in groups]
+        return self._shares
 
     def render(self, request_id: bytes) -> bytes:
         """Return the frames of all publications for the subscription with this requestId (JSON, not empty).
@@ -181,15 +197,15 @@ class Batch:
         """Tell the tallies that the pass is over, and drop the frames, pieces and parts that were kept for it."""
         for tally in self.tallies:
             tally.passed()
-        for part in self._parts:
+        for part in (*self._parts, *self._shares):
             part.forget()  # one that waits outlives the pass
         self.forget()
 
     def forget(self) -> None:
-        """Drop what `render` and `parts` keep."""
+        """Drop what `render`, `parts` and `shares` keep."""
         self._pieces = {}
         self._request_id = self._frames = b""
-        self._parts = ()
+        self._parts = self._shares = ()
 
     def conflation_key(self, path: Sequence[str]) -> bytes | None:
         """Return the JSON of the value that `path` leads to in the `data` of the first publication.
@@ -205,11 +221,11 @@ def _value_at(publication: Publication, path: Sequence[str]) -> bytes | None:
     if not path:
         return None
     try:
-        value = msgspec.json.decode(publication.left + b"null" + publication.right)["data"]
-        for step in path:
-            value = value[step]
-        return _canonical.encode(value)
-    except (KeyError, TypeError, RecursionError):
+        value: bytes | msgspec.Raw = publication.left + b"null" + publication.right
+        for step in ("data", *path):  # what is not on the way may be what msgspec cannot hold, as 1e999
+            value = _members.decode(value)[step]
+        return _canonical.encode(msgspec.json.decode(value))
+    except (KeyError, RecursionError, msgspec.MsgspecError):
         return None
 
 

@@ -87,8 +87,9 @@ class Outbox:
         if not self.closing.open:
             _refuse(batch)
         elif self._backlog is None and batch.count > 1 and batch.size > self._backlogs.join_bytes:
-            for part in batch.parts:  # what a full socket leaves of one write could not be left out
-                self.put(subscription, part)
+            # Of a write that has begun nothing can be left out, so a large batch is several.
+            for share in batch.shares(self._backlogs.join_bytes):
+                self.put(subscription, share)
         elif self._backlog is None:
             data = batch.render(subscription.request_id)
             size = self._write(data)
