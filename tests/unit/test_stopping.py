@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.unit.conftest import CAR, FakeReceiver, parts, quiet, settled
-from trio_templar import Busy, Close
+from trio_templar import Busy, Close, Gateway, Settings, serve
 from trio_templar.core.rooms import room_key
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, WebsocketClient, open_gateway
 
@@ -25,6 +26,11 @@ async def end_of(client: WebsocketClient) -> tuple[list[Any], Close]:
             heard.append((await client.receive())["data"])
     except Closed as closed:
         return heard, closed.close
+
+
+async def end_of_bytes(stream: trio.abc.ReceiveStream) -> None:
+    while await stream.receive_some():
+        pass
 
 
 def crowd(running: MemoryGateway) -> list[FakeReceiver]:
@@ -152,3 +158,34 @@ async def test_a_publish_under_way_when_the_gateway_is_cancelled_is_busy(autojum
 
             nursery.start_soon(publish)
             await trio.sleep(2)
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+async def test_a_client_that_does_not_read_is_reset_when_the_gateway_ends_without_waiting(how: str) -> None:
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def run(*, task_status: trio.TaskStatus[Gateway]) -> None:
+            with scope:
+                settings = Settings(bind=("127.0.0.1:0",), trigger_bind="")
+                await serve(settings, bootstrap=FakeBackend([CAR]), task_status=task_status)
+            ended.set()
+
+        ended = trio.Event()
+        gateway = await nursery.start(run)
+        host, _, port = gateway.websocket_urls[0].split("/")[2].rpartition(":")
+        sock = trio.socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await sock.connect((host, int(port)))
+        client = WebsocketClient(trio.SocketStream(sock))
+        await client.open("/ws/")
+        await client.receive()
+        await client.subscribe(1, CAR)
+        while not gateway.statistics().slow_connections:
+            await gateway.publish([CAR], "x" * 200_000)
+        scope.cancel() if how == "cancel" else gateway.stop(0.05)
+        with trio.fail_after(60):
+            await ended.wait()
+            with pytest.raises(trio.BrokenResourceError):  # what the kernel held for it is gone
+                await end_of_bytes(client.stream)
+        await trio.aclose_forcefully(client.stream)

@@ -211,16 +211,16 @@ class Connection(trio.abc.Stream):
     async def _say_goodbye(self) -> None:
         if self.session is not None:
             self.session.end()  # not only when the peer has hung up
-        self.outbox.give_up()
+        self.outbox.give_up()  # its time is over, unless all is said
         if self.outbox.closing.all_said:
             await hang_up(self._wire.stream, self._context.goodbye_seconds)
-        else:
-            reset_on_close(self._wire.stream)
 
     def _end(self) -> None:
         # Where nothing closed the outbox, either we failed or the gateway was cancelled.
         crashed = isinstance(sys.exception(), Exception)
         close = self.outbox.end(*((Event.CRASHED, CRASHED) if crashed else (Event.CANCELLED, DROPPED)))
+        if not self.outbox.closing.all_said:
+            reset_on_close(self._wire.stream)  # or the kernel keeps for it what it does not read
         if self.session is not None:
             self.session.end()
         if self._hook_calls is not None:

@@ -94,16 +94,17 @@ async def hang_up(stream: trio.abc.Stream, seconds: float) -> None:
     """
     transport = transport_of(stream)
     ended = False
-    with trio.move_on_after(seconds):
-        try:
+    try:
+        with trio.move_on_after(seconds):
             await _end_tls(stream)
             if isinstance(transport, trio.abc.HalfCloseableStream):
                 await transport.send_eof()
             ended = await _discard(transport)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            ended = True
-    if not ended:
-        reset_on_close(transport)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        ended = True
+    finally:  # cancelled, too
+        if not ended:
+            reset_on_close(transport)
 
 
 async def _end_tls(stream: trio.abc.Stream) -> None:
