@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -286,6 +288,46 @@ def test_what_many_wait_for_counts_once() -> None:
     for client in clients:
         client.outbox.put(client.enter("plain"), shared)
     assert backlogs.budget.used_bytes - before == shared.size + PUBLICATION_BYTES + 3 * REFERENCE_BYTES
+
+
+def steps_to_make_room(rooms: int) -> int:
+    """Return the steps of the interpreter for 500 publications to `rooms`, each of which makes another give way."""
+    client = Client(max_bytes=10**6, max_frames=500)
+    subscriptions = [client.enter("recent", number) for number in range(rooms)]
+    one = batch(1)
+    for number in range(500):
+        client.outbox.put(subscriptions[number % rooms], one)
+    steps = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        for number in range(500):
+            client.outbox.put(subscriptions[number % rooms], one)
+    finally:
+        sys.settrace(before)
+    assert client.outbox.lost >= 500
+    return steps
+
+
+@pytest.mark.xfail(strict=True, reason="each publication that is dropped is looked for in all rooms")
+def test_what_gives_way_costs_the_same_in_few_rooms_and_in_many() -> None:
+    assert steps_to_make_room(200) < 1.5 * steps_to_make_room(2)
+
+
+def test_of_rooms_that_may_lose_some_a_quiet_one_loses_nothing_to_a_busy_one() -> None:
+    client = Client(max_frames=8)
+    quiet, busy = client.enter("recent", "quiet"), client.enter("recent", "busy")
+    client.outbox.put(quiet, batch("q"))
+    for number in range(30):
+        client.outbox.put(busy, batch(number))
+    assert client.read() == ["q", ("gap", "busy", 23), *range(23, 30)]
 
 
 def test_a_client_over_its_bytes_is_cut_after_all_that_may_be_lost_is() -> None:
