@@ -42,6 +42,7 @@ The map. A package imports from those above it, never from those below. In each,
       fanout       publish, room channels, the fan-out loop
       outbox       the bounded way to one client's socket
       backlog      the publications and replies that wait for it
+      sizes        which of its rooms takes the most there
       write        the frames that are written next
       closing      how a connection ends: states, events, and what each does in each
       budget       the bytes that wait, in all

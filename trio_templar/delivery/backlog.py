@@ -17,6 +17,7 @@ from trio_templar.core.frames import Batch, gap_frame
 from trio_templar.core.hub import Subscription
 from trio_templar.core.policies import Kind, Policy
 from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.sizes import Sizes
 from trio_templar.delivery.write import Joined, Piece
 from trio_templar.errors import Close
 
@@ -94,6 +95,7 @@ class Backlog:
         self._backlogs = backlogs
         self._replies: list[bytes] = []
         self._queues: dict[Subscription, Queue] = {}
+        self._sizes: dict[Kind, Sizes[Queue]] = {}  # of what may be lost
         # As many may be void as may wait: so they are taken out at most once for each time that many came in.
         self._capacity = 2 * backlogs.max_frames
         self._send: trio.MemorySendChannel[Reference] | None = None
@@ -139,9 +141,9 @@ class Backlog:
         """Give up what may be lost until the bounds hold, conflatable publications first; return whether they do."""
         kinds: list[Kind] = ["conflate", "drop_oldest"]
         while self.full:
-            largest = self._largest(kinds[0])
-            if largest is not None:
-                self._drop_oldest(largest)
+            sizes = self._sizes.get(kinds[0])
+            if sizes is not None and (queue := sizes.large) is not None:
+                self._drop_oldest(queue)
             elif len(kinds) > 1:
                 kinds.pop(0)
             else:
@@ -259,7 +261,7 @@ class Backlog:
             queue.by_key[key] = reference
         self._backlogs.budget.hold_batch(batch)
         self._backlogs.budget.take(REFERENCE_BYTES)
-        queue.bytes += batch.size
+        self._resize(queue, batch.size)
         self._count(batch.size, batch.count)
         self._queued(batch)
 
@@ -322,7 +324,7 @@ class Backlog:
             del queue.by_key[key]
         self._backlogs.budget.release_batch(batch)
         self._backlogs.budget.give(REFERENCE_BYTES)
-        queue.bytes -= batch.size
+        self._resize(queue, -batch.size)
         self._count(-batch.size, -batch.count)
         return batch
 
@@ -332,9 +334,14 @@ class Backlog:
             queue.references.popleft()
         return queue.references[0] if queue.references else None
 
-    def _largest(self, kind: Kind) -> Queue | None:
-        queues = [queue for queue in self._queues.values() if queue.policy.kind == kind and queue.bytes]
-        return max(queues, key=lambda queue: queue.bytes, default=None)
+    def _resize(self, queue: Queue, size: int) -> None:
+        before = queue.bytes
+        queue.bytes += size
+        kind = queue.policy.kind
+        if kind != "disconnect":
+            if kind not in self._sizes:
+                self._sizes[kind] = Sizes()
+            self._sizes[kind].change(queue, before, queue.bytes)
 
     def _render(self, since: float) -> tuple[list[Piece], float]:
         """Take the references that fit one write, and at the end what is to be said of losses."""
