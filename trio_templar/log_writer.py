@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections import deque
 from typing import Final
 
@@ -13,6 +14,8 @@ logger = logging.getLogger("trio_templar.log")
 
 # What may wait for a slow reader of the log; lines beyond that are dropped, and counted.
 MAX_WAITING_BYTES: Final = 1_048_576
+# How long lines gather before they are written: a thread that wakes for each takes the interpreter from the event loop.
+GATHER_SECONDS: Final = 0.01
 # How long the end of the process waits for the lines that are left.
 FLUSH_SECONDS: Final = 1.0
 
@@ -62,6 +65,8 @@ class WriterHandler(logging.Handler):
             with self._changed:
                 # What could not be written is no reason to try again; the next line is.
                 self._changed.wait_for(lambda: self._waiting or (self._dropped and not self._failed))
+            time.sleep(GATHER_SECONDS)
+            with self._changed:
                 lines = [*self._waiting]
                 self._waiting.clear()
                 dropped, self._dropped = self._dropped, 0

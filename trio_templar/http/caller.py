@@ -221,7 +221,7 @@ class _Protocol(H11Protocol):
         if self.connection.fault:  # it is answered already
             return
         self._response += self.connection.send(event) or b""
-        if isinstance(event, h11.EndOfMessage | h11.InformationalResponse):
+        if self._response and not isinstance(event, h11.Response):  # its head waits for its body
             data, self._response = self._response, b""
             await self.send(RawData(data))
 
