@@ -197,8 +197,9 @@ class Batch:
         """Tell the tallies that the pass is over, and drop the frames, pieces and parts that were kept for it."""
         for tally in self.tallies:
             tally.passed()
-        for part in (*self._parts, *self._shares):
-            part.forget()  # one that waits outlives the pass
+        if self._parts or self._shares:
+            for part in (*self._parts, *self._shares):
+                part.forget()  # one that waits outlives the pass
         self.forget()
 
     def forget(self) -> None:

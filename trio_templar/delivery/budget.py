@@ -71,17 +71,26 @@ class Budget:
 
     def hold_publications(self, publications: Sequence[Publication]) -> None:
         """Count what `publications` take while they wait in one more place; their bytes count once in all."""
-        self.take(PUBLICATION_BYTES * len(publications))
-        for left, right, _ in publications:
-            self.hold(left)
-            self.hold(right)
+        size = PUBLICATION_BYTES * len(publications)
+        for left, right, _ in publications:  # written out: it is done for each publication that waits
+            for side in (left, right):
+                holders = self._holders.get(id(side), 0)
+                self._holders[id(side)] = holders + 1
+                if not holders:
+                    size += len(side)
+        self.take(size)
 
     def release_publications(self, publications: Sequence[Publication]) -> None:
         """Undo one `hold_publications`."""
-        self.give(PUBLICATION_BYTES * len(publications))
+        size = PUBLICATION_BYTES * len(publications)
         for left, right, _ in publications:
-            self.release(left)
-            self.release(right)
+            for side in (left, right):
+                holders = self._holders.pop(id(side)) - 1
+                if holders:
+                    self._holders[id(side)] = holders
+                else:
+                    size += len(side)
+        self.give(size)
 
     def hold_batch(self, batch: Batch) -> None:
         """Count the publications of `batch` unless somebody holds it; it must stay alive until `release_batch`."""

@@ -6,7 +6,7 @@ channel and a fan-out loop, started then, takes everything that waits there in o
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ class Fanout:
         self.publications = 0
         self.deliveries = 0
         self._closed = False
-        self._over: Counter[float] = Counter()  # how many were published when, and are offered to all
+        self._over: dict[float, int] = {}  # how many were published when, and are offered to all
         self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
 
     async def publish(self, triggers: Sequence[Trigger]) -> None:
@@ -212,7 +212,9 @@ class Fanout:
         for room, batch in batches:
             if room not in at_once:
                 cost += PUBLICATION_BYTES * batch.count
-                shared |= {id(side): len(side) for sides in batch.publications for side in sides[:2]}
+                for left, right, _ in batch.publications:
+                    shared[id(left)] = len(left)
+                    shared[id(right)] = len(right)
             if batch.count > bounds.room_publications:
                 raise TooLarge(f"{batch.count} publications for one room at once (room_publications)")
             channel = room.channel
@@ -263,7 +265,8 @@ class Fanout:
     def _note_seconds(self, room: LiveRoom, *, at_once: bool) -> None:
         """Count how long the publications took whose pass over `room` was made: now, or with those of others soon."""
         if room.publications:  # a probe is no client's
-            self._over.update(room.channel.under_way)
+            for put in room.channel.under_way:
+                self._over[put] = self._over.get(put, 0) + 1
         if at_once:
             now = trio.current_time()
             for put, times in self._over.items():
