@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, NoReturn
@@ -38,11 +39,12 @@ async def accept_loop(
     `relieve` is called then. The last `leave` descriptors are not taken (a quarter of them all, if that is less).
     """
     short = False
+    last = 0  # the descriptor of the client that came last
     async with listener:
         while True:
             try:
                 if leave:
-                    _leave_descriptors(leave)
+                    _leave_descriptors(leave, last)
                 stream = await listener.accept()
             except OSError as error:
                 if error.errno not in SHORTAGES:
@@ -54,12 +56,20 @@ async def accept_loop(
                 await trio.sleep(SHORTAGE_PAUSE_SECONDS)
             else:
                 short = False
+                last = _descriptor_of(stream)
                 clients.start_soon(serve_one, stream)
 
 
-def _leave_descriptors(count: int) -> None:
+def _descriptor_of(stream: trio.abc.Stream) -> int:
+    transport = transport_of(stream)
+    return transport.socket.fileno() if isinstance(transport, trio.SocketStream) else sys.maxsize
+
+
+def _leave_descriptors(count: int, last: int) -> None:
     """Raise OSError: if all descriptors but the last `count` are taken; the lowest free one is always given out."""
     limit = descriptor_limit()
+    if last < limit // 2:  # as many are free, and callers of HTTP take at most a quarter before the next client
+        return
     descriptor = os.open(os.devnull, os.O_RDONLY)
     os.close(descriptor)
     if descriptor >= limit - min(count, limit // 4):
