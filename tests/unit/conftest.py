@@ -96,7 +96,7 @@ class FakeTransport:
     def start_writing(self) -> None:
         self.loops += 1
 
-    def closing(self) -> None:
+    def on_closing(self) -> None:
         self.closings += 1
 
     def too_slow(self, overdue: Overdue) -> None:

@@ -182,14 +182,17 @@ async def test_publications_that_wait_come_in_one_batch() -> None:
         assert (receiver.counts, receiver.data) == ([3], [0, 1, 2])
 
 
-async def test_a_pass_hands_over_a_bounded_number_of_bytes() -> None:
+@pytest.mark.parametrize(
+    ("size", "counts"), [(PASS_BYTES // 2 - 100, [2, 1]), (PASS_BYTES // 2, [1, 1, 1]), (PASS_BYTES, [1, 1, 1])]
+)
+async def test_a_pass_hands_over_a_bounded_number_of_bytes_or_one_publication(size: int, counts: list[int]) -> None:
     async with running() as gateway:
         receiver = gateway.fill("car")[0]
-        big = f'"{"x" * (PASS_BYTES // 2)}"'
+        big = f'"{"x" * size}"'
         for _ in range(3):
             gateway.fanout.publish_nowait([trigger(big, "car")])
         await settled()
-        assert receiver.counts == [2, 1]
+        assert receiver.counts == counts
 
 
 async def test_publications_of_one_trigger_array_reach_a_small_room_as_one_batch() -> None:

@@ -264,7 +264,7 @@ class Connection(trio.abc.Stream):
         if self._nursery is not None:
             self._nursery.start_soon(self._write_loop)
 
-    def closing(self) -> None:
+    def on_closing(self) -> None:
         """End the conversation: now if all is written, else when it is, or its time to take it is over."""
         if self._nursery is None:
             return

@@ -37,7 +37,8 @@ shuffle: Final[Shuffle] = SystemRandom().shuffle
 class Shutdown:
     """Whether a gateway is going to end, and how long what is not done may take: until the deadline of `scope`.
 
-    `leaving` is set first: no client is admitted any more. `stopped` is set when no client has any time left.
+    `leaving` is set first. No client is admitted any more then, unless another process holds our addresses too: those
+    that we have accepted come in until the end. `stopped` is set when no client has any time left.
     """
 
     def __init__(self, scope: trio.CancelScope, fanout: Fanout, connections: Collection[Connection]) -> None:

@@ -2,6 +2,9 @@
 
 Publications wait as references in a bounded memory channel, rendered when they are written. So shared data is kept
 once, and an unsubscribe, a conflation or a drop changes what a waiting reference becomes: nothing.
+
+No task waits at this channel: the write loop waits for the socket, and takes what is there by then. It is the order in
+which all subscriptions of a client are written, where `Queue` has the order of one.
 """
 
 from __future__ import annotations
@@ -89,14 +92,14 @@ class Queue:
 
 
 class Backlog:
-    """What waits for one client, beside what is written next. `bytes` counts both; `frames` what waits alone."""
+    """What waits for one client. `bytes` counts it and what is written next, `frames` does not count the latter."""
 
     def __init__(self, data: bytes, sent: int, batch: Batch | None, backlogs: Backlogs) -> None:
         self._backlogs = backlogs
         self._replies: list[bytes] = []
         self._queues: dict[Subscription, Queue] = {}
         self._sizes: dict[Kind, Sizes[Queue]] = {}  # of what may be lost
-        # As many may be void as may wait: so they are taken out at most once for each time that many came in.
+        # Twice the bound, so that void references are taken out once in `max_frames` puts at most.
         self._capacity = 2 * backlogs.max_frames
         self._send: trio.MemorySendChannel[Reference] | None = None
         self._receive: trio.MemoryReceiveChannel[Reference]

@@ -47,16 +47,16 @@ class RoomChannel:
     """Publications between trigger and fan-out for one room, in order. `Fanout` keeps their bounds: all or nothing.
 
     `taken` counts those that left it, `passed` those of them that were offered to everybody: a drain waits for them.
-    `under_way` is when the publications of the pass that is being made were published.
+    `published_at` is when the publications of the pass that is being made were published.
     """
 
-    __slots__ = ("_waiting", "bytes", "passed", "taken", "under_way")
+    __slots__ = ("_waiting", "bytes", "passed", "published_at", "taken")
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Publication, float]] = deque()
         self.bytes = 0
         self.taken = self.passed = 0
-        self.under_way: list[float] = []
+        self.published_at: list[float] = []
 
     @property
     def publications(self) -> int:
@@ -71,14 +71,15 @@ class RoomChannel:
     def take(self) -> Batch:
         """Take what waits, up to the bytes of a pass, and at least one; something must wait."""
         taken: list[Publication] = []
-        size, self.under_way = 0, []
-        while self._waiting and size < PASS_BYTES:
+        size, self.published_at = 0, []
+        # Not a publication over the bound: an outbox would make two writes of the pass.
+        while self._waiting and (not taken or size + self._waiting[0][0].size <= PASS_BYTES):
             publication, published = self._waiting.popleft()
             taken.append(publication)
-            self.under_way.append(published)
+            self.published_at.append(published)
             size += publication.size
         self.bytes -= size
-        self.passed = self.taken  # the pass before this one is over
+        self.passed = self.taken  # the pass before this one is over; after the last one the channel is gone
         self.taken += len(taken)
         return Batch(taken)
 
@@ -255,9 +256,11 @@ class Fanout:
                 self.in_flight_bytes -= batch.size
                 left = await self._pass(room, batch, left)
                 self._note_seconds(room, at_once=left <= 0 or len(rooms) == 1)
-                rooms.rotate(-1)
-                if not room.channel.publications:
-                    rooms.pop().channel = None
+                rooms.popleft()
+                if room.channel.publications:
+                    rooms.append(room)
+                else:
+                    room.channel = None
         finally:
             for room in rooms:
                 room.channel = None
@@ -265,7 +268,7 @@ class Fanout:
     def _note_seconds(self, room: LiveRoom, *, at_once: bool) -> None:
         """Count how long the publications took whose pass over `room` was made: now, or with those of others soon."""
         if room.publications:  # a probe is no client's
-            for put in room.channel.under_way:
+            for put in room.channel.published_at:
                 self._over[put] = self._over.get(put, 0) + 1
         if at_once:
             now = trio.current_time()

@@ -1,7 +1,7 @@
 """The bounded way to one client's socket.
 
 If nothing waits, what is put is written at once, without a task switch. What the kernel did not take waits in a
-backlog that lasts until it is empty. So an idle connection holds neither channel nor task.
+backlog that lasts until it is empty. So an idle connection holds no channel and no task that writes.
 
 Everything here is synchronous: `Outbox` decides, the write loop of its connection does the waiting.
 """
@@ -33,7 +33,7 @@ class Owner(Protocol):
     def start_writing(self) -> None:
         """Start the write loop: something waits, and none is running."""
 
-    def closing(self) -> None:
+    def on_closing(self) -> None:
         """Take note that `closing` has come further."""
 
     def too_slow(self, overdue: Overdue) -> None:
@@ -177,7 +177,7 @@ class Outbox:
         if Do.GIVE_UP in todo and self._backlog is not None:
             self._end_backlog(self._backlog)
         if self._owner is not None:
-            self._owner.closing()
+            self._owner.on_closing()
         return True
 
     def _say_last(self, frame: bytes) -> None:

@@ -71,7 +71,10 @@ class Joined:
                 _drop(part.tallies)
 
     def shorten(self) -> int:
-        """Give up the frames behind those that may be under way; return how many publications were in them. Once."""
+        """Give up the frames behind those that may be under way; return how many publications were in them.
+
+        Only once: what is left then may begin in the middle of a frame, where no ends can be found.
+        """
         done = len(self._data) - len(self.unsent)
         ends = list(frame_ends(self._data)) if self._data[:1] in FRAME_STARTS else []
         end = next((end for end in ends if end >= done + PIECE_BYTES), len(self._data))
@@ -92,7 +95,8 @@ class Joined:
             self._budget.hold(data)
 
     def _let_go(self) -> None:
-        self._budget.release(self._data)
+        if self._data:
+            self._budget.release(self._data)
         self._data = b""
         self.unsent = memoryview(b"")  # an empty view of the data would keep it too
 
