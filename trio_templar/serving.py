@@ -117,10 +117,11 @@ def _start_http(parts: Parts, nursery: trio.Nursery) -> None:
         return
     from trio_templar.http.server import serve_http  # hypercorn: only who listens for triggers needs it
 
-    settings, stopped = parts.current.settings, parts.clients.shutdown.stopped
-    seconds = min(ANSWER_SECONDS, ANSWER_SHARE * settings.drain_seconds)
-    app = http_app_of(parts)
-    nursery.start_soon(serve_http, app, parts.endpoints.http, stopped.wait, seconds, settings.max_callers)
+    def grace_seconds() -> float:
+        return min(ANSWER_SECONDS, ANSWER_SHARE * parts.current.settings.drain_seconds)
+
+    stopped, max_callers = parts.clients.shutdown.stopped, parts.current.settings.max_callers
+    nursery.start_soon(serve_http, http_app_of(parts), parts.endpoints.http, stopped.wait, grace_seconds, max_callers)
 
 
 async def _accept(parts: Parts, clients: trio.Nursery) -> None:

@@ -60,7 +60,7 @@ async def server(max_callers: int = 100, budget: int = 10**6) -> AsyncIterator[S
     served = Server(Budget(budget))
     async with trio.open_nursery() as nursery:
         listeners = [served.listener]  # who connects waits there
-        nursery.start_soon(serve_http, served.app, listeners, served.stop.wait, 3.0, max_callers)  # noqa: ASYNC113
+        nursery.start_soon(serve_http, served.app, listeners, served.stop.wait, lambda: 3.0, max_callers)  # noqa: ASYNC113
         yield served
         nursery.cancel_scope.cancel()
 
@@ -213,7 +213,7 @@ async def test_a_stop_ends_the_idle_and_lets_the_others_finish(autojump_clock: M
 async def test_a_caller_that_takes_no_answer_ends_with_the_grace(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         served = Server(Budget(10**6))
-        nursery.start_soon(serve_http, served.app, [served.listener], served.stop.wait, 3.0, 100)
+        nursery.start_soon(serve_http, served.app, [served.listener], served.stop.wait, lambda: 3.0, 100)
         await served.call(GET.replace(b"now", b"later") + b"\r\n")
         served.stop.set()
     assert trio.current_time() == 3

@@ -337,7 +337,7 @@ async def server(**bounds: Any) -> AsyncIterator[tuple[FakeReceiver, str, Callab
         stopped = trio.Event()
         listeners = await open_listeners("127.0.0.1:0")
         url = url_of(listeners[0], "http", "")
-        nursery.start_soon(serve_http, app, listeners, stopped.wait, 1.0)  # noqa: ASYNC113  # who connects waits in the backlog
+        nursery.start_soon(serve_http, app, listeners, stopped.wait, lambda: 1.0)  # noqa: ASYNC113  # who connects waits in the backlog
         await trio.testing.wait_all_tasks_blocked()
         task = next(iter(nursery.child_tasks))
         yield car, url, lambda: tasks_below(task)

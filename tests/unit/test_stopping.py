@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,6 +80,20 @@ async def test_a_publisher_in_the_middle_of_a_stream_is_told_what_was_published(
             answer = bytes(await publisher.receive_some())
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert answer.endswith(b"line 2: the gateway is stopping; published 1")
+
+
+async def test_a_publisher_has_the_time_that_the_settings_in_force_give_and_not_those_of_the_start() -> None:
+    settings = quiet(trigger_bind="127.0.0.1:0", drain_seconds=0.001)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        running.gateway.reload(replace(settings, drain_seconds=60))
+        client = await running.subscriber(1, CAR)
+        async with await streaming_publisher(running) as publisher:
+            assert (await client.receive())["data"] == 1
+            running.gateway.stop()
+            await end_of(client)
+            await client.stream.aclose()
+            await publisher.send_all(b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINE), LINE))
+            assert bytes(await publisher.receive_some()).endswith(b"published 1")
 
 
 async def test_what_a_room_had_taken_is_heard_before_the_close(autojump_clock: MockClock) -> None:

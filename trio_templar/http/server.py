@@ -31,10 +31,10 @@ async def serve_http(
     app: App,
     listeners: Iterable[trio.abc.Listener[trio.abc.Stream]],
     stopped: Callable[[], Awaitable[None]],
-    grace_seconds: float,
+    grace_seconds: Callable[[], float],
     max_callers: int = 1000,
 ) -> None:
-    """Serve an ASGI app on `listeners` until `stopped` returns; then requests have `grace_seconds` to finish."""
+    """Serve an ASGI app on `listeners` until `stopped` returns; then requests have `grace_seconds()` to finish."""
     callers = Callers(app, max_callers)
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as accepting:  # the inner one: it ends before the callers that it accepted
@@ -43,7 +43,7 @@ async def serve_http(
             await stopped()
             accepting.cancel_scope.cancel()
         await callers.stop()
-        nursery.cancel_scope.deadline = trio.current_time() + grace_seconds
+        nursery.cancel_scope.deadline = trio.current_time() + grace_seconds()
 
 
 class Callers:
