@@ -296,14 +296,24 @@ async def test_what_never_fits_a_room_is_too_large() -> None:
     assert (ride.data, gateway.fanout.triggers) == ([], 0)
 
 
-async def test_bytes_in_flight_are_bounded_but_one_trigger_always_fits_an_empty_gateway() -> None:
+async def test_bytes_in_flight_are_bounded() -> None:
     gateway = make_gateway(Standstill(), soft_bytes=1000)
     gateway.fill("car")
     gateway.fill("ride")
-    gateway.fanout.publish_nowait([trigger("1" * 2000, "car")])
+    gateway.fanout.publish_nowait([trigger("1" * 600, "car")])
     with pytest.raises(Full):
-        gateway.fanout.publish_nowait([trigger(1, "ride")])
-    assert gateway.fanout.in_flight_bytes == size(trigger("1" * 2000))
+        gateway.fanout.publish_nowait([trigger("1" * 600, "ride")])
+    assert gateway.fanout.in_flight_bytes == size(trigger("1" * 600))
+
+
+@pytest.mark.parametrize("waiting", [0, 1], ids=["into an empty gateway", "while something waits"])
+async def test_what_never_fits_the_memory_is_too_large(waiting: int, autojump_clock: MockClock) -> None:
+    gateway = make_gateway(Standstill(), soft_bytes=1000)
+    gateway.fill("car")
+    gateway.fanout.publish_nowait([trigger(1, "car")] * waiting)
+    with pytest.raises(TooLarge, match=r"\(half of memory_bytes\)$"):
+        await gateway.fanout.publish([trigger("1" * 1000, "car")])
+    assert (trio.current_time(), gateway.fanout.triggers) == (0, waiting)
 
 
 async def test_a_trigger_waits_for_a_full_room(autojump_clock: MockClock) -> None:

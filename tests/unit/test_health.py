@@ -45,6 +45,13 @@ async def test_it_is_not_ready_before_the_first_canary_is_back(autojump_clock: M
         assert parts(running).served.health.ready
 
 
+async def test_a_gateway_whose_memory_holds_no_publication_is_alive_and_not_ready(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(memory_bytes=64)) as running:
+        await trio.sleep(5)
+        assert (await ask(running, "/health/live"))[0] == 200
+        assert await ask(running) == (503, {"ready": False, "canary_age_seconds": None})
+
+
 @pytest.mark.parametrize("part", ["_fanout_loop", "_pass"])
 async def test_a_fanout_that_is_stuck_is_not_ready_and_is_again_when_it_goes_on(
     part: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch

@@ -170,6 +170,7 @@ class Fanout:
         """Put `batch` on its way to `room`, which is in no hub, through a channel and a loop. It is not counted.
 
         Raises Full: if the channel, or memory, is full.
+        Raises TooLarge: if memory never holds it.
         Raises Busy: if `close` was called.
         """
         self._check([(room, batch)], frozenset())
@@ -225,7 +226,10 @@ class Fanout:
                 raise Full(f"the room {_shown(room)} is full (room_publications)")
             if channel.bytes and batch.size + channel.bytes > bounds.room_bytes:
                 raise Full(f"the room {_shown(room)} is full (room_bytes)")
-        if not self._budget.fits(cost + sum(shared.values())):
+        cost += sum(shared.values())
+        if cost > self._budget.soft_bytes:
+            raise TooLarge(f"it takes {cost} bytes at once, over {self._budget.soft_bytes} (half of memory_bytes)")
+        if not self._budget.fits(cost):
             raise Full("the gateway is full (memory_bytes)")
 
     def _is_inline(self, room: LiveRoom, batch: Batch) -> bool:

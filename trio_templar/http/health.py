@@ -18,7 +18,7 @@ from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import Fanout, Full
 from trio_templar.delivery.outbox import Outbox
-from trio_templar.errors import Busy
+from trio_templar.errors import Busy, TooLarge
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
 from trio_templar.http.input import NoQuery, read_query
 
@@ -45,7 +45,7 @@ class Canary:
         if self._room.channel is None:
             try:
                 self._fanout.probe(self._room, Batch([PUBLICATION]))
-            except (Busy, Full):
+            except (Busy, Full, TooLarge):
                 return
 
     # The far end: outbox.Writer
