@@ -64,8 +64,9 @@ def test_a_page_of_another_host_is_refused_unless_it_is_allowed(page: Page, gara
     origin = elsewhere.rstrip("/")
     page.go(f"{elsewhere}?gateway={garage.gateway.websocket_url}")
     page.wait("document.querySelector('#closed').textContent.startsWith('1006')")
-    hint = f'WARNING refused status=403 why="origin not allowed" hint="--allowed-origin {origin} would let it in; '
-    hint += f'or open the page as {garage.site.url.rstrip("/")}"'
+    hint = 'WARNING refused status=403 why="origin not allowed" hint="open the page as '
+    hint += f"{garage.site.url.rstrip('/')}, so that its cookies come along; "
+    hint += f'--allowed-origin {origin} would let it in without them"'
     garage.gateway.log.wait(hint)
     with gateway(f"--api-url={garage.site.api_url}", f"--allowed-origin={origin}") as lenient:
         page.go(f"{elsewhere}?gateway={lenient.websocket_url}")

@@ -270,7 +270,10 @@ def test_what_is_no_origin_is_refused_and_not_repeated(origin: str, host: str) -
     ],
 )
 def test_a_page_of_this_machine_under_its_other_name_is_told_the_right_one(origin: str, host: str, other: str) -> None:
-    assert origin_refusal(origin, host) == f"--allowed-origin {origin} would let it in; or open the page as {other}"
+    assert origin_refusal(origin, host) == (
+        f"open the page as {other}, so that its cookies come along; "
+        f"--allowed-origin {origin} would let it in without them"
+    )
 
 
 async def test_tls_on_an_address_without_it_is_named() -> None:

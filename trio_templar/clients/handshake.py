@@ -191,7 +191,8 @@ def _origin_hint(origin: str, host: str) -> str:
         return "the Origin is not of the form SCHEME://HOST[:PORT]"
     hint = f"--allowed-origin {origin} would let it in"
     other = same_machine(origin, host)
-    return f"{hint}; or open the page as {other}" if other else hint
+    # Browsers keep the cookies of localhost and 127.0.0.1 apart: let in alone, the page would be one without a user.
+    return f"open the page as {other}, so that its cookies come along; {hint} without them" if other else hint
 
 
 def choose_subprotocol(request: ClientRequest, known: Collection[str]) -> str:
