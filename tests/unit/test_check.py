@@ -43,7 +43,11 @@ def answer(status: str, body: bytes = b"", location: str = "/login/") -> bytes:
 @pytest.mark.parametrize(
     ("response", "level", "words"),
     [
-        (answer("200 OK", b'{"allowed_rooms": [{}, {}]}'), "ok", "may enter 2 rooms"),
+        (answer("200 OK", b'{"user": {"id": 1}, "allowed_rooms": [{}, {}]}'), "ok", "may enter 2 rooms"),
+        (answer("200 OK", b'{"user": {"id": 1}, "allowed_rooms": []}'), "ok", "may enter 0 rooms"),
+        (answer("200 OK", b'{"user": {"id": 1}}'), "warn", "no allowed_rooms, so no client can subscribe"),
+        (answer("200 OK", b'{"allowed_rooms": []}'), "warn", "no user.id (--user-id-path), so logs and hooks"),
+        (answer("200 OK", b"{}"), "warn", "no user.id (--user-id-path)"),
         (answer("200 OK", b"<html>"), "fail", "not JSON"),
         (answer("200 OK", b'{"allowed_rooms": 1}'), "fail", "allowed_rooms is no list"),
         (answer("401 Unauthorized"), "ok", "is refused"),
@@ -66,6 +70,11 @@ async def test_what_the_api_answers_is_explained(response: bytes, level: str, wo
         assert (finding.level, finding.about) == (level, "api_url")
         assert finding.text.startswith(f"{url}bootstrap/: ")
         assert words in finding.text
+
+
+async def test_an_answer_without_a_user_is_complete_where_none_is_looked_for() -> None:
+    async with api(answer("200 OK", b'{"allowed_rooms": []}')) as url:
+        assert (await check_api(Settings(api_url=url, user_id_path=""))).level == "ok"
 
 
 async def test_an_api_that_is_not_there_or_not_named_is_a_failure() -> None:
@@ -92,7 +101,7 @@ async def test_a_unix_socket_is_looked_at_and_not_touched(tmp_path: Path) -> Non
     assert (await check_address("bind", f"unix:{path}", Settings())).level == "ok"
     assert not path.exists()
     path.write_text("mine")
-    assert "no socket" in (await check_address("bind", f"unix:{path}", Settings())).text
+    assert "not a socket" in (await check_address("bind", f"unix:{path}", Settings())).text
     assert path.read_text() == "mine"
     assert (await check_address("bind", f"unix:{tmp_path}/no/x", Settings())).level == "fail"
 

@@ -59,7 +59,9 @@ def test_without_rich_top_names_what_it_needs_and_the_rest_works() -> None:
     asked = subprocess.run([PYTHON, "-c", code, "top", "--once"], capture_output=True, text=True, check=False)
     assert (asked.returncode, asked.stdout) == (1, "")
     assert one_line(asked.stderr)
-    assert "pip install 'trio-templar[top]'" in asked.stderr
+    assert "pip install 'trio-templar[top]', or in a checkout: pip install '.[top]'" in asked.stderr
+    wrong = subprocess.run([PYTHON, "-c", code, "top", "--url=x"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, "--url: 'x' is not" in wrong.stderr) == (2, True)
     other = subprocess.run([PYTHON, "-c", code, "top", "--help"], capture_output=True, text=True, check=False)
     assert other.returncode == 0
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import trio
 
 from trio_templar.clients.backend import HttpBackend
 from trio_templar.clients.bootstrap import BootstrapLimiter
 from trio_templar.commands.serve import NO_ADDRESS
+from trio_templar.core.answers import read_answer
 from trio_templar.core.forwarding import ClientRequest
 from trio_templar.core.settings import Settings, is_local
 from trio_templar.core.texts import inherited_descriptor, split_address
@@ -59,9 +60,9 @@ def _triggers(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "trigger_token", "set")
         yield from _weaknesses(settings)
     elif is_local(settings.trigger_bind):
-        yield Finding("ok", "trigger_token", "none: whoever is on this machine can publish")
+        yield Finding("ok", "trigger_token", "none: anyone on this machine can publish")
     else:
-        yield Finding("warn", "insecure_trigger", f"whoever reaches {settings.trigger_bind} can publish")
+        yield Finding("warn", "insecure_trigger", f"anyone who reaches {settings.trigger_bind} can publish")
     if settings.room_policy:
         yield Finding("ok", "room_policy", f"{len(settings.room_policy)}, the first that matches decides")
 
@@ -71,7 +72,7 @@ def _weaknesses(settings: Settings) -> Iterator[Finding]:
         yield Finding("warn", "trigger_token", "it is so short that it can be guessed; openssl rand -hex 32 makes one")
     file = settings.trigger_token_file
     if file and Path(file).stat().st_mode & stat.S_IROTH:
-        yield Finding("warn", "trigger_token_file", f"{file}: everybody on this machine can read it (chmod o-r)")
+        yield Finding("warn", "trigger_token_file", f"{file}: everyone on this machine can read it (chmod o-r)")
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:
@@ -105,7 +106,7 @@ async def check_address(setting: str, address: str, settings: Settings) -> Findi
     if address.startswith("unix:"):
         return _check_path(setting, Path(address.removeprefix("unix:")))
     if inherited_descriptor(address) is not None:
-        return Finding("ok", setting, f"{address}: known only to the process that is started with it")
+        return Finding("ok", setting, f"{address}: only a process that is started with this socket can check it")
     try:
         for listener in await open_listeners(address, settings):
             await listener.aclose()
@@ -148,9 +149,9 @@ async def _answers_as_ours(host: str, port: int, path: str) -> bool:
 def _check_path(setting: str, path: Path) -> Finding:
     # Not tried: listening would take the place of a socket that is there.
     if path.exists() and not path.is_socket():
-        return Finding("fail", setting, f"cannot listen on unix:{path}: it is there, and no socket")
+        return Finding("fail", setting, f"cannot listen on unix:{path}: it exists, and is not a socket")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        return Finding("fail", setting, f"cannot listen on unix:{path}: {path.parent} cannot be written to")
+        return Finding("fail", setting, f"cannot listen on unix:{path}: {path.parent} is not writable")
     return Finding("ok", setting, f"unix:{path}")
 
 
@@ -162,11 +163,7 @@ async def check_api(settings: Settings, host: str = "") -> Finding:
         return Finding("fail", "api_url", "where is the API? Give --api-url, or try --demo")
     where = f"{settings.api_url.removesuffix('/')}/bootstrap/"
     try:
-        async with HttpBackend(settings) as backend:
-            limiter = BootstrapLimiter(backend.bootstrap, settings)
-            answer = await limiter.ask(
-                ClientRequest(settings.path, [(b"host", host.encode())] if host else [], "127.0.0.1")
-            )
+        answer = await _ask(settings, host)
     except Refused as error:
         if settings.forward_host and not host and error.status == 400:
             text = "clients' own Host goes to the API, and this had none; --host gives one"
@@ -178,13 +175,41 @@ async def check_api(settings: Settings, host: str = "") -> Finding:
         return Finding("fail", "api_url", f"{where}: {error}: every client will get 503")
     except (BackendError, SettingsError) as error:
         return Finding("fail", "api_url", f"{where}: {error}")
-    rooms = len(answer.allowed_rooms)
-    return Finding("ok", "api_url", f"{where}: 200: who has no cookie may enter {rooms} rooms")
+    missing = _missing(answer, settings)
+    if missing:
+        return Finding("warn", "api_url", f"{where}: 200: {'; '.join(missing)}")
+    rooms = len(answer["allowed_rooms"])
+    return Finding("ok", "api_url", f"{where}: 200: a client without cookies may enter {rooms} rooms")
+
+
+async def _ask(settings: Settings, host: str) -> Mapping[str, Any]:
+    """Return what the API answers, once a gateway has found it good."""
+    answers: list[Mapping[str, Any]] = []
+
+    async def bootstrap(request: ClientRequest) -> Mapping[str, Any]:
+        answers.append(await backend.bootstrap(request))
+        return answers[-1]
+
+    async with HttpBackend(settings) as backend:
+        headers = [(b"host", host.encode())] if host else []
+        await BootstrapLimiter(bootstrap, settings).ask(ClientRequest(settings.path, headers, "127.0.0.1"))
+    return answers[-1]
+
+
+def _missing(answer: Mapping[str, Any], settings: Settings) -> list[str]:
+    """Return what a good `answer` may lack, and what a gateway does without it."""
+    found = []
+    if answer.get("allowed_rooms") is None:
+        found.append("the answer has no allowed_rooms, so no client can subscribe")
+    path = settings.user_id_path
+    if path and read_answer(answer, path.split(".")).user_id is None:
+        found.append(f"the answer has no {path} (--user-id-path), so logs and hooks do not know whose client it is")
+    return found
 
 
 def _refusal(where: str, refused: Refused) -> Finding:
     if not refused.hint:
-        return Finding("ok", "api_url", f"{where}: {refused.status}: who has no cookie is refused")
+        return Finding("ok", "api_url", f"{where}: {refused.status}: a client without cookies is refused")
     # These do not look at the client: nobody will be let in. Others may be different with a cookie.
     level: Literal["fail", "warn"] = "fail" if refused.status in (301, 308, 400, 404) else "warn"
     return Finding(level, "api_url", f"{where}: {refused.status}: {refused.hint}")

@@ -31,8 +31,12 @@ exit status:
   4  refused: a token, a cookie or a room
   5  busy: try again
   6  the connection ended
-"""
 
+after a signal:
+  130  Ctrl-C
+  141  the reader of the output has gone
+  143  SIGTERM; after the first one, serve drains and ends with 0
+"""
 
 # Errors of a write that has no room. Whatever else writes to a disk names its file, so these are of standard output.
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -78,6 +78,12 @@ def run_on_trio(main: Callable[[], Awaitable[int]], clock: trio.abc.Clock | None
         raise cause_of(group) from None
 
 
+def lacks_extra(command: str) -> CommandError:
+    """Return the error of a command whose extra, which has its name, is not installed."""
+    ways = f"pip install 'trio-templar[{command}]', or in a checkout: pip install '.[{command}]'"
+    return CommandError(ExitStatus.FAILED, f"{command} needs {ways}")
+
+
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
     """Add what every command has that connects to a gateway."""
     parser.add_argument("--ca", metavar="FILE", help="file of certificates to trust for https or wss")

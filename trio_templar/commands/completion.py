@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from trio_templar.commands.command import Command, CommandError, ExitStatus
+from trio_templar.commands.command import Command, ExitStatus, lacks_extra
 
 SHELLS: Final = ("bash", "zsh")
 
@@ -23,7 +23,7 @@ def completion_of(make_parser: Callable[[], argparse.ArgumentParser]) -> Command
         try:
             import shtab
         except ImportError as error:
-            raise CommandError(ExitStatus.FAILED, "completion needs: pip install 'trio-templar[completion]'") from error
+            raise lacks_extra("completion") from error
         print(shtab.complete(make_parser(), shell=arguments["shell"]))
         return ExitStatus.DONE
 

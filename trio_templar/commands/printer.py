@@ -22,7 +22,7 @@ class Printer:
         self.write = write
         self.note = note
         self._as_json = as_json
-        self._left = count
+        self._wanted = self._left = count
         self.shows_rooms = False
 
     @property
@@ -31,9 +31,11 @@ class Printer:
         return self._left == 0
 
     @property
-    def lacking(self) -> int:
-        """How many publications are still wanted; 0 where nobody said."""
-        return self._left or 0
+    def shortfall(self) -> str:
+        """How many publications came of those that were wanted; empty if all did, or no number was given."""
+        if not self._wanted or not self._left:
+            return ""
+        return f"only {self._wanted - self._left} of {self._wanted} publications"
 
     def published(self, room: Room, data: bytes) -> None:
         """Print a publication."""

@@ -83,8 +83,8 @@ class Subscriber:
                 await self._listen()
             except CommandError as error:
                 raise CommandError(error.status, f"{self._name}: {error}") from error
-        if self._printer.lacking:
-            self._printer.note(f"{self._name}: {self._printer.lacking} fewer came within {seconds:g} s")
+        if self._printer.shortfall:
+            self._printer.note(f"{self._name}: {self._printer.shortfall} came within {seconds:g} s")
             return ExitStatus.FAILED
         return ExitStatus.DONE
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.commands.api_caller import ApiCaller, add_api_options
-from trio_templar.commands.command import Command, CommandError, ExitStatus, count, seconds
+from trio_templar.commands.command import Command, ExitStatus, count, lacks_extra, seconds
 
 if TYPE_CHECKING:
     from trio_templar.commands.gateway_api import GatewayApi
@@ -41,7 +41,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     """Show a running gateway until Ctrl-C."""
-    show = None if arguments["json"] else _show()
+    caller = ApiCaller(arguments, environment)
+    show = _print_json if arguments["json"] else _show()
 
     async def watch(api: GatewayApi) -> int:
         from trio_templar.commands.snapshots import Snapshots
@@ -51,17 +52,17 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
             # A rate is a difference: two looks, a moment apart.
             await snapshots.take()
             await snapshots.pause(min(arguments["every"], 1.0))
-        await (show or _print_json)(snapshots, arguments["every"], once=arguments["once"])
+        await show(snapshots, arguments["every"], once=arguments["once"])
         return ExitStatus.DONE
 
-    return ApiCaller(arguments, environment).run(watch)
+    return caller.run(watch)
 
 
 def _show() -> Callable[..., Awaitable[None]]:
     try:
         from trio_templar.commands.screen import show
     except ImportError as error:
-        raise CommandError(ExitStatus.FAILED, "top needs: pip install 'trio-templar[top]'; or give --json") from error
+        raise lacks_extra("top") from error
     return show
 
 
