@@ -92,16 +92,17 @@ class Lines:
 
 
 @contextmanager
-def heeding_sigint() -> Iterator[None]:
-    """A process started inside is ended by SIGINT even if this one ignores it, as what a shell starts behind `&` does.
+def heeding_signals() -> Iterator[None]:
+    """A process started inside is ended by SIGINT and SIGHUP even if this one ignores them, as after `&` and `nohup`.
 
     What is ignored stays so in children; what is caught does not.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -124,7 +125,7 @@ class Process:
         descriptors: Sequence[int] = (),
     ) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_TEMPLAR_")}
-        with heeding_sigint():
+        with heeding_signals():
             self.popen = subprocess.Popen(
                 arguments,
                 env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", **(environment or {})},
