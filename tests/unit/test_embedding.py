@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 import trio_templar
 import trio_templar.testing
-from tests.unit.conftest import CAR, PYTHON, RIDE, one_line, quiet
+from tests.unit.conftest import CAR, PYTHON, RIDE, one_line, quiet, settled
 from trio_templar.testing import FakeBackend, open_gateway
 
 
@@ -74,9 +74,11 @@ async def test_subscribe_returns_the_reply_and_keeps_what_came_before_it(
         client = await running.subscriber(1, CAR)
         for number in range(2):
             await running.gateway.publish([CAR], number)
+        await settled()  # what is published is on its way to the client, before what it asks for now
         await client.send("ping")
         assert (await client.subscribe(2, RIDE))["code"] == "success"
         await running.gateway.publish([CAR, RIDE], 2)
+        await settled()
         assert (await client.unsubscribe(2))["code"] == "success"
         assert [(await client.receive())["data"] for _ in range(2)] == [0, 1]
         assert await client.receive_text() == "pong"

@@ -179,6 +179,7 @@ async def test_rooms_have_their_figures_and_their_order(autojump_clock: MockCloc
 async def test_a_rate_is_that_of_the_last_seconds(autojump_clock: MockClock) -> None:
     async with open_gateway_with_rooms() as running:
         await named(running, "ada", CAR, RIDE)
+        await trio.sleep(0.25)  # never just when a sample is taken
         for _ in range(40):
             await running.gateway.publish([CAR], 1)
             await trio.sleep(0.5)
