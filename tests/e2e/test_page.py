@@ -20,6 +20,17 @@ TOKEN = {"TRIO_TEMPLAR_TRIGGER_TOKEN": "s3cret"}
 # Everything that can be used on the page now.
 CONTROLS = """[...document.querySelectorAll("button, input, select, textarea, summary, [tabindex]")]
     .filter((it) => it.checkVisibility() && !it.disabled)"""
+# How many pixels of the chart are no grey, as grid and axes are.
+COLOURFUL = """(() => {
+    const canvas = document.querySelector("[data-chart=latency] canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let found = 0;
+    for (let at = 0; at < data.length; at += 4) {
+        const [red, green, blue, alpha] = data.slice(at, at + 4);
+        found += alpha > 200 && Math.max(red, green, blue) - Math.min(red, green, blue) > 80;
+    }
+    return found;
+})()"""
 # Makes the page think that its tab is not seen. From `waits` on it has done what it had begun, and waits to be seen;
 # `asked` counts what it asks for of its state.
 HIDE = """(() => {
@@ -123,6 +134,19 @@ def test_numbers_move_when_something_is_published(page: Page, demo: GatewayProce
             )
 
         eventually(has_rates)
+
+
+def test_a_single_publication_stays_in_the_chart_of_latency(page: Page) -> None:
+    with gateway("--demo") as process:
+        opened(page, process)
+        wait_subscribed(page, "ada")
+        trigger(process, 1, {"target": "news"})
+        # So it says once a later sample has no latency, as nothing was published.
+        page.wait("document.querySelector('[data-chart=latency] .when').textContent.startsWith('at ')")
+        assert page.text("[data-chart=latency] .v0 .number").endswith("ms")
+        assert page.text("[data-chart=latency] .v1 .number").endswith("ms")
+        assert page.evaluate(COLOURFUL) > 0
+        assert page.text("[data-chart=connections] .when") == ""
 
 
 def test_a_subscription_that_is_refused_is_counted(page: Page, demo: GatewayProcess) -> None:

@@ -18,6 +18,10 @@ const CHARTS = {
 /** Round steps of an axis: those of bytes are powers of two. */
 const BINARY_STEPS = Array.from({ length: 45 }, (_, power) => 2 ** power);
 
+/** Where a column has a value between two that are none: a line cannot show it, a point does. */
+const lonely = (column) =>
+  [...column.keys()].filter((at) => column[at] !== null && (column[at - 1] ?? null) === null && (column[at + 1] ?? null) === null);
+
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 class Chart {
@@ -75,7 +79,8 @@ class Chart {
       series: [
         {},
         ...this.kind.colors.map((name) => ({
-          stroke: color(name), width: 1.75, fill: this.kind.colors.length === 1 ? `${color(name)}1c` : undefined, points: { show: false },
+          stroke: color(name), width: 1.75, fill: this.kind.colors.length === 1 ? `${color(name)}1c` : undefined,
+          points: { show: false, size: 5, fill: color(name), filter: (plot, series) => lonely(plot.data[series]) },
         })),
       ],
       hooks: { setCursor: [() => this.tell()] },
@@ -95,12 +100,15 @@ class Chart {
     this.tell();
   }
 
-  /** Show the numbers below the cursor, or those of now. */
+  /** Show the numbers below the cursor, or the last ones there are: without a publication there is no latency. */
   tell() {
-    const pointed = this.plot?.cursor.idx;
-    const sample = this.samples.list[pointed] ?? this.samples.latest;
+    const { list, latest } = this.samples;
+    const [first] = this.kind.names;
+    const pointed = list[this.plot?.cursor.idx];
+    const sample = pointed ?? list.findLast((each) => (each[first] ?? null) !== null) ?? latest;
     this.kind.names.forEach((name, index) => setText(this.values[index].number, this.kind.format(sample[name])));
-    setText(this.when, pointed !== null && pointed !== undefined && sample.time ? `at ${numbers.clock(new Date(sample.time * 1000))}` : "");
+    const isNow = sample === latest && !pointed;
+    setText(this.when, isNow || !sample.time ? "" : `at ${numbers.clock(new Date(sample.time * 1000))}`);
   }
 }
 
