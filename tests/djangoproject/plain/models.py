@@ -1,7 +1,5 @@
 """Cars, and a publication whenever one is saved."""
 
-from typing import Any
-
 from django.db import models, transaction
 from django.db.models.signals import post_save
 from django.dispatch import receiver
@@ -10,14 +8,12 @@ from .live import publish
 
 
 class Car(models.Model):  # type: ignore[misc]  # Django has no types
-    """A car in the garage."""
-
     name = models.CharField(max_length=100)
     owner = models.CharField(max_length=100)
 
 
 @receiver(post_save, sender=Car)  # type: ignore[untyped-decorator]
-def tell_everybody(instance: Car, **_: Any) -> None:
+def tell_everybody(instance: Car, **_: object) -> None:
     """Publish the saved car after the commit, so that a rollback publishes nothing."""
     room = {"target": "car", "car": instance.pk}
     data = {"id": instance.pk, "name": instance.name}

@@ -10,7 +10,6 @@ urlpatterns = [
     path("", include("plain.urls")),
     path("api/car/<int:pk>/", extras.rename),
     path("static/client.js", extras.client),
-    path("live/", TemplateView.as_view(template_name="live.html")),
     path("login/", LoginView.as_view(template_name="login.html")),
     path("", TemplateView.as_view(template_name="page.html")),
 ]
