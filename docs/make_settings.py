@@ -19,7 +19,7 @@ Each setting can be given in three ways. The command line wins over the environm
 | where | how |
 |---|---|
 | command line | `--max-connections 500`; a switch is `--demo` or `--no-demo`; a list is the option given again |
-| environment | `TRIO_TEMPLAR_MAX_CONNECTIONS=500`; a switch is `true` or `false`; a list is split at blanks |
+| environment | `TRIO_TEMPLAR_MAX_CONNECTIONS=500`; a switch is `true` or `false`; a list is split at spaces |
 | TOML file (`--config FILE`, or `TRIO_TEMPLAR_CONFIG=FILE`) | `max_connections = 500`; a list is `["…", "…"]` |
 
 Sizes are in bytes and times in seconds. A program that embeds the gateway passes the same names to
@@ -39,7 +39,7 @@ If an option, key or value is wrong, the gateway prints one line that names it, 
 empty environment variables (`${VAR:-}` in a compose file). It also ignores unknown ones, because a container platform
 may set some with the same prefix, but it logs a warning if the name looks like a misspelt setting.
 
-The gateway removes blanks and line ends around a value. It writes hosts, schemes and origins as browsers send them:
+The gateway removes spaces and line ends around a value. It writes hosts, schemes and origins as browsers send them:
 in lower case, without a default port, and with names in their ASCII form. It refuses values that cannot work, such as
 an origin with a path, or an `--api-url` with a query or a password.
 

@@ -15,7 +15,7 @@ from trio_templar.core.forwarding import ClientRequest
 from trio_templar.core.rooms import Room
 from trio_templar.errors import Refused
 
-# Who may enter what. The token of a real user would be a secret; these are their names.
+# The rooms of each user. The token of a real user would be a secret; here it is the name.
 USERS: Final[Mapping[str, Sequence[Room]]] = {
     "ada": [{"target": "news"}, {"target": "car", "car": "*"}],
     "grace": [{"target": "news"}, {"target": "car", "car": 2}],
@@ -23,9 +23,9 @@ USERS: Final[Mapping[str, Sequence[Room]]] = {
 
 
 async def bootstrap(request: ClientRequest) -> Mapping[str, Any]:
-    """Answer what an API answers to `GET bootstrap/`; `?token=` says who asks.
+    """Answer what an API answers to `GET bootstrap/`; `?token=` has the user's name.
 
-    Raises Refused: if that is nobody we know.
+    Raises Refused: if there is no such user.
     """
     await trio.lowlevel.checkpoint()
     name = (request.param("token") or b"").decode()

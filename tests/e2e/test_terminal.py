@@ -224,7 +224,7 @@ def test_listen_says_why_it_is_not_let_in(shared: GatewayProcess, api: Api, nowh
     assert command("listen", '{"no": 1}', at_websocket(shared))[0] == 4
     assert command("listen", ROOM, f"--url=ws://{nowhere}")[0] == 3
     status, _, error = command("listen", ROOM, f"--url={shared.websocket_url}nothing")
-    assert (status, "404: nothing here (is it" in error) == (1, True)
+    assert (status, "404: nothing here (is this" in error) == (1, True)
 
 
 def test_cookies_tokens_and_headers_reach_the_api(api: Api) -> None:

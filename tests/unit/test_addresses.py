@@ -69,7 +69,7 @@ def test_with_a_certificate_the_websocket_speaks_tls_but_on_a_unix_socket() -> N
 
 
 def test_where_an_inherited_socket_is_has_to_be_said() -> None:
-    with pytest.raises(CommandError, match=r"^bind: fd://3 is a socket of another process; --url"):
+    with pytest.raises(CommandError, match=r"^bind: fd://3 is a socket of another process; .*--url"):
         websocket_address(None, Settings(bind=("fd://3",)))
 
 

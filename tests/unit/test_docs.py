@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator
@@ -55,6 +56,12 @@ def test_every_link_leads_somewhere(path: Path) -> None:
         assert found.exists(), target
         titles = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE) if anchor else []
         assert not anchor or anchor in [title.lower().replace(" ", "-") for title in titles], target
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
+def test_every_python_name_that_is_written_exists(path: Path) -> None:
+    for name in re.findall(r"trio_templar(?:\.\w+)+", path.read_text()):
+        pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -171,7 +171,7 @@ async def test_a_line_the_gateway_refuses_is_named_by_its_number() -> None:
 @pytest.mark.parametrize("token", ["", "wrong"])
 async def test_a_wrong_token_is_refused_and_said_so(token: str) -> None:
     async with calling(token=token) as (_, api):
-        with pytest.raises(CommandError, match=r"401: the trigger token is missing or wrong \(--token") as caught:
+        with pytest.raises(CommandError, match=r"401: the trigger token is missing or wrong \(give it") as caught:
             await api.post(PATH, b"{}", {})
         assert caught.value.status == ExitStatus.REFUSED
 
@@ -212,6 +212,6 @@ async def test_a_gateway_that_does_not_answer_is_waited_for_so_long() -> None:
 
 async def test_what_is_no_gateway_is_said_to_be_none() -> None:
     async with calling() as (_, api):
-        with pytest.raises(CommandError, match=r"/no/such/path: 404: nothing here \(is it") as caught:
+        with pytest.raises(CommandError, match=r"/no/such/path: 404: nothing here \(is this the HTTP") as caught:
             await api.get("/no/such/path")
         assert caught.value.status == ExitStatus.FAILED

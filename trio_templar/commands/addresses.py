@@ -47,7 +47,7 @@ def http_address(url: str | None, settings: Settings) -> Address:
             raise UsageError(f"--url: {shown!r}: it must not have a query; --token-file gives the token")
         return Address(address.url.removesuffix("/").removesuffix("/trigger"), address.socket)
     if not settings.trigger_bind:
-        raise UsageError("trigger_bind is empty, so there is no HTTP API; --url says where another is")
+        raise UsageError("trigger_bind is empty, so there is no HTTP API; give the address of another with --url")
     return _address_of_setting(settings.trigger_bind, "http", "trigger_bind")
 
 
@@ -59,7 +59,7 @@ def websocket_address(url: str | None, settings: Settings) -> Address:
         path = settings.path if parts.path in ("", "/") else parts.path
         return Address(parts._replace(path=path).geturl(), address.socket)
     if not settings.bind:
-        raise UsageError("bind is empty, so there is no websocket; --url says where another is")
+        raise UsageError("bind is empty, so there is no websocket; give the address of another with --url")
     address = _address_of_setting(settings.bind[0], "wss" if settings.tls_cert else "ws", "bind")
     if address.socket:  # no TLS there
         address = Address(address.url.replace("wss:", "ws:"), address.socket)
@@ -91,10 +91,10 @@ def _address_of_setting(address: str, scheme: str, setting: str) -> Address:
     if address.startswith("unix:"):
         return Address(f"{scheme}://localhost", address.removeprefix("unix:"))
     if inherited_descriptor(address) is not None:
-        raise UsageError(f"{setting}: {address} is a socket of another process; --url says where it is")
+        raise UsageError(f"{setting}: {address} is a socket of another process; give its address with --url")
     host, port = split_address(address)
     if port == 0:
-        raise UsageError(f"{setting}: port 0 is any; the gateway's ready line has the one for --url")
+        raise UsageError(f"{setting}: port 0 means any free port; the gateway's ready line has the address for --url")
     try:
         ip = ipaddress.ip_address(host)
         if ip.is_unspecified:

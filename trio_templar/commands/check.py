@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
-    """Check; FAILED if a gateway would not start, or could let nobody in."""
+    """Check; FAILED if a gateway would not start, or could admit no client."""
     settings = read_settings(arguments, environment)
     from trio_templar.commands.checks import Finding, check_all
 
@@ -53,8 +53,8 @@ COMMAND: Final = Command(
     name="check",
     help="say what would go wrong with these settings",
     usage="trio-templar check [--json] [--host NAME] [--config FILE] [OPTION …]",
-    description="Read the settings as `serve` does, and check whether a gateway could start with them here and now: "
-    "its addresses, files, descriptors and memory, and what the API answers to GET bootstrap/.",
+    description="Read the settings as `serve` does, and say whether a gateway could start with them now. It looks at "
+    "addresses, files, descriptors and memory, and at the API's answer to GET bootstrap/.",
     add_options=add_options,
     run=run,
     examples="""\

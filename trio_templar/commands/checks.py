@@ -55,7 +55,7 @@ async def check_all(settings: Settings, host: str = "") -> list[Finding]:
 
 def _triggers(settings: Settings) -> Iterator[Finding]:
     if not settings.trigger_bind:
-        yield Finding("warn", "trigger_bind", "empty: nobody can publish over HTTP")
+        yield Finding("warn", "trigger_bind", "empty: no one can publish over HTTP")
     elif settings.token:
         yield Finding("ok", "trigger_token", "set")
         yield from _weaknesses(settings)
@@ -89,7 +89,7 @@ def _tls(settings: Settings) -> Iterator[Finding]:
 def _descriptors(settings: Settings) -> Finding:
     limit, needed = most_descriptors(), settings.descriptors  # serve raises its own
     if limit < needed:
-        text = f"{limit}, but max_connections {settings.max_connections} wants {needed} (ulimit -n, LimitNOFILE)"
+        text = f"{limit}, but max_connections {settings.max_connections} needs {needed} (ulimit -n, LimitNOFILE)"
         return Finding("warn", "file descriptors", text)
     return Finding("ok", "file descriptors", f"enough for max_connections {settings.max_connections}")
 
@@ -97,7 +97,7 @@ def _descriptors(settings: Settings) -> Finding:
 def _memory(settings: Settings) -> Finding:
     there = memory_bytes()
     budget = settings.memory_bytes or there // 4
-    text = f"{budget:,} bytes may wait, of {there:,} there are"
+    text = f"{budget:,} bytes may wait, of {there:,} bytes of memory"
     return Finding("ok" if budget <= there // 2 else "warn", "memory_bytes", text)
 
 

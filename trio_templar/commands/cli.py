@@ -27,7 +27,7 @@ exit status:
   0  done
   1  it did not work: the line on standard error says why
   2  a wrong option, setting, file or JSON
-  3  nobody answers at the address
+  3  nothing answers at the address
   4  refused: a token, a cookie or a room
   5  busy: try again
   6  the connection ended

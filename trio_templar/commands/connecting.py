@@ -74,7 +74,9 @@ def _rejection(rejected: Rejected) -> CommandError:
         case status if status >= 500:  # a proxy, as 502 while the gateway behind it restarts
             return Ended(ExitStatus.FAILED, text)
         case _:
-            return CommandError(ExitStatus.FAILED, f"{text} (is it the bind and path of a trio_templar?)")
+            return CommandError(
+                ExitStatus.FAILED, f"{text} (is this the websocket address of a gateway, bind and path?)"
+            )
 
 
 def tls_context(ca: str) -> ssl.SSLContext:

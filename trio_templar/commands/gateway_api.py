@@ -93,9 +93,9 @@ class GatewayApi:
         said = " ".join(response.text.split())[:500] or response.reason_phrase
         hint = ""
         if response.status_code == 401:
-            hint = " (--token, --token-file or the settings give it)"
+            hint = " (give it with --token-file, --token or the settings)"
         elif response.status_code == 404:
-            hint = " (is it the trigger_bind of a trio_templar?)"
+            hint = " (is this the HTTP address of a gateway, trigger_bind?)"
         return CommandError(status, f"{self._address}{path}: {response.status_code}: {said}{hint}")
 
     def _too_slow(self) -> CommandError:

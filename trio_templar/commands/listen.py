@@ -40,15 +40,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="ROOM",
         help="a room: a JSON object, in quotes [all allowed rooms without a *]",
     )
-    parser.add_argument("--rooms", dest="show_rooms", action="store_true", help="print the allowed rooms, and end")
+    parser.add_argument("--rooms", dest="show_rooms", action="store_true", help="print the allowed rooms and end")
     parser.add_argument(
-        "--cookie", metavar="NAME=VALUE", action="append", help="a cookie to be admitted by; repeatable"
+        "--cookie", metavar="NAME=VALUE", action="append", help="a cookie that says who you are; repeatable"
     )
-    parser.add_argument("--token", help="a token to be admitted by, sent as ?token=TOKEN")
+    parser.add_argument("--token", help="the token that says who you are, sent as ?token=TOKEN")
     parser.add_argument("--token-file", metavar="FILE", help="file whose first line is that token")
     parser.add_argument("--header", metavar="NAME:VALUE", action="append", help="any other header; repeatable")
-    parser.add_argument("--count", type=count, metavar="N", help="end after so many publications")
-    parser.add_argument("--seconds", type=seconds, metavar="SECONDS", help="end after so long")
+    parser.add_argument("--count", type=count, metavar="N", help="end after N publications")
+    parser.add_argument("--seconds", type=seconds, metavar="SECONDS", help="end after so many seconds")
     parser.add_argument("--reconnect", action="store_true", help="connect again whenever the connection ends")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line: time, room, and data or lost")
     parser.add_argument("--quiet", action="store_true", help="say nothing on standard error but errors")

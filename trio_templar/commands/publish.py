@@ -41,9 +41,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print a report of what became of it, as one JSON object")
     parser.add_argument(
-        "--wait", type=count, metavar="SECONDS", help="wait for so long until all kernels of clients have it"
+        "--wait", type=count, metavar="SECONDS", help="wait at most so long until the kernel of every client has it"
     )
-    parser.add_argument("--key", help="an idempotency key: what has the same key is published once")
+    parser.add_argument(
+        "--key", help="an idempotency key: a trigger with a key that came before is not published again"
+    )
     add_api_options(parser)
 
 

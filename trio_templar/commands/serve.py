@@ -61,7 +61,7 @@ COMMAND: Final = Command(
     usage="trio-templar serve [--config FILE] [OPTION …]",
     description="Run the gateway until SIGTERM. Each option is also an environment variable, "
     f"{PREFIX}<NAME>, and a key of the TOML file; the command line wins, then the environment, then the file. "
-    f"{CONFIG} is the file where no option says which.",
+    f"{CONFIG} names the file if no option does.",
     add_options=add_options,
     run=run,
     examples="""\

@@ -199,4 +199,4 @@ class Subscriber:
         try:
             return msgspec.json.decode(text, type=_Message)
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise CommandError(ExitStatus.FAILED, f"no gateway sends this: {text[:100]!r}") from error
+            raise CommandError(ExitStatus.FAILED, f"this is not from a gateway: {text[:100]!r}") from error

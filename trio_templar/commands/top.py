@@ -20,8 +20,8 @@ DEFAULT_ROWS: Final = 10
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add how it is shown, and where to ask."""
-    parser.add_argument("--once", action="store_true", help="print one picture, and end")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead")
+    parser.add_argument("--once", action="store_true", help="print one picture and end")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on each line instead")
     parser.add_argument(
         "--every",
         type=seconds,
