@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 def add_api_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a command that calls the HTTP API."""
-    parser.add_argument("--config", metavar="FILE", help="the gateway's TOML file: its trigger_bind and token are used")
+    parser.add_argument("--config", metavar="FILE", help="the gateway's TOML file, for its trigger_bind and token")
     parser.add_argument("--url", help="the HTTP API, as http://HOST:PORT or unix:PATH [that of trigger_bind]")
-    parser.add_argument("--token", metavar="TOKEN", help="the trigger token; better by file or environment")
+    parser.add_argument(
+        "--token", metavar="TOKEN", help="the trigger token; a file or the environment hides it from ps"
+    )
     parser.add_argument("--token-file", metavar="FILE", help="file whose first line is the trigger token")
     add_connection_options(parser)
 
@@ -36,7 +38,7 @@ def caller_settings(arguments: Mapping[str, Any], environment: Mapping[str, str]
 class ApiCaller:
     """A caller whose address, token and patience are those of options and settings.
 
-    Raises CommandError or SettingsError: if one of those is wrong; nobody has been called then.
+    Raises CommandError or SettingsError: if one of those is wrong, before any call.
     """
 
     def __init__(self, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> None:

@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "rooms",
         nargs="*",
         metavar="ROOM",
-        help="a room: a JSON object, in quotes [all allowed rooms without a *]",
+        help="a room, which is a JSON object in quotes [all allowed rooms without a *]",
     )
     parser.add_argument("--rooms", dest="show_rooms", action="store_true", help="print the allowed rooms and end")
     parser.add_argument(
@@ -49,10 +49,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--header", metavar="NAME:VALUE", action="append", help="any other header; repeatable")
     parser.add_argument("--count", type=count, metavar="N", help="end after N publications")
     parser.add_argument("--seconds", type=seconds, metavar="SECONDS", help="end after so many seconds")
-    parser.add_argument("--reconnect", action="store_true", help="connect again whenever the connection ends")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line: time, room, and data or lost")
-    parser.add_argument("--quiet", action="store_true", help="say nothing on standard error but errors")
-    parser.add_argument("--config", metavar="FILE", help="the gateway's TOML file: its bind and path are used")
+    parser.add_argument("--reconnect", action="store_true", help="connect again when the connection ends")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON objects, one on each line, with time, room, and data or lost"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only errors on standard error")
+    parser.add_argument("--config", metavar="FILE", help="the gateway's TOML file, for its bind and path")
     parser.add_argument("--url", help="the gateway, as ws://HOST:PORT/PATH, wss://… or unix:PATH [that of bind]")
     add_connection_options(parser)
 

@@ -31,15 +31,15 @@ JSON_TYPE: Final = {"Content-Type": "application/json"}
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what is published, and where."""
-    parser.add_argument("rooms", nargs="*", metavar="ROOM", help="a room: a JSON object, in quotes")
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help="a room, which is a JSON object in quotes")
     parser.add_argument("--data", metavar="JSON", help="the data, as JSON")
     parser.add_argument("--file", metavar="FILE", help="read the data from a file, or with - from standard input [-]")
     parser.add_argument(
         "--stream",
         action="store_true",
-        help='publish each line when it comes: a trigger, {"rooms": […], "data": …}, or the data for the ROOMs',
+        help='publish each line when it comes; it is the data for the ROOMs, or without them {"rooms": […], "data": …}',
     )
-    parser.add_argument("--json", action="store_true", help="print a report of what became of it, as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object that reports what became of it")
     parser.add_argument(
         "--wait", type=count, metavar="SECONDS", help="wait at most so long until the kernel of every client has it"
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add how it is shown, and where to ask."""
-    parser.add_argument("--json", action="store_true", help="print it as JSON, as GET /tree has it")
+    parser.add_argument("--json", action="store_true", help="print the JSON of GET /tree")
     add_api_options(parser)
 
 
