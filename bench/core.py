@@ -36,6 +36,9 @@ class Nowhere:
     def void(self, subscription: Subscription) -> None:
         """Have nothing to give up."""
 
+    def crash(self) -> None:
+        """Have nothing to end."""
+
 
 Case = tuple[str, Callable[[], object], int]
 

@@ -133,6 +133,7 @@ class FakeReceiver:
         self.messages: list[dict[str, Any]] = []
         self.counts: list[int] = []
         self.when_put = when_put
+        self.crashed = False
 
     def put(self, subscription: Subscription, batch: Any) -> None:
         self.counts.append(batch.count)
@@ -141,6 +142,9 @@ class FakeReceiver:
 
     def void(self, subscription: Subscription) -> None:
         pass
+
+    def crash(self) -> None:
+        self.crashed = True
 
     @property
     def data(self) -> list[Any]:

@@ -16,10 +16,12 @@ from trio.testing import MockClock, lockstep_stream_pair
 from wsproto import WSConnection
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
-from tests.unit.conftest import CAR, RIDE, frames, parts, quiet, settled
+from tests.unit.conftest import CAR, RIDE, FakeReceiver, frames, operator, parts, quiet, settled
 from tests.unit.test_dialects import any_message
 from trio_templar import Settings
+from trio_templar.core.frames import Batch
 from trio_templar.core.policies import RoomPolicy
+from trio_templar.core.rooms import room_key
 from trio_templar.errors import Close
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, WebsocketClient, open_gateway
 
@@ -369,6 +371,49 @@ async def test_a_crash_of_ours_harms_one_connection(
         assert running.gateway.statistics().connections == 1
     assert [line["code"] for line in fields(caplog, "close")][:1] == [1011]
     assert sum(record.exc_info is not None for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("crowd", [0, 300], ids=["at once", "through a channel"])
+async def test_a_crash_of_ours_in_a_delivery_harms_one_connection(
+    crowd: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running, operator(running.gateway) as publisher:
+        before = await running.subscriber(1, CAR)
+        victim = await running.subscriber("victim", CAR)
+        after = await running.subscriber(2, CAR)
+        delivery = parts(running).delivery
+        receivers = [FakeReceiver() for _ in range(crowd)]
+        for receiver in receivers:
+            delivery.hub.subscribe(room_key(CAR), receiver, b"3")
+        render = Batch.render
+
+        def crash(batch: Batch, request_id: bytes) -> bytes:
+            if request_id == b'"victim"':
+                raise RuntimeError("a fault of ours")
+            return render(batch, request_id)
+
+        monkeypatch.setattr(Batch, "render", crash)
+        body = {"rooms": [CAR], "data": 1}
+        answer = await publisher.post("/trigger/", json=body, headers={"Accept": "application/json"})
+        assert [(await client.receive())["data"] for client in (before, after)] == [1, 1]
+        assert [receiver.data for receiver in receivers] == [[1]] * crowd
+        with pytest.raises(Closed):
+            await victim.receive_text()
+        [counts] = answer.json()["rooms"]
+        assert {name: counts[name] for name in ("subscriptions", "written", "queued", "dropped")} == {
+            "subscriptions": crowd + 3,
+            "written": crowd,  # a memory stream takes a frame in a task that waits
+            "queued": 2,
+            "dropped": 1,
+        }
+        await running.gateway.publish([CAR], 2)
+        assert [(await client.receive())["data"] for client in (before, after)] == [2, 2]
+        await settled()
+        assert running.gateway.statistics().connections == 2
+        assert (delivery.budget.used_bytes, delivery.backlogs.bytes) == (0, 0)
+    assert [line["code"] for line in fields(caplog, "close")][:1] == [1011]
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == ["a connection crashed"]
 
 
 # Who says too much, and who is too slow

@@ -261,6 +261,26 @@ async def test_a_pass_that_is_expensive_lets_in_the_triggers_on_their_way(autoju
         assert (receivers[0].counts, sorted(receivers[0].data)) == ([8], list(range(8)))
 
 
+@pytest.mark.parametrize("subscribers", [3, MANY])
+async def test_a_receiver_that_raises_is_ended_and_all_others_hear(
+    subscribers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def crash() -> None:
+        raise RuntimeError("a fault of ours")
+
+    async with running() as gateway:
+        receivers = gateway.fill("car", subscribers)
+        crashing = receivers[::2]
+        for receiver in crashing:
+            receiver.when_put = crash
+        gateway.fanout.publish_nowait([trigger(1, "car")])
+        await settled()
+        assert [receiver.data for receiver in receivers] == [[1]] * subscribers
+        assert [receiver.crashed for receiver in receivers] == [receiver in crashing for receiver in receivers]
+        assert (gateway.fanout.deliveries, gateway.fanout.in_flight_bytes) == (subscribers, 0)
+    assert [record.getMessage() for record in caplog.records] == ["a connection crashed"] * len(crashing)
+
+
 # All or nothing
 
 

@@ -21,7 +21,7 @@ from trio_templar.core.policies import Policy
 from trio_templar.delivery.backlog import WRITE_BYTES, Backlogs
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.delivery.tally import Report
-from trio_templar.errors import GONE, SLOW_BYTES, SLOW_FRAMES, STUCK, Close
+from trio_templar.errors import CRASHED, GONE, SLOW_BYTES, SLOW_FRAMES, STUCK, Close
 from trio_templar.net.wire import PIECE_BYTES
 
 BYE = Close(1012, "bye")
@@ -286,6 +286,29 @@ def test_what_is_given_up_counts_no_more() -> None:
     client.outbox.close(GONE)
     assert (client.backlogs.bytes, client.backlogs.outboxes, client.outbox.idle) == (0, set(), True)
     assert client.outbox.write_more() == 0
+
+
+@pytest.mark.parametrize("takes", [[], [5]], ids=["nothing waits", "something waits"])
+def test_a_crash_is_a_1011_if_that_can_be_said_at_once(takes: list[int]) -> None:
+    client = make_client(*takes)
+    client.outbox.put(client.subscription, batch("a"))
+    client.outbox.crash()
+    assert (client.outbox.closed, client.outbox.closing.over) == (CRASHED, True)
+    assert bytes(client.transport.written).endswith(close_frame(CRASHED)) == (not takes)
+    assert (client.outbox.idle, client.backlogs.budget.used_bytes) == (True, 0)
+
+
+def test_a_crash_ends_the_client_also_if_what_has_failed_fails_again() -> None:
+    client = make_client()
+
+    def fail(_: object) -> int:
+        raise RuntimeError("a fault of ours")
+
+    client.transport.write_nowait = fail  # type: ignore[assignment]
+    with pytest.raises(RuntimeError):
+        client.outbox.put(client.subscription, batch("a"))
+    client.outbox.crash()
+    assert (client.outbox.closed, client.outbox.closing.over, client.transport.closings) == (CRASHED, True, 1)
 
 
 # Bounds

@@ -193,6 +193,11 @@ class Batch:
         for tally in self.tallies:
             tally.expect()
 
+    def refuse(self) -> None:
+        """Tell the tallies that one client does not get it."""
+        for tally in self.tallies:
+            tally.refuse()
+
     def finish(self) -> None:
         """Tell the tallies that the pass is over, and drop the frames, pieces and parts that were kept for it."""
         for tally in self.tallies:

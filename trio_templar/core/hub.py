@@ -20,6 +20,9 @@ class Receiver(Protocol):
     def void(self, subscription: Subscription) -> None:
         """Drop the backlog of `subscription`, which has ended."""
 
+    def crash(self) -> None:
+        """End the client, because a `put` raised. Raises nothing."""
+
 
 class Subscription:
     """One requestId of one connection in one room. `room` is None once it has ended; nothing is delivered then."""

@@ -6,6 +6,7 @@ channel and a fan-out loop, started then, takes everything that waits there in o
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -20,6 +21,8 @@ from trio_templar.core.triggers import Trigger
 from trio_templar.counters import DELIVERY_BOUNDS, Histogram
 from trio_templar.delivery.budget import Budget
 from trio_templar.errors import Busy, TooLarge
+
+logger = logging.getLogger("trio_templar.connection")  # which logs a crash of its own by the same name
 
 # A pass over so few subscribers costs less than starting a loop for it.
 INLINE_SUBSCRIBERS: Final = 16
@@ -310,11 +313,20 @@ class Fanout:
         return left
 
     def _deliver(self, room: LiveRoom, batch: Batch, subscriptions: Iterable[Subscription]) -> None:
+        """Offer `batch` to `subscriptions`. A fault of ours on the way to one client ends that client alone."""
         offered = 0
-        for subscription in tuple(subscriptions):  # a put may end subscriptions
-            if subscription.room is room:
-                subscription.receiver.put(subscription, batch)
-                offered += 1
+        left = iter(tuple(subscriptions))  # a put may end subscriptions
+        while True:
+            try:
+                for subscription in left:
+                    if subscription.room is room:
+                        offered += 1
+                        subscription.receiver.put(subscription, batch)
+                break
+            except Exception:
+                logger.exception("a connection crashed")
+                subscription.receiver.crash()
+                batch.refuse()
         self.deliveries += offered * batch.count
         for tally in batch.tallies:
             tally.offer(offered)

@@ -9,6 +9,7 @@ Everything here is synchronous: `Outbox` decides, the write loop of its connecti
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from trio_templar.core.hub import Subscription
 from trio_templar.core.policies import Kind
 from trio_templar.delivery.backlog import Backlog, Backlogs
 from trio_templar.delivery.closing import Closing, Do, Event
-from trio_templar.errors import GONE, SLOW_BYTES, SLOW_CAUSES, SLOW_FRAMES, SLOW_ROOM, Close
+from trio_templar.errors import CRASHED, GONE, SLOW_BYTES, SLOW_CAUSES, SLOW_FRAMES, SLOW_ROOM, Close
 
 
 class Writer(Protocol):
@@ -85,7 +86,7 @@ class Outbox:
     def put(self, subscription: Subscription, batch: Batch) -> None:
         """Send the publications of `batch`, or let them wait. A client over its bounds is cut instead."""
         if not self.closing.open:
-            _refuse(batch)
+            batch.refuse()
         elif self._backlog is None and batch.count > 1 and batch.size > self._backlogs.join_bytes:
             # Of a write that has begun nothing can be left out, so a large batch is several.
             for share in batch.shares(self._backlogs.join_bytes):
@@ -100,7 +101,7 @@ class Outbox:
         elif self._has_room(self._backlog, subscription):
             self._backlog.put_off(subscription, batch)
         else:
-            _refuse(batch)
+            batch.refuse()
 
     def reply(self, frame: bytes) -> None:
         """Send one whole frame that is no publication, before publications that wait."""
@@ -155,6 +156,11 @@ class Outbox:
         """Give up what waits of a client that is being closed: its time is over."""
         self._happen(Event.LATE)
 
+    def crash(self) -> None:
+        """End the client for a fault of ours, and give up what waits. Nothing is raised if that fails again."""
+        with suppress(Exception):
+            self._happen(Event.CRASHED, CRASHED)
+
     def end(self, event: Event, why: Close) -> Close:
         """Let go of the connection, which is over, for `why` if nothing else has ended it; return the first reason.
 
@@ -170,14 +176,16 @@ class Outbox:
         todo = self.closing.on(event, why)
         if todo is None:
             return False
-        if Do.DROP in todo and self._backlog is not None:
-            self._drop_publications(self._backlog, why)
-        if Do.SAY in todo:
-            self._say_last(frame or close_frame(why))
-        if Do.GIVE_UP in todo and self._backlog is not None:
-            self._end_backlog(self._backlog)
         if self._owner is not None:
             self._owner.on_closing()
+        try:
+            if Do.DROP in todo and self._backlog is not None:
+                self._drop_publications(self._backlog, why)
+            if Do.SAY in todo:
+                self._say_last(frame or close_frame(why))
+        finally:
+            if Do.GIVE_UP in todo and self._backlog is not None:
+                self._end_backlog(self._backlog)
         return True
 
     def _say_last(self, frame: bytes) -> None:
@@ -263,12 +271,12 @@ class Outbox:
     def _keep(self, data: bytes, sent: int, batch: Batch | None) -> None:
         """Let the rest of `data` wait, of which the first bytes are sent; if the peer is lost nothing waits."""
         if not self.closing.over:
-            self._backlog = Backlog(data, sent, batch, self._backlogs)
-            self._backlogs.outboxes.add(self)
             if self._owner is not None:
                 self._owner.start_writing()
+            self._backlog = Backlog(data, sent, batch, self._backlogs)
+            self._backlogs.outboxes.add(self)
         elif batch is not None:
-            _refuse(batch)
+            batch.refuse()
 
     def _has_room(self, backlog: Backlog, subscription: Subscription | None) -> bool:
         """Cut a client over its bounds when no policy makes room."""
@@ -283,8 +291,3 @@ class Outbox:
         self._peak_bytes = max(self._peak_bytes, backlog.peak_bytes)
         self._backlog = None
         self._backlogs.outboxes.discard(self)
-
-
-def _refuse(batch: Batch) -> None:
-    for tally in batch.tallies:
-        tally.refuse()
