@@ -23,6 +23,7 @@ from trio_templar.core.frames import Batch
 from trio_templar.core.policies import RoomPolicy
 from trio_templar.core.rooms import room_key
 from trio_templar.errors import Close
+from trio_templar.net.wire import StreamWire
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, WebsocketClient, open_gateway
 
 EVERYTHING = [{}, {"target": "*"}]
@@ -413,6 +414,29 @@ async def test_a_crash_of_ours_in_a_delivery_harms_one_connection(
         assert running.gateway.statistics().connections == 2
         assert (delivery.budget.used_bytes, delivery.backlogs.bytes) == (0, 0)
     assert [line["code"] for line in fields(caplog, "close")][:1] == [1011]
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == ["a connection crashed"]
+
+
+async def test_a_crash_of_ours_while_the_gateway_is_cancelled_is_a_crash(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "trio_templar")
+    writable = StreamWire.writable
+
+    async def crash(wire: StreamWire) -> None:
+        try:
+            await writable(wire)
+        except trio.Cancelled:
+            raise RuntimeError("a fault of ours") from None  # noqa: ASYNC104  # as a fault would
+
+    monkeypatch.setattr(StreamWire, "writable", crash)
+    async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
+        client = await running.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        await running.gateway.publish([CAR], 1)  # and it never reads this
+        await settled()
+    assert [line["code"] for line in fields(caplog, "close")] == [1011]
     assert [record.getMessage() for record in caplog.records if record.exc_info] == ["a connection crashed"]
 
 

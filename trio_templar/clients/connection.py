@@ -216,8 +216,8 @@ class Connection(trio.abc.Stream):
             await hang_up(self._wire.stream, self._context.goodbye_seconds)
 
     def _end(self) -> None:
-        # Where nothing closed the outbox, either we failed or the gateway was cancelled.
-        crashed = isinstance(sys.exception(), Exception)
+        # Where nothing closed the outbox, we failed, or the gateway was cancelled, or both.
+        crashed = _is_crash(sys.exception())
         close = self.outbox.end(*((Event.CRASHED, CRASHED) if crashed else (Event.CANCELLED, DROPPED)))
         if not self.outbox.closing.all_said:
             reset_on_close(self._wire.stream)  # or the kernel keeps for it what it does not read
@@ -320,6 +320,13 @@ class Connection(trio.abc.Stream):
     async def aclose(self) -> None:
         """Do nothing: the library is done, the connection may not be."""
         await trio.lowlevel.checkpoint()
+
+
+def _is_crash(error: BaseException | None) -> bool:
+    """Whether a fault of ours is in `error`; it may be in a group with `Cancelled`, which is no `Exception`."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(Exception) is not None
+    return isinstance(error, Exception)
 
 
 @functools.lru_cache(SHARED_AGENTS)
