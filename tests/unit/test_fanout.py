@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 import trio
@@ -60,6 +60,22 @@ class Gateway:
 
     def fill(self, room: str, count: int = MANY) -> list[FakeReceiver]:
         return [self.listen(room) for _ in range(count)]
+
+
+class Looked(Trigger):
+    """A trigger for one room that notes in `looks` when it is looked at."""
+
+    looks: list[str]
+    room: str
+
+    def __new__(cls, looks: list[str], data: Any, room: str = "car") -> Self:
+        self = super().__new__(cls, *trigger(data, room))
+        self.looks, self.room = looks, room
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        self.looks.append(self.room)
+        return super().__iter__()
 
 
 class Standstill:
@@ -392,6 +408,71 @@ async def test_the_number_of_waiting_triggers_is_bounded(autojump_clock: MockClo
         with pytest.raises(Busy, match="max_triggers_waiting"):
             await gateway.fanout.publish([trigger(3, "car")])
         assert trio.current_time() == 0
+
+
+async def test_a_small_trigger_does_not_wait_behind_a_large_one_for_memory(autojump_clock: MockClock) -> None:
+    gateway = make_gateway(Standstill(), soft_bytes=5000, wait_seconds=60)
+    gateway.fill("car")
+    budget = gateway.fanout._budget
+    budget.take(4900)
+    done: list[str] = []
+
+    async def publish(data: str) -> None:
+        with suppress(Busy):
+            await gateway.fanout.publish([trigger(data, "car")])
+            done.append(data)
+
+    async with trio.open_nursery() as publishers:
+        publishers.start_soon(publish, "1" * 2000)
+        await settled()
+        publishers.start_soon(publish, "1")
+        await settled()
+        budget.give(1000)
+        await settled()  # and nobody wakes another for ever
+        assert done == ["1"]
+        budget.give(3900)
+    assert (len(done), trio.current_time()) == (2, 0)
+
+
+async def test_who_waits_looks_once_each_time_there_may_be_space(autojump_clock: MockClock) -> None:
+    gateway = make_gateway(Standstill(), soft_bytes=5000, max_triggers_waiting=10)
+    gateway.fill("car")
+    gateway.fanout._budget.take(5000)
+    looks: list[str] = []
+
+    async def publish() -> None:
+        with pytest.raises(Busy):
+            await gateway.fanout.publish([Looked(looks, "1" * 2000)])
+
+    async with trio.open_nursery() as publishers:
+        for _ in range(10):
+            publishers.start_soon(publish)
+        await settled()
+        looks.clear()
+        for _ in range(5):
+            gateway.fanout._budget.give(100)
+        await settled()
+        assert len(looks) == 10
+
+
+async def test_a_pass_wakes_those_who_wait_for_its_room_and_nobody_else(autojump_clock: MockClock) -> None:
+    nursery = Standstill()
+    gateway = make_gateway(nursery, max_triggers_waiting=10)
+    gateway.fill("car")
+    gateway.fill("bus")
+    looks: list[str] = []
+    async with trio.open_nursery() as publishers:
+        for room in ("bus", "car"):
+            gateway.fanout.publish_nowait([trigger(number, room) for number in range(3)])
+            for number in range(3):
+                publishers.start_soon(gateway.fanout.publish, [Looked(looks, number, room)])
+        await settled()
+        looks.clear()
+        await nursery.tasks.pop(0)()
+        await settled()
+        assert looks == ["bus"] * 3
+        await nursery.go()
+    assert trio.current_time() == 0
 
 
 async def test_a_publisher_that_is_cancelled_while_it_waits_publishes_nothing(autojump_clock: MockClock) -> None:

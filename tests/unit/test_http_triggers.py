@@ -159,8 +159,7 @@ async def test_a_second_request_joins_the_first_that_is_under_way(autojump_clock
                 nursery.start_soon(publish)
             await trio.sleep(1)
             assert answers == []
-            room.channel = None
-            gateway.fanout._budget.publishers.unpark_all()
+            gateway.fanout._end_channel(room)
         assert (answers, gateway.car.data) == ([200] * 3, [1])
 
 

@@ -13,6 +13,44 @@ from trio_templar.core.frames import PUBLICATION_BYTES, Batch, Publication
 SOFT_SHARE: Final = 0.5
 
 
+class Publishers:
+    """Publishers that wait for space in one place.
+
+    When there may be some, they look one after the other, and each once. Who gets in lets one more look than that: so
+    space for many is soon used, and little space does not wake all. A small trigger behind a large one finds it.
+    """
+
+    __slots__ = ("_looks", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = trio.lowlevel.ParkingLot()
+        self._looks = 0  # how many of them may still look; while it is not 0, one that is woken has yet to run
+
+    async def wait(self) -> None:
+        """Wait until it is one's turn to look."""
+        await self.waiting.park()
+        self.wake_next()
+
+    def wake(self) -> None:
+        """Let all who wait look in turn: there may be space."""
+        under_way = self._looks > 0
+        self._looks = len(self.waiting)
+        if not under_way:
+            self.wake_next()
+
+    def wake_next(self) -> None:
+        """Let one more look, of those who may and have not yet."""
+        if self._looks and self.waiting:
+            self._looks -= 1
+            self.waiting.unpark()
+        else:
+            self._looks = 0
+
+    def wake_all(self) -> None:
+        """Let all look at once: there is nothing to wait for."""
+        self.waiting.unpark_all()
+
+
 class Budget:
     """Bytes that wait in one gateway, against two marks.
 
@@ -25,7 +63,7 @@ class Budget:
         self.soft_bytes = int(hard_bytes * SOFT_SHARE)
         self.used_bytes = 0
         self.arriving_bytes = 0  # of requests that are being read, or wait to be published
-        self.publishers = trio.lowlevel.ParkingLot()
+        self.publishers = Publishers()
         self.alarm = trio.lowlevel.ParkingLot()
         self._holders: dict[int, int] = {}
 
@@ -51,13 +89,8 @@ class Budget:
     def give(self, size: int) -> None:
         """Count `size` bytes less."""
         self.used_bytes -= size
-        if self.publishers and self.used_bytes <= self.soft_bytes:
-            self.publishers.unpark()  # who gets in wakes the next
-
-    def look_again(self) -> None:
-        """Wake all publishers that wait: a room may have room for them."""
-        if self.publishers:
-            self.publishers.unpark_all()
+        if self.publishers.waiting and self.used_bytes <= self.soft_bytes:
+            self.publishers.wake()
 
     def hold(self, shared: bytes) -> None:
         """Count the bytes of `shared` unless somebody holds it already; it must stay alive until `release`."""

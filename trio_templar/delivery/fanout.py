@@ -7,7 +7,7 @@ channel and a fan-out loop, started then, takes everything that waits there in o
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from trio_templar.core.frames import PUBLICATION_BYTES, Batch, Publication
 from trio_templar.core.hub import Hub, LiveRoom, Subscription
 from trio_templar.core.triggers import Trigger
 from trio_templar.counters import DELIVERY_BOUNDS, Histogram
-from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.budget import Budget, Publishers
 from trio_templar.errors import Busy, TooLarge
 
 logger = logging.getLogger("trio_templar.connection")  # which logs a crash of its own by the same name
@@ -43,7 +43,11 @@ SHOWN_BYTES: Final = 200
 
 
 class Full(trio.WouldBlock):
-    """There is no room for a trigger now; the text says where."""
+    """There is no space for a trigger now: in `room`, or in memory if that is None. The text says so."""
+
+    def __init__(self, text: str, room: LiveRoom | None = None) -> None:
+        super().__init__(text)
+        self.room = room
 
 
 class RoomChannel:
@@ -113,6 +117,8 @@ class Fanout:
         self.publications = 0
         self.deliveries = 0
         self._closed = False
+        self._waiting = 0  # triggers, before all rooms
+        self._full_rooms: defaultdict[LiveRoom, Publishers] = defaultdict(Publishers)  # that had no space for a trigger
         self._over: dict[float, int] = {}  # how many were published when, and are offered to all
         self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
 
@@ -123,7 +129,7 @@ class Fanout:
         Raises TooLarge: if they would not fit into an empty gateway.
         """
         await trio.lowlevel.checkpoint()
-        waiters = self._budget.publishers
+        publishers = None  # those of whom this is one, once it had to wait
         with trio.move_on_after(self.bounds.wait_seconds):
             while True:
                 try:
@@ -131,11 +137,17 @@ class Fanout:
                 except Full as error:
                     full = error
                 else:
-                    waiters.unpark()  # there may be room for one more
+                    if publishers is not None:
+                        publishers.wake_next()
                     return
-                if len(waiters) >= self.bounds.max_triggers_waiting:
+                if self._waiting >= self.bounds.max_triggers_waiting:
                     raise Busy(f"{full}, and too many triggers wait already (max_triggers_waiting)")
-                await waiters.park()
+                publishers = self._budget.publishers if full.room is None else self._full_rooms[full.room]
+                self._waiting += 1
+                try:
+                    await publishers.wait()
+                finally:
+                    self._waiting -= 1
         raise Busy(f"{full}; nothing was published")
 
     def publish_nowait(self, triggers: Sequence[Trigger]) -> None:
@@ -167,7 +179,8 @@ class Fanout:
     def close(self) -> None:
         """Take nothing more, also from those who wait; what was taken is still delivered."""
         self._closed = True
-        self._budget.look_again()
+        for publishers in (self._budget.publishers, *self._full_rooms.values()):
+            publishers.wake_all()
 
     def probe(self, room: LiveRoom, batch: Batch) -> None:
         """Put `batch` on its way to `room`, which is in no hub, through a channel and a loop. It is not counted.
@@ -226,9 +239,9 @@ class Fanout:
             if channel is None:
                 continue
             if batch.count + channel.publications > bounds.room_publications:
-                raise Full(f"the room {_shown(room)} is full (room_publications)")
+                raise Full(f"the room {_shown(room)} is full (room_publications)", room)
             if channel.bytes and batch.size + channel.bytes > bounds.room_bytes:
-                raise Full(f"the room {_shown(room)} is full (room_bytes)")
+                raise Full(f"the room {_shown(room)} is full (room_bytes)", room)
         cost += sum(shared.values())
         if cost > self._budget.soft_bytes:
             raise TooLarge(f"it takes {cost} bytes at once, over {self._budget.soft_bytes} (half of memory_bytes)")
@@ -260,6 +273,8 @@ class Fanout:
                 await self._let_triggers_in(rooms[0], rooms[0].channel)
                 room = rooms[0]
                 batch = room.channel.take()
+                if room in self._full_rooms:
+                    self._full_rooms[room].wake()
                 self.in_flight_bytes -= batch.size
                 left = await self._pass(room, batch, left)
                 self._note_seconds(room, at_once=left <= 0 or len(rooms) == 1)
@@ -267,10 +282,15 @@ class Fanout:
                 if room.channel.publications:
                     rooms.append(room)
                 else:
-                    room.channel = None
+                    self._end_channel(room)
         finally:
             for room in rooms:
-                room.channel = None
+                self._end_channel(room)
+
+    def _end_channel(self, room: LiveRoom) -> None:
+        room.channel = None
+        if room in self._full_rooms:
+            self._full_rooms.pop(room).wake()
 
     def _note_seconds(self, room: LiveRoom, *, at_once: bool) -> None:
         """Count how long the publications took whose pass over `room` was made: now, or with those of others soon."""
@@ -295,7 +315,6 @@ class Fanout:
 
     async def _pass(self, room: LiveRoom, batch: Batch, left: int) -> int:
         """Offer `batch` to all, giving way after each turn. `left` bytes are left of one; return the new rest."""
-        self._budget.look_again()
         self._budget.take(batch.size)  # the pieces of its frames
         subscriptions = list(room.subscriptions)
         share = _turn_share(batch)
