@@ -40,10 +40,12 @@ def check(events: Sequence[Event]) -> None:
         assert closing.open == (closing.why is None)
         assert closing.why == (known or (None if closing.open else why)), "the first reason wins"
         assert not was_over or (step is None and closing.over), "an end is the last there is"
-        assert was_open or not steps[-1] & (Do.SAY | Do.DROP), "only what closes it says so"
+        assert was_open or Do.SAY not in steps[-1], "only what closes it says so"
+        assert Do.DROP not in steps[-1] or event is Event.CUT
         if event in (Event.LOST, Event.CRASHED, Event.CANCELLED) or (event is Event.LATE and not was_open):
             assert closing.over, "nothing is waited for"
     assert sum(Do.SAY in step for step in steps) <= 1, "one close frame"
+    assert sum(Do.DROP in step for step in steps) <= 1, "what is left then may be the middle of a frame"
     assert not (closing.all_said and any(Do.GIVE_UP in step for step in steps)), "what is given up was not said"
     assert not closing.over or closing.all_said != any(Do.GIVE_UP in step for step in steps)
 
@@ -101,6 +103,8 @@ class AnyEnd(RuleBasedStateMachine):
     def cut(self, takes: list[int]) -> None:
         self.client.transport.takes = takes
         self.happen(lambda: self.client.outbox.cut(STUCK), STUCK)
+        backlog = self.client.outbox._backlog
+        assert backlog is None or not backlog.policies, "no publication waits"
 
     @rule()
     def lose_the_peer(self) -> None:

@@ -12,10 +12,12 @@ from trio.testing import MockClock, lockstep_stream_pair
 
 from tests.unit.conftest import CAR, FakeTransport, Now, make_backlogs, parts, quiet, settled
 from tests.unit.test_outbox import batch, make_client
+from trio_templar.clients.selection import Selection
 from trio_templar.clients.supervisor import Supervisor, Timeouts
 from trio_templar.clock import Clock
 from trio_templar.core.frames import close_frame
 from trio_templar.core.policies import Policy
+from trio_templar.core.rooms import room_key
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import CROWDED, LAGGING, SILENT, STALE, STUCK, Close
@@ -297,6 +299,54 @@ async def test_the_worst_are_closed_as_soon_as_memory_is_short(autojump_clock: M
         await settled()
         assert running.gateway.statistics().drops["memory"] == 3
         assert trio.current_time() < 1
+
+
+async def test_what_waits_for_a_client_that_is_being_closed_goes_too_while_memory_is_short(
+    autojump_clock: MockClock,
+) -> None:
+    settings = quiet(memory_bytes=100_000, drain_seconds=60)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        client = await running.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        await settled()
+        for number in range(5):
+            await running.gateway.publish([CAR], f"{number}{'x' * 2000}")
+        running.gateway.drain()
+        await settled()
+        assert (running.gateway.statistics().draining, running.gateway.statistics().waiting_bytes > 8000) == (
+            True,
+            True,
+        )
+        budget = parts(running).delivery.budget
+        for _ in range(3):  # also when memory stays short
+            budget.take(100_000)
+            await settled()
+            assert running.gateway.statistics().waiting_bytes < 2100, "the one that is under way"
+            budget.give(100_000)
+        statistics = running.gateway.statistics()
+        assert (statistics.dropped["disconnect"], statistics.drops["memory"]) == (4, 0), "it was not closed for that"
+        assert (await client.receive())["data"][0] == "0"
+        with pytest.raises(Closed, match="1012"):
+            await client.receive()
+        await client.stream.aclose()
+
+
+async def test_a_client_that_is_silent_while_it_is_being_closed_keeps_what_waits(autojump_clock: MockClock) -> None:
+    settings = quiet(ping_seconds=1, pong_seconds=1, goodbye_seconds=10)
+    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+        client = await running.connect(make_pair=lockstep_stream_pair)
+        await client.receive()
+        await client.subscribe(1, CAR)
+        await settled()
+        for number in range(2):
+            await running.gateway.publish([CAR], number)
+        await running.gateway.disconnect(Selection(room=room_key(CAR)))
+        await trio.sleep(5)
+        assert [(await client.receive())["data"] for _ in range(2)] == [0, 1]
+        with pytest.raises(Closed, match="4000"):
+            await client.receive()
+        await client.stream.aclose()
 
 
 def test_it_looks_often_enough_for_the_shortest_patience() -> None:

@@ -133,7 +133,10 @@ class Supervisor:
             await trio.lowlevel.checkpoint()
 
     async def relieve(self) -> None:
-        """Close clients until memory suffices: those with the largest backlog first, of equal ones the oldest first."""
+        """Close clients until memory suffices: those with the largest backlog first, of equal ones the oldest first.
+
+        Those that are being closed, as in a drain, lose the publications that wait.
+        """
         outboxes = sorted(self._backlogs.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
         for outbox in outboxes:
             if not self._backlogs.budget.exceeded:
@@ -150,6 +153,8 @@ class Supervisor:
         return not outbox.expire(now - self.timeouts.age) and outbox.cut(STALE)
 
     def _close_if_silent(self, connection: Connection, now: float) -> bool:
+        if not connection.outbox.closing.open:  # it has a deadline of its own
+            return False
         timeouts = self.timeouts
         silent = now - connection.last_heard
         if timeouts.idle and now - connection.last_message >= timeouts.idle:

@@ -1,7 +1,10 @@
 """How a connection ends: what each event does in each state is decided here, and nowhere else.
 
-    open ── close, cut, crash ──> closing ── all is written ──> closed: the peer's turn to end
-      └─────── the peer is lost, the time is over ─┴──────────> lost: it is reset
+    open ── close ──> closing ─────┐
+      │                  │ cut     ├── all is written ──> closed: the peer's turn to end
+      └──── cut ──────> cut ───────┘
+
+    each of these three ── the peer is lost, the time is over, we fail or are cancelled ──> lost: it is reset
 
 The first reason wins. What comes in after it, the library's own close frame included, changes no bytes on the wire.
 """
@@ -19,6 +22,7 @@ class State(Enum):
 
     OPEN = auto()
     CLOSING = auto()  # what waits is written, then the close frame
+    CUT = auto()  # the same, without the publications that waited
     CLOSED = auto()  # it was told everything
     LOST = auto()  # it is told nothing more
 
@@ -46,16 +50,23 @@ class Do(Flag):
 
 _STEPS: Final = {
     (State.OPEN, Event.CLOSE): (State.CLOSING, Do.SAY),
-    (State.OPEN, Event.CUT): (State.CLOSING, Do.DROP | Do.SAY),
+    (State.OPEN, Event.CUT): (State.CUT, Do.DROP | Do.SAY),
     (State.OPEN, Event.LOST): (State.LOST, Do.GIVE_UP),
     # The task that would write has ended: the close frame goes out if it can at once.
     (State.OPEN, Event.CRASHED): (State.LOST, Do.SAY | Do.GIVE_UP),
     (State.OPEN, Event.CANCELLED): (State.LOST, Do.GIVE_UP),
-    (State.CLOSING, Event.LOST): (State.LOST, Do.GIVE_UP),
-    (State.CLOSING, Event.WRITTEN): (State.CLOSED, Do.NOTHING),
-    (State.CLOSING, Event.LATE): (State.LOST, Do.GIVE_UP),
-    (State.CLOSING, Event.CRASHED): (State.LOST, Do.GIVE_UP),
-    (State.CLOSING, Event.CANCELLED): (State.LOST, Do.GIVE_UP),
+    (State.CLOSING, Event.CUT): (State.CUT, Do.DROP),
+    **{
+        (state, event): step
+        for state in (State.CLOSING, State.CUT)
+        for event, step in {
+            Event.LOST: (State.LOST, Do.GIVE_UP),
+            Event.WRITTEN: (State.CLOSED, Do.NOTHING),
+            Event.LATE: (State.LOST, Do.GIVE_UP),
+            Event.CRASHED: (State.LOST, Do.GIVE_UP),
+            Event.CANCELLED: (State.LOST, Do.GIVE_UP),
+        }.items()
+    },
 }  # whatever is not here changes nothing
 
 

@@ -149,7 +149,10 @@ class Outbox:
         return self._happen(Event.LOST if why.code == GONE.code else Event.CLOSE, why, frame)
 
     def cut(self, why: Close) -> bool:
-        """Close without the publications that wait: the client is too slow for them. Return whether it was open."""
+        """Close without the publications that wait: the client is too slow for them, or memory too short.
+
+        One that is being closed loses them too, once, and keeps its reason. Return whether it makes a difference.
+        """
         return self._happen(Event.CUT, why)
 
     def give_up(self) -> None:
@@ -180,7 +183,7 @@ class Outbox:
             self._owner.on_closing()
         try:
             if Do.DROP in todo and self._backlog is not None:
-                self._drop_publications(self._backlog, why)
+                self._drop_publications(self._backlog)
             if Do.SAY in todo:
                 self._say_last(frame or close_frame(why))
         finally:
@@ -196,8 +199,9 @@ class Outbox:
         if self._backlog is None:
             self._happen(Event.WRITTEN)
 
-    def _drop_publications(self, backlog: Backlog, why: Close) -> None:
-        if why in SLOW_CAUSES:  # else silence is to blame
+    def _drop_publications(self, backlog: Backlog) -> None:
+        why = self.closing.why
+        if why is not None and why in SLOW_CAUSES:  # else silence is to blame, or it was being closed already
             self._backlogs.drops[why] += 1
             if self._owner is not None:
                 age = self._backlogs.now() - backlog.oldest
