@@ -16,7 +16,7 @@ from trio_templar.clients.connection import serve_client
 from trio_templar.clients.drain import CLOSING_SHARE
 from trio_templar.clients.hooks import Client, Hook, Hooks, open_hook_queue
 from trio_templar.core.settings import OTHER_DESCRIPTORS, Settings
-from trio_templar.errors import STOPPING, SettingsError
+from trio_templar.errors import SettingsError
 from trio_templar.gateway import Gateway
 from trio_templar.net.endpoints import Endpoints, open_endpoints
 from trio_templar.net.sockets import accept_loop
@@ -98,8 +98,7 @@ async def _run(settings: Settings, api: Api, endpoints: Endpoints, task_status: 
                         task_status.started(Gateway(parts))
                         await parts.clients.shutdown.leaving.wait()
                         await _send_away(parts, clients)
-                for connection in list(parts.clients.connections):
-                    connection.outbox.close(STOPPING)
+                await parts.clients.departure.close_all()
             watch.cancel_scope.cancel()  # what watches does not end by itself
 
 

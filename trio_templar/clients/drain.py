@@ -22,6 +22,8 @@ logger = logging.getLogger("trio_templar.gateway")
 CLOSING_SHARE: Final = 0.75
 # How often to see whether all clients have left by themselves.
 LOOK_SECONDS: Final = 0.25
+# How many clients are closed at once before other tasks get their turn: each may be a write.
+TURN_CLOSES: Final = 100
 # What its rooms hold is offered to a client before it is closed. A room that is always full may not delay that: it is
 # waited for so long at most, and for such a share of the time for all closes, or a short drain would end before the
 # close frame.
@@ -101,9 +103,15 @@ class Departure:
     async def close_late(self, clients: trio.Nursery, end: float) -> None:
         """Close clients that are admitted only now, until `end`; return early once no task of `clients` is left."""
         while clients.child_tasks and not self.stopped.is_set() and (now := trio.current_time()) < end:
-            for connection in list(self.connections):
-                connection.send_away(STOPPING, end - now)
+            await self.close_all(end - now)
             await self._pause(end)
+
+    async def close_all(self, seconds: float = 0) -> None:
+        """Close all clients that are connected now, with 1012; each has `seconds` for what waits, or its goodbye's."""
+        for number, connection in enumerate(list(self.connections), 1):
+            connection.send_away(STOPPING, seconds)
+            if number % TURN_CLOSES == 0:
+                await trio.lowlevel.checkpoint()
 
     @property
     def _over(self) -> bool:
