@@ -23,8 +23,8 @@ from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import (
     ARRIVAL_SHARE,
     DELIVERY_SECONDS,
-    INLINE_SUBSCRIBERS,
     PASS_BYTES,
+    SMALL_SUBSCRIBERS,
     TURN_DELIVERIES,
     Bounds,
     Fanout,
@@ -33,7 +33,7 @@ from trio_templar.delivery.fanout import (
 )
 from trio_templar.errors import Busy, TooLarge
 
-MANY = INLINE_SUBSCRIBERS + 1
+MANY = SMALL_SUBSCRIBERS + 1
 
 
 def trigger(data: Any, *rooms: str) -> Trigger:
@@ -505,7 +505,7 @@ def test_a_channel_gives_at_least_one_publication_however_large() -> None:
     st.integers(1, 3),
 )
 async def test_every_room_hears_all_of_its_triggers_in_order(steps: list[list[str]], publishers: int) -> None:
-    subscribers = {"a": 1, "b": MANY, "c": INLINE_SUBSCRIBERS}
+    subscribers = {"a": 1, "b": MANY, "c": SMALL_SUBSCRIBERS}
     async with running(room_publications=4, max_triggers_waiting=100) as gateway:
         heard = {room: gateway.fill(room, count) for room, count in subscribers.items()}
         turns = Sequencer()
