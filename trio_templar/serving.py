@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
@@ -94,10 +94,12 @@ async def _run(settings: Settings, api: Api, endpoints: Endpoints, task_status: 
                     _start_watching(parts, watch)
                     _start_http(parts, http)
                     accepting.start_soon(_accept, parts, clients)
-                    with closing(parts.delivery.fanout):
+                    try:
                         task_status.started(Gateway(parts))
                         await parts.clients.shutdown.leaving.wait()
                         await _send_away(parts, clients)
+                    finally:
+                        parts.delivery.fanout.close()
                 await parts.clients.departure.close_all()
             watch.cancel_scope.cancel()  # what watches does not end by itself
 

@@ -229,7 +229,7 @@ def test_what_is_older_than_it_may_be_is_dropped_where_it_may_be() -> None:
         client.outbox.put(recent, batch(number))
     client.outbox.put(latest, batch("l"))
     assert client.outbox.oldest == 10
-    client.outbox.expire(12)
+    client.outbox.drop_stale(12)
     assert client.outbox.lost == 2
     assert client.read() == [0, ("gap", "r", 2), 3, "l"], "the first is being written"
 
@@ -238,8 +238,8 @@ def test_what_is_too_old_and_must_not_be_lost_is_told_from_the_rest() -> None:
     client = Client()
     client.now.time = 5
     client.outbox.put(client.enter("plain"), batch(1))
-    assert client.outbox.expire(-1)
-    assert not client.outbox.expire(0)
+    assert not client.outbox.drop_stale(-1)
+    assert client.outbox.drop_stale(0)
 
 
 def test_what_waited_when_a_client_was_cut_is_kept_for_its_log_line() -> None:
@@ -383,8 +383,8 @@ class AnyPolicy(RuleBasedStateMachine):
         self.client.outbox.write_more()
 
     @rule(age=st.integers(0, 5))
-    def expire(self, age: int) -> None:
-        self.client.outbox.expire(self.client.now.time - age)
+    def drop_stale(self, age: int) -> None:
+        self.client.outbox.drop_stale(self.client.now.time - age)
 
     @invariant()
     def nothing_is_counted_twice_or_left_over(self) -> None:

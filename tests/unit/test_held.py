@@ -112,8 +112,8 @@ class Held(RuleBasedStateMachine):
         self.at(place).hub.unsubscribe(self.places[place][kind])
 
     @rule(place=st.integers(0, PLACES - 1))
-    def expire(self, place: int) -> None:
-        self.at(place).outbox.expire(0)
+    def drop_stale(self, place: int) -> None:
+        self.at(place).outbox.drop_stale(0)
 
     @rule(place=st.integers(0, PLACES - 1), why=st.sampled_from([STUCK, GONE, BYE]))
     def leave(self, place: int, why: Close) -> None:

@@ -92,13 +92,13 @@ class Departure:
         start = trio.current_time()
         seconds = end - start
         pass_seconds = min(PASS_SECONDS, PASS_SHARE * seconds)
-        async with trio.open_nursery() as closing:
+        async with trio.open_nursery() as closes:
             for place, connection in enumerate(order):
                 await self._wait_until(start + seconds * place / len(order))
                 if self._over:
-                    closing.cancel_scope.cancel()
+                    closes.cancel_scope.cancel()
                     break
-                closing.start_soon(self._close, connection, end, pass_seconds)
+                closes.start_soon(self._close, connection, end, pass_seconds)
 
     async def close_late(self, clients: trio.Nursery, end: float) -> None:
         """Close clients that are admitted only now, until `end`; return early once no task of `clients` is left."""

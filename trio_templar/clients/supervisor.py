@@ -150,7 +150,7 @@ class Supervisor:
             return outbox.cut(STUCK)
         if watch.over_since is not None and now - watch.over_since >= self.timeouts.slow:
             return outbox.cut(LAGGING)
-        return not outbox.expire(now - self.timeouts.age) and outbox.cut(STALE)
+        return outbox.drop_stale(now - self.timeouts.age) and outbox.cut(STALE)
 
     def _close_if_silent(self, connection: Connection, now: float) -> bool:
         if not connection.outbox.closing.open:  # it has a deadline of its own

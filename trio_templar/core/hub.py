@@ -18,7 +18,7 @@ class Receiver(Protocol):
         """Send `batch` to the client, or add it to the backlog; what does not fit there the room's policy decides."""
 
     def void(self, subscription: Subscription) -> None:
-        """Drop the backlog of `subscription`, which has ended."""
+        """Give up what waits for `subscription`, which has ended."""
 
     def crash(self) -> None:
         """End the client, because a `put` raised. Raises nothing."""

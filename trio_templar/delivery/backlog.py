@@ -39,7 +39,7 @@ REFERENCE_BYTES: Final = 250
 class Losses:
     """What became of publications that had to wait, in a whole gateway; each is counted for each client.
 
-    `queued` have waited. Of them, newer ones took the place of `conflated`; `dropped` were given up, by the policy of
+    `queued` have waited. Of them, newer ones took the place of `conflated`; `dropped` were dropped, by the policy of
     their room (`disconnect`: with the client). What had no reader left is in neither.
     """
 
@@ -141,7 +141,7 @@ class Backlog:
         return queue is not None and queue.policy.kind == "disconnect" and queue.bytes > queue.policy.outbox_bytes
 
     def make_room(self) -> bool:
-        """Give up what may be lost until the bounds hold, conflatable publications first; return whether they do."""
+        """Drop what may be lost until the bounds hold, conflatable publications first; return whether they do."""
         kinds: list[Kind] = ["conflate", "drop_oldest"]
         while self.full:
             sizes = self._sizes.get(kinds[0])
@@ -160,8 +160,8 @@ class Backlog:
 
     # What goes out
 
-    def next_write(self) -> memoryview:
-        """Return what is written next: the rest of the last write, or else replies, publications and the farewell."""
+    def take_write(self) -> memoryview:
+        """Return the rest of the last write, or take the next one: replies, or else publications, or the farewell."""
         if not self._write.unsent:
             since = self._backlogs.now()
             pieces: list[Piece] = [(reply, None) for reply in self._replies]
@@ -175,7 +175,7 @@ class Backlog:
         return self._write.unsent
 
     def sent(self, size: int) -> int:
-        """Take note that the first `size` bytes of `next_write` are written; return the publications this completes."""
+        """Take note that the first `size` bytes of `take_write` are written; return the publications this completes."""
         self._count(-size, 0)
         return self._write.sent(size)
 
@@ -216,24 +216,24 @@ class Backlog:
             while (reference := self._head(queue)) is not None:
                 self._give_up(reference)
 
-    def expire(self, before: float) -> None:
-        """Give up what has waited since `before` or longer, as far as policies allow."""
+    def drop_stale(self, before: float) -> None:
+        """Drop what has waited since `before` or longer, as far as policies allow."""
         for queue in list(self._queues.values()):
             if queue.policy.kind != "disconnect":
                 while (reference := self._head(queue)) is not None and reference.since <= before:
                     self._drop_oldest(queue)
 
     def drop_publications(self) -> int:
-        """Give up all publications but those that may be under way; return how many."""
+        """Drop all publications but those that may be under way; return how many."""
         frames, unsent = self.frames, len(self._write.unsent)
-        self._void_all()
-        given_up = frames - self.frames + self._write.shorten()
+        self._give_up_publications()
+        dropped = frames - self.frames + self._write.shorten()
         self._count(len(self._write.unsent) - unsent, 0)
-        return given_up
+        return dropped
 
     def end(self) -> None:
         """Give up everything."""
-        self._void_all()
+        self._give_up_publications()
         self._give_up_replies()
         self._write.give_up()
         self._count(-self.bytes, -self.frames)
@@ -247,7 +247,7 @@ class Backlog:
         self._count(-size, -len(self._replies))
         self._replies = []
 
-    def _void_all(self) -> None:
+    def _give_up_publications(self) -> None:
         for subscription in list(self._queues):
             self.void(subscription)
 

@@ -43,7 +43,7 @@ class Do(Flag):
     """What is to be done at an event, in this order."""
 
     NOTHING = 0
-    DROP = auto()  # give up the publications that wait
+    DROP = auto()  # drop the publications that wait
     SAY = auto()  # send the close frame, behind what waits
     GIVE_UP = auto()  # give up all that waits
 

@@ -98,7 +98,7 @@ class Outbox:
                 self._publications += batch.count
             else:
                 self._keep(data, size, batch)
-        elif self._has_room(self._backlog, subscription):
+        elif self._make_room(self._backlog, subscription):
             self._backlog.put_off(subscription, batch)
         else:
             batch.refuse()
@@ -109,7 +109,7 @@ class Outbox:
             return
         if self._backlog is None:
             self._write_frame(frame)
-        elif self._has_room(self._backlog, None):
+        elif self._make_room(self._backlog, None):
             self._backlog.say(frame)
 
     def void(self, subscription: Subscription) -> None:
@@ -117,12 +117,12 @@ class Outbox:
         if self._backlog is not None:
             self._backlog.void(subscription)
 
-    def expire(self, before: float) -> bool:
-        """Leave out what has waited since `before` or longer, as far as policies allow; return whether all of it."""
+    def drop_stale(self, before: float) -> bool:
+        """Drop what has waited since `before` or longer, as far as policies allow; return whether some of it stays."""
         if self._backlog is None:
-            return True
-        self._backlog.expire(before)
-        return self._backlog.oldest > before
+            return False
+        self._backlog.drop_stale(before)
+        return self._backlog.oldest <= before
 
     # What goes out
 
@@ -131,7 +131,7 @@ class Outbox:
         backlog = self._backlog
         if backlog is None:
             return 0
-        size = self._write(backlog.next_write())
+        size = self._write(backlog.take_write())
         if self._backlog is backlog:  # else the peer is lost
             self._publications += backlog.sent(size)
             if backlog.empty:
@@ -282,8 +282,8 @@ class Outbox:
         elif batch is not None:
             batch.refuse()
 
-    def _has_room(self, backlog: Backlog, subscription: Subscription | None) -> bool:
-        """Cut a client over its bounds when no policy makes room."""
+    def _make_room(self, backlog: Backlog, subscription: Subscription | None) -> bool:
+        """Return whether there is room for more, after policies made some; a client that has none is cut."""
         if not backlog.make_room():
             return not self.cut(SLOW_BYTES if backlog.bytes > self._backlogs.max_bytes else SLOW_FRAMES)
         return subscription is None or not backlog.over(subscription) or not self.cut(SLOW_ROOM)

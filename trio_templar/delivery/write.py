@@ -71,7 +71,7 @@ class Joined:
                 _drop(part.tallies)
 
     def shorten(self) -> int:
-        """Give up the frames behind those that may be under way; return how many publications were in them.
+        """Drop the frames behind those that may be under way; return how many publications were in them.
 
         Only once: what is left then may begin in the middle of a frame, where no ends can be found.
         """
@@ -102,7 +102,7 @@ class Joined:
 
 
 def _kept(part: _Part, ends: Sequence[int]) -> _Part:
-    """Return `part` with the publications whose frames end at one of `ends`, in order; the others are given up."""
+    """Return `part` with the publications whose frames end at one of `ends`, in order; the others are dropped."""
     count = bisect_right(ends, part.end) - bisect_right(ends, part.begin)
     _drop(part.tallies[count:])
     return part._replace(tallies=part.tallies[:count])
