@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, Sequencer
 
@@ -473,6 +473,55 @@ async def test_a_pass_wakes_those_who_wait_for_its_room_and_nobody_else(autojump
         assert looks == ["bus"] * 3
         await nursery.go()
     assert trio.current_time() == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["publish", "publish", "take", "give", "pass", "leave"]), st.integers(1, 2500)),
+        max_size=30,
+    )
+)
+@settings(max_examples=200)
+async def test_nobody_waits_for_space_that_there_is(steps: list[tuple[str, int]]) -> None:
+    nursery = Standstill()
+    gateway = make_gateway(nursery, soft_bytes=5000, max_triggers_waiting=100, wait_seconds=1000)
+    gateway.fill("car")
+    gateway.fill("bus")
+    budget, taken = gateway.fanout._budget, 4000
+    budget.take(taken)
+    waiting: dict[trio.CancelScope, Trigger] = {}
+
+    async def publish(scope: trio.CancelScope, wanted: Trigger) -> None:
+        with scope:
+            await gateway.fanout.publish([wanted])
+        del waiting[scope]
+
+    async with trio.open_nursery() as publishers:
+        for step, number in steps:
+            if step == "publish":
+                scope = trio.CancelScope()
+                waiting[scope] = trigger("1" * number, "car" if number % 2 else "bus")
+                publishers.start_soon(publish, scope, waiting[scope])
+            elif step == "take":
+                budget.take(number)
+                taken += number
+            elif step == "give":
+                budget.give(min(number, taken))
+                taken -= min(number, taken)
+            elif step == "pass" and nursery.tasks:
+                await nursery.tasks.pop(0)()
+            elif step == "leave" and waiting:
+                budget.give(min(100, taken))  # at the same time
+                taken -= min(100, taken)
+                for scope in list(waiting)[number % len(waiting) :]:
+                    scope.cancel()
+            await settled()
+            for each in waiting.values():
+                with pytest.raises(Full):
+                    gateway.fanout.publish_nowait([each])
+        publishers.cancel_scope.cancel()
+    await nursery.go()
+    assert budget.used_bytes == taken
 
 
 async def test_a_publisher_that_is_cancelled_while_it_waits_publishes_nothing(autojump_clock: MockClock) -> None:

@@ -16,8 +16,9 @@ SOFT_SHARE: Final = 0.5
 class Publishers:
     """Publishers that wait for space in one place.
 
-    When there may be some, they look one after the other, and each once. Who gets in lets one more look than that: so
-    space for many is soon used, and little space does not wake all. A small trigger behind a large one finds it.
+    When there may be some, they look in turn, and each once: a small trigger behind a large one finds what there is.
+    Each wakes the next before it looks, and one that gets in wakes another. So a lot of space is soon used, and a
+    little does not wake a thousand at the same time.
     """
 
     __slots__ = ("_looks", "waiting")
