@@ -343,17 +343,18 @@ def test_check_says_what_would_go_wrong(api: Api) -> None:
     assert command("check", "--dialect=4")[0] == 2
 
 
-def test_what_tests_start_is_ended_by_ctrl_c_even_if_they_run_where_it_is_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts behind `&`
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_tests_start_is_ended_by_a_signal_even_if_they_run_where_it_is_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)  # as a shell's `&` does, or nohup
     try:
         process = Process([sys.executable, "-c", "print('up', flush=True); import signal; signal.pause()"])
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
     try:
         process.output.wait("^up$")
-        process.signal(signal.SIGINT)
-        assert process.wait() == -signal.SIGINT
+        process.signal(number)
+        assert process.wait() == -number
     finally:
         process.end()
 
