@@ -156,7 +156,7 @@ async def test_where_all_have_a_request_under_way_one_more_gets_503_and_many_mor
     async with server(max_callers=4) as served:
         callers = [await served.call(later) for _ in range(4)]
         told = [await served.call(GET + b"\r\n") for _ in range(TOLD_CALLERS)]
-        assert await rest(await served.call(GET + b"\r\n")) == b""
+        assert await rest(served.listener.connect()) == b""
         for caller in told:
             answer = await rest(caller)
             assert answer.startswith(b"HTTP/1.1 503 ")
@@ -293,9 +293,9 @@ async def test_the_idle_that_give_way_are_gone_at_once(autojump_clock: MockClock
     async with server(max_callers=4) as served:
         callers: list[Any] = [served.listener.connect() for _ in range(50)]
         await settled()
-        there = []
+        there = 0
         for caller in callers:
             with suppress(trio.BrokenResourceError):
                 await caller.send_all(b"G")
-                there.append(caller)
-        assert there == callers[-4:]
+                there += 1
+        assert there == 4
