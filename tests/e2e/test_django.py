@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection
 
 from tests.e2e.clients import CAR, connect, receive, request, subscribe
 from tests.e2e.django_site import Garage, Visitor, run_garage
@@ -16,10 +18,17 @@ from tests.e2e.processes import Site, gateway
 EVERY_CAR = {"target": "car", "car": "*"}
 
 
+@contextmanager
+def visit(garage: Garage, name: str) -> Iterator[tuple[Visitor, ClientConnection]]:
+    """Log in at the site, and connect with its cookies."""
+    visitor = Visitor(garage.site)
+    visitor.login(name)
+    with connect(garage.gateway.websocket_url, visitor.cookies) as client:
+        yield visitor, client
+
+
 def test_a_login_a_cookie_a_subscription_and_a_save_give_the_subscriber_its_frame(garage: Garage) -> None:
-    ann = Visitor(garage.site)
-    ann.login("ann")
-    with connect(garage.gateway.websocket_url, ann.cookies) as client:
+    with visit(garage, "ann") as (ann, client):
         assert receive(client) == b'{"allowed_rooms": [{"target": "car", "car": "*"}]}'
         assert subscribe(client, "cars") == b'{"requestId": "cars", "code": "success"}'
         ann.save_car("Citroën 2CV")
@@ -28,9 +37,7 @@ def test_a_login_a_cookie_a_subscription_and_a_save_give_the_subscriber_its_fram
 
 
 def test_the_literal_star_is_a_room_of_its_own(garage: Garage) -> None:
-    ann = Visitor(garage.site)
-    ann.login("ann")
-    with connect(garage.gateway.websocket_url, ann.cookies) as client:
+    with visit(garage, "ann") as (ann, client):
         receive(client)
         assert subscribe(client, 1, EVERY_CAR) == b'{"requestId": 1, "code": "success"}'
         assert subscribe(client, 2, CAR) == b'{"requestId": 2, "code": "success"}'
@@ -43,9 +50,7 @@ def test_the_literal_star_is_a_room_of_its_own(garage: Garage) -> None:
 
 
 def test_a_user_may_enter_the_rooms_that_django_lists_and_no_others(garage: Garage) -> None:
-    bob = Visitor(garage.site)
-    bob.login("bob")
-    with connect(garage.gateway.websocket_url, bob.cookies) as client:
+    with visit(garage, "bob") as (_, client):
         assert receive(client) == b'{"allowed_rooms": [{"target": "car", "car": 1}]}'
         assert subscribe(client, "mine") == b'{"requestId": "mine", "code": "success"}'
         refused = b'{"requestId": "all", "code": "error", "message": "room-not-found"}'
@@ -79,9 +84,7 @@ def test_neither_cookies_nor_tokens_are_logged(garage: Garage) -> None:
 
 def test_an_untouched_django_binder_carries_the_token_in_its_url(tmp_path: Path) -> None:
     with run_garage(tmp_path, "--trigger-token=se:cret", credentials="x:se%3Acret") as garage:
-        ann = Visitor(garage.site)
-        ann.login("ann")
-        with connect(garage.gateway.websocket_url, ann.cookies) as client:
+        with visit(garage, "ann") as (ann, client):
             receive(client)
             subscribe(client, "cars")
             status, _, headers = request(garage.gateway.trigger_url, b'{"rooms": [], "data": 1}')
@@ -92,9 +95,7 @@ def test_an_untouched_django_binder_carries_the_token_in_its_url(tmp_path: Path)
 
 def test_dialect_3_speaks_as_high_templar_3_did(tmp_path: Path) -> None:
     with run_garage(tmp_path, "--dialect=3") as garage:
-        ann = Visitor(garage.site)
-        ann.login("ann")
-        with connect(garage.gateway.websocket_url, ann.cookies) as client:
+        with visit(garage, "ann") as (ann, client):
             assert receive(client) == b'{"is_authorized": true, "allowed_rooms": [{"target": "car", "car": "*"}]}'
             assert subscribe(client, "cars") == b'{"code": "success"}'
             ann.save_car("Dyane")
@@ -113,9 +114,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Garage]:
 
 
 def test_the_code_of_the_readme_lets_in_and_publishes(plain: Garage) -> None:
-    bob = Visitor(plain.site)
-    bob.login("bob")
-    with connect(plain.gateway.websocket_url, bob.cookies) as client:
+    with visit(plain, "bob") as (bob, client):
         assert receive(client) == b'{"allowed_rooms": [{"target": "car", "car": 1}]}'
         assert subscribe(client, "mine") == b'{"requestId": "mine", "code": "success"}'
         bob.save_car("Dyane")
@@ -126,9 +125,7 @@ def test_the_code_of_the_readme_lets_in_and_publishes(plain: Garage) -> None:
 
 
 def test_of_a_save_that_is_rolled_back_nobody_is_told(plain: Garage) -> None:
-    bob = Visitor(plain.site)
-    bob.login("bob")
-    with connect(plain.gateway.websocket_url, bob.cookies) as client:
+    with visit(plain, "bob") as (bob, client):
         receive(client)
         subscribe(client, "mine")
         bob.save_car("Never", query="?rollback")

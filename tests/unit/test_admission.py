@@ -484,23 +484,14 @@ async def test_a_page_of_another_host_is_refused_and_the_log_names_the_option(
 # The end
 
 
-async def test_a_client_in_its_handshake_when_the_gateway_stops_is_told_so_at_once(autojump_clock: MockClock) -> None:
-    async with open_gateway(quiet()) as running:
-        stream = running.listener.connect()
-        await stream.send_all(head()[:20])
-        await settled()
-        running.gateway.stop()
-        assert (await rest(stream)).startswith(b"HTTP/1.1 503 ")
-        await stream.aclose()
-        await running.served.wait()
-        assert trio.current_time() == 0
-
-
-async def test_a_client_in_its_bootstrap_when_the_gateway_stops_is_told_so_at_once(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("sent", [head()[:20], head()], ids=["in its handshake", "in its bootstrap"])
+async def test_a_client_that_comes_in_when_the_gateway_stops_is_told_so_at_once(
+    sent: bytes, autojump_clock: MockClock
+) -> None:
     async with open_gateway(quiet()) as running:
         running.backend.seconds = 9
         stream = running.listener.connect()
-        await stream.send_all(head())
+        await stream.send_all(sent)
         await settled()
         running.gateway.stop()
         assert (await rest(stream)).startswith(b"HTTP/1.1 503 ")
