@@ -172,13 +172,14 @@ def test_client_commands_run_on_a_plain_clock() -> None:
 def test_a_process_says_when_it_is_ready_tells_systemd_and_leaves_with_0(number: int, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(10)
+        systemd.settimeout(60)
         command = [PYTHON, "-m", "trio_templar", "serve", "--api-url=http://127.0.0.1:1/"]
         ports: list[Any] = ["--bind=127.0.0.1:0", "--bind=[::1]:0", "--trigger-bind=127.0.0.1:0"]
         env = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
         with subprocess.Popen([*command, *ports], stderr=subprocess.PIPE, text=True, env=env) as process:
             assert process.stderr is not None
-            line = process.stderr.readline()
+            log = (line for line in process.stderr if "did not run for " not in line)  # of this machine alone
+            line = next(log)
             assert line.startswith("trio-templar: ready on ws://127.0.0.1:")
             assert ", ws://[::1]:" in line
             assert "/trigger/" in line
@@ -186,8 +187,8 @@ def test_a_process_says_when_it_is_ready_tells_systemd_and_leaves_with_0(number:
             assert systemd.recv(100) == b"READY=1"
             process.send_signal(number)
             assert systemd.recv(100) == b"STOPPING=1"
-            assert process.wait(10) == 0
-            logged = [line.partition(" INFO ")[2] for line in process.stderr]
+            assert process.wait(60) == 0
+            logged = [line.partition(" INFO ")[2] for line in log]
             said = (
                 "drain connections=0 seconds=10.000" if number == signal.SIGTERM else "stop connections=0 seconds=1.000"
             )
