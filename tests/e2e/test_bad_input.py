@@ -126,7 +126,7 @@ def test_headers_that_are_not_ascii_do_not_matter(shared: GatewayProcess, header
         sock = dial(shared.address)
         with sock:
             sock.sendall(without(name, head(shared))[:-4] + f"\r\n{header}\r\n\r\n".encode("latin-1"))
-            assert sock.recv(12) in (b"HTTP/1.1 101", b"HTTP/1.1 400")
+            assert sock.recv(12) == (b"HTTP/1.1 400" if name == "Host" else b"HTTP/1.1 101")
 
 
 def test_a_path_without_its_last_slash_is_the_same_and_a_query_is_none_of_its_business(shared: GatewayProcess) -> None:

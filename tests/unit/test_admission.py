@@ -81,7 +81,6 @@ async def test_the_answer_to_an_upgrade_is_the_handshake_and_nothing_more(autoju
         assert response.startswith(b"HTTP/1.1 101 ")
         names = {line.partition(b":")[0].lower() for line in response.splitlines()[1:]}
         assert names == {b"upgrade", b"connection", b"sec-websocket-accept"}
-        assert b"FghBt7xLTWYmI5bKfpjHLgtSvFM=" in response or b"Sec-WebSocket-Accept" in response
         if not frame:
             frame = bytes(await stream.receive_some())
         assert frame[2:] == b'{"allowed_rooms": []}'
@@ -501,7 +500,8 @@ async def test_a_client_that_comes_in_when_the_gateway_stops_is_told_so_at_once(
 
 
 async def test_a_close_never_comes_before_the_101(autojump_clock: MockClock) -> None:
-    for turns in range(30):
+    begun = set()
+    for turns in range(50):
         async with open_gateway(quiet()) as running:
             client, server = memory_stream_pair()
             stream = running.listener.connect(lambda pair=(client, server): pair)  # type: ignore[misc]
@@ -511,7 +511,8 @@ async def test_a_close_never_comes_before_the_101(autojump_clock: MockClock) -> 
             running.gateway.stop()
             received = await rest(stream)
             await stream.aclose()
-            assert received == b"" or received.startswith(b"HTTP/1.1 "), turns
+            begun.add(received[:13])
+    assert begun == {b"HTTP/1.1 503 ", b"HTTP/1.1 101 "}  # so many turns are more than it takes to be let in
 
 
 def test_a_closed_says_how() -> None:
