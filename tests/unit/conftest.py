@@ -163,6 +163,26 @@ def operator(gateway: Gateway, token: str = "") -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8002", headers=headers)
 
 
+class Steps(trio.abc.Instrument):
+    """Remembers by how much `count` grew in each step of a task; between two steps others have their turn."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self._last = count()
+        self.growth: list[int] = []
+
+    def __enter__(self) -> list[int]:
+        trio.lowlevel.add_instrument(self)
+        return self.growth
+
+    def __exit__(self, *_: object) -> None:
+        trio.lowlevel.remove_instrument(self)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        before, self._last = self._last, self._count()
+        self.growth.append(self._last - before)
+
+
 async def settled() -> None:
     """Wait until every other task waits for something."""
     await trio.testing.wait_all_tasks_blocked()

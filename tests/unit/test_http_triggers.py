@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
-from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -13,7 +12,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, RIDE, FakeTransport, make_backlogs, operator, parts, quiet, settled, write_all
+from tests.unit.conftest import (
+    CAR,
+    RIDE,
+    FakeTransport,
+    Steps,
+    make_backlogs,
+    operator,
+    parts,
+    quiet,
+    settled,
+    write_all,
+)
 from tests.unit.test_http_app import NDJSON, ONE, Api, api
 from trio_templar.core.hub import LiveRoom
 from trio_templar.core.rooms import room_key
@@ -243,39 +253,20 @@ async def test_a_503_says_which_room_is_full_and_that_nothing_was_published(auto
 
 async def test_a_long_stream_gives_way_to_others() -> None:
     async with api() as gateway:
-        others: list[int] = []
-        done = trio.Event()
-
-        async def look() -> None:
-            while not done.is_set():
-                others.append(len(gateway.car.data))
-                await trio.lowlevel.checkpoint()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(look)
+        with Steps(lambda: len(gateway.car.data)) as heard:
             await gateway.post("\n".join([json.dumps(ONE)] * 300), **NDJSON)
-            done.set()
-        steps = [after - before for before, after in pairwise(others)]
-        assert 0 < max(steps) <= 100
+        assert (sum(heard), max(heard) <= 100) == (300, True)
 
 
 async def test_an_array_for_a_thousand_rooms_gives_way_to_others() -> None:
     async with api(max_bytes=10**6) as gateway:
         rooms = [{"n": number} for number in range(1000)]
         heard = [gateway.listen(room) for room in rooms]
-        delivered = [0]
-
-        async def look() -> None:
-            while delivered[-1] < 1000:
-                await trio.lowlevel.checkpoint()
-                delivered.append(gateway.fanout.deliveries)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(look)
+        with Steps(lambda: gateway.fanout.deliveries) as delivered:
             response = await gateway.post([{"rooms": [room], "data": 1} for room in rooms])
             assert response.status_code == 200
-        assert max(after - before for before, after in pairwise(delivered)) <= 2 * TURN_DELIVERIES
-        await settled()
+            await settled()
+        assert (sum(delivered), max(delivered) <= TURN_DELIVERIES) == (1000, True), max(delivered)
         assert all(receiver.data == [1] for receiver in heard)
         assert all(room.channel is None for room in gateway.hub.rooms.values())
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair
 
-from tests.unit.conftest import CAR, FakeTransport, Now, make_backlogs, parts, quiet, settled
+from tests.unit.conftest import CAR, FakeTransport, Now, Steps, make_backlogs, parts, quiet, settled
 from tests.unit.test_outbox import batch, make_client
 from trio_templar.clients.selection import Selection
 from trio_templar.clients.supervisor import Supervisor, Timeouts
@@ -386,16 +386,9 @@ async def test_others_get_their_turn_between_two_clients_that_are_cut(autojump_c
             await client.receive()
             await client.subscribe(1, CAR)
         await running.gateway.publish([CAR], 1)
-        seen: list[int] = []
-        await trio.sleep_until(15.5)
-        with trio.move_on_after(1):
-            while seen[-1:] != [10]:
-                await trio.lowlevel.checkpoint()
-                seen.append(running.gateway.statistics().drops["progress"])
-                if seen == [0] or seen[-1] == 0:
-                    seen = [0]
-                    await trio.sleep(0.0625)
-        assert len(set(seen)) > 5
+        with Steps(lambda: running.gateway.statistics().drops["progress"]) as cuts:
+            await trio.sleep_until(16.5)
+        assert (sum(cuts), max(cuts)) == (10, 1)
 
 
 async def late(work: float) -> float:
