@@ -39,6 +39,9 @@ If an option, key or value is wrong, the gateway prints one line that names it, 
 empty environment variables (`${VAR:-}` in a compose file). It also ignores unknown ones, because a container platform
 may set some with the same prefix, but it logs a warning if the name looks like a misspelt setting.
 
+An empty trigger token in an option or a file is an error, because callers would then need no token. If that is what you
+want, leave it out. An empty variable for the token is a warning.
+
 The gateway removes spaces and line ends around a value. It writes hosts, schemes and origins as browsers send them:
 in lower case, without a default port, and with names in their ASCII form. It refuses values that cannot work, such as
 an origin with a path, or an `--api-url` with a query or a password.

@@ -33,7 +33,11 @@ def test_sighup_takes_over_a_new_token_and_a_broken_file_changes_nothing(api: Ap
         process.log.wait(" WARNING reloaded changed=trigger_token restart=path$")
         assert [publish(process.trigger_url, token) for token in ("old", "new")] == [401, 200]
 
-        for broken, words in (("trigger_token = 5", "trigger_token in"), ("nonsense", f"--config {file}: ")):
+        for broken, words in (
+            ("trigger_token = 5", "trigger_token in"),
+            ("trigger_token = ''", f"trigger_token in {file}: it is empty"),
+            ("nonsense", f"--config {file}: "),
+        ):
             write(broken)
             process.signal(signal.SIGHUP)
             process.log.wait(f" ERROR not reloaded why=.*{words}")

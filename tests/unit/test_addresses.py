@@ -128,6 +128,7 @@ def test_the_token_is_that_of_the_options_then_of_the_settings(tmp_path: object)
     environment = {"TRIO_TEMPLAR_TRIGGER_TOKEN_FILE": "/no/such/file"}
     assert caller_settings(options, {"TRIO_TEMPLAR_TRIGGER_TOKEN": "e"}).token == "e"
     assert caller_settings({**options, "token": "o"}, environment).token == "o"
+    assert caller_settings({**options, "token": ""}, {}).token == ""
     assert caller_settings({**options, "token_file": file}, environment).token == "from file"
     with pytest.raises(SettingsError, match="/no/such/file") as caught:
         caller_settings(options, environment)

@@ -20,7 +20,7 @@ from trio_templar import Settings, SettingsError
 from trio_templar.clock import RunningClock
 from trio_templar.commands.cli import COMMANDS, main, make_parser
 from trio_templar.commands.command import Command, run_on_trio
-from trio_templar.commands.settings_sources import misspelt, read_settings
+from trio_templar.commands.settings_sources import empty_tokens, misspelt, read_settings
 from trio_templar.core.settings import GROUPS, groups, options
 
 
@@ -314,6 +314,27 @@ def test_what_is_nearly_right_is_told_what_is(argv: list[str], hint: str, capsys
 
 def test_the_value_of_an_unknown_option_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "s3cret" not in complaint(capsys, "serve", "--trigger-tokn=s3cret")
+
+
+EMPTY = "it is empty, so it counts as unset, and callers need no token"
+
+
+@pytest.mark.parametrize("name", ["TRIO_TEMPLAR_TRIGGER_TOKEN", "TRIO_TEMPLAR_TRIGGER_TOKEN_FILE"])
+def test_a_variable_that_should_have_the_token_and_is_empty_is_told(name: str) -> None:
+    assert empty_tokens(Settings(), {name: " "}) == {name: EMPTY}
+    assert empty_tokens(Settings(), {name: "x"}) == empty_tokens(Settings(), {}) == {}
+    assert empty_tokens(Settings(trigger_token="x"), {name: ""}) == {}
+    assert empty_tokens(Settings(trigger_bind=""), {name: ""}) == {}
+
+
+@pytest.mark.parametrize(("token", "told"), [("", True), ("x" * 16, False)], ids=["empty", "set"])
+def test_check_says_that_a_token_is_empty(
+    token: str, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRIO_TEMPLAR_TRIGGER_TOKEN", token)
+    with pytest.raises(SystemExit):
+        main(["check", "--demo", "--bind=127.0.0.1:0", "--trigger-bind=127.0.0.1:0"])
+    assert (f"warn  TRIO_TEMPLAR_TRIGGER_TOKEN: {EMPTY}" in capsys.readouterr().out) == told
 
 
 def test_a_key_that_is_nearly_right_is_told_what_is(tmp_path: Path) -> None:

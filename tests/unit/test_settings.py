@@ -133,6 +133,18 @@ def test_a_token_file_without_a_token_is_an_error(tmp_path: Path, content: bytes
     assert complaint(trigger_token_file=str(file)).startswith("trigger_token_file: ")
 
 
+@pytest.mark.parametrize("name", ["trigger_token", "trigger_token_file"])
+@pytest.mark.parametrize("text", ["", " \n"], ids=["empty", "blank"])
+def test_a_token_that_is_given_and_empty_is_an_error_that_says_where(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name} in gateway.toml: it is empty, .* leave it out$"):
+        settings_from({"path": ("/", "--path")}, {name: (text, f"{name} in gateway.toml")})
+
+
+def test_an_empty_token_in_one_place_may_stand_beside_one_in_another() -> None:
+    said = {"trigger_token": ("s3cret", "--trigger-token"), "trigger_token_file": ("", "--trigger-token-file")}
+    assert settings_from(said).token == "s3cret"
+
+
 # Addresses
 
 

@@ -30,7 +30,7 @@ def caller_settings(arguments: Mapping[str, Any], environment: Mapping[str, str]
     """Return the gateway's settings with the token that the options give. Raises SettingsError: as `serve` would."""
     given: dict[str, Any] = {"config": arguments["config"]}
     token = given_token(arguments)
-    if token is not None:
+    if token:  # an empty one, as of `--token "$TOKEN"`, says nothing
         given |= {"trigger_token": token, "trigger_token_file": ""}
     return read_settings(given, environment)
 

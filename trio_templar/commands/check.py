@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio_templar.commands import serve
 from trio_templar.commands.command import Command, ExitStatus, run_on_trio
-from trio_templar.commands.settings_sources import misspelt, read_settings
+from trio_templar.commands.settings_sources import empty_tokens, misspelt, read_settings
 from trio_templar.commands.streams import printable
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     findings: list[Finding] = []
 
     async def check() -> int:
-        findings.extend(Finding("warn", name, why) for name, why in misspelt(environment).items())
+        odd = misspelt(environment) | empty_tokens(settings, environment)
+        findings.extend(Finding("warn", name, why) for name, why in odd.items())
         findings.extend(await check_all(settings, arguments["host"] or ""))
         return ExitStatus.DONE
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from trio_templar.commands.command import Command, run_on_trio
-from trio_templar.commands.settings_sources import CONFIG, misspelt, read_settings
+from trio_templar.commands.settings_sources import CONFIG, empty_tokens, misspelt, read_settings
 from trio_templar.core.options import PREFIX, Option
 from trio_templar.core.settings import groups
 from trio_templar.errors import SettingsError
@@ -49,6 +49,8 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
     configure(settings.log_format, settings.log_level)
     for name, why in misspelt(environment).items():
         warn("unknown variable", name=name, why=why)
+    for name, why in empty_tokens(settings, environment).items():
+        warn("empty variable", name=name, why=why)
     raise_descriptor_limit(settings.descriptors)
     reread = partial(read_settings, arguments, environment)
     main = partial(until_signal, settings, reread, environment.get("NOTIFY_SOCKET", ""))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trio_templar.core.options import PREFIX, hint
-from trio_templar.core.settings import Settings, options, settings_from
+from trio_templar.core.settings import TOKENS, Settings, options, settings_from
 from trio_templar.core.texts import number
 from trio_templar.errors import SettingsError
 from trio_templar.files import read_text
@@ -87,6 +87,15 @@ def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
     unknown = [name for name in environment if name.startswith(PREFIX) and name not in known]
     hints = {name: hint(name.removeprefix(PREFIX), ours, 0.8) for name in unknown}
     return {name: f"there is no such setting{text}" for name, text in hints.items() if text}
+
+
+def empty_tokens(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that should have given a token for the HTTP API, which has none, and what to say of each."""
+    if settings.token or not settings.trigger_bind:
+        return {}
+    variables = [option.variable for option in options() if option.name in TOKENS]
+    why = "it is empty, so it counts as unset, and callers need no token"
+    return {name: why for name in variables if name in environment and not environment[name].strip()}
 
 
 def _from_file(path: Path) -> Source:

@@ -21,6 +21,9 @@ from trio_templar.files import read_first_line
 # Descriptors that belong to no client and no caller: listeners, the event loop, files.
 OTHER_DESCRIPTORS: Final = 100
 
+# The settings that give the trigger token.
+TOKENS: Final = ("trigger_token", "trigger_token_file")
+
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 Bytes = Annotated[int, Meta(ge=64, le=2**40)]
@@ -342,14 +345,18 @@ def groups() -> Mapping[str, list[Option]]:
 def settings_from(*sources: Mapping[str, tuple[Any, str]]) -> Settings:
     """Return the settings that `sources` give, earlier ones first; each value comes with what its user calls it.
 
-    Raises SettingsError: if a name is unknown or a value does not fit.
+    Raises SettingsError: if a name is unknown, a value does not fit, or a trigger token is given and empty.
     """
     known = {option.name: option for option in options()}
     values: dict[str, Any] = {}
-    for name, (value, said_as) in _first_said(sources):
+    said = dict(_first_said(sources))
+    for name, (value, said_as) in said.items():
         if name not in known:
             raise SettingsError(f"{said_as}: there is no such setting{hint(name, known)}")
         values[name] = known[name].convert(value, said_as, strict=False)
+    for name in TOKENS:
+        if name in values and not any(map(values.get, TOKENS)):
+            raise SettingsError(f"{said[name][1]}: it is empty, so callers would need no token; for that, leave it out")
     return Settings(**values)
 
 
