@@ -85,7 +85,7 @@ def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
     known = [option.variable for option in options()] + [CONFIG]
     ours = [name.removeprefix(PREFIX) for name in known]
     unknown = [name for name in environment if name.startswith(PREFIX) and name not in known]
-    hints = {name: hint(name.removeprefix(PREFIX), ours, 0.8) for name in unknown}
+    hints = {name: hint(name.removeprefix(PREFIX), ours, 0.8, PREFIX) for name in unknown}
     return {name: f"there is no such setting{text}" for name, text in hints.items() if text}
 
 

@@ -186,12 +186,12 @@ class Option(NamedTuple):
         return f"over {meta.gt}, at most {meta.le}" if meta.gt is not None else f"from {meta.ge} to {meta.le}"
 
 
-def hint(name: str, names: Iterable[str], likeness: float = 0.7) -> str:
-    """Return what to put behind an error about `name`: which of `names` may be meant, or nothing."""
+def hint(name: str, names: Iterable[str], likeness: float = 0.7, prefix: str = "") -> str:
+    """Return what to put behind an error about `name`: which of `names` may be meant, after `prefix`, or nothing."""
     from difflib import get_close_matches  # --help need not wait for it
 
     found = get_close_matches(name, list(names), 1, likeness)
-    return f"; did you mean {found[0]}?" if found else ""
+    return f"; did you mean {prefix}{found[0]}?" if found else ""
 
 
 def metas(hint: Any) -> list[Meta]:

@@ -352,7 +352,10 @@ def settings_from(*sources: Mapping[str, tuple[Any, str]]) -> Settings:
     said = dict(_first_said(sources))
     for name, (value, said_as) in said.items():
         if name not in known:
-            raise SettingsError(f"{said_as}: there is no such setting{hint(name, known)}")
+            meant = (
+                "; settings stand at the top level, not in a table" if isinstance(value, dict) else hint(name, known)
+            )
+            raise SettingsError(f"{said_as}: there is no such setting{meant}")
         values[name] = known[name].convert(value, said_as, strict=False)
     for name in TOKENS:
         if name in values and not any(map(values.get, TOKENS)):

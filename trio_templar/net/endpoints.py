@@ -53,11 +53,11 @@ async def open_endpoints(settings: Settings, listeners: Sequence[Listener], stac
     for listener in listeners:
         await stack.enter_async_context(listener)
     certificate = certificate_of(settings)
-    opened = [listener for address in settings.bind for listener in await _open(address, settings, stack)]
+    opened = [listener for address in settings.bind for listener in await _open("bind", address, settings, stack)]
     endpoints = Endpoints(
         websockets=[*listeners, *(_with_tls(listener, certificate) for listener in opened)],
         websocket_urls=tuple(url_of(listener, _scheme(listener, certificate), settings.path) for listener in opened),
-        http=await _open(settings.trigger_bind, settings, stack) if settings.trigger_bind else [],
+        http=await _open("trigger_bind", settings.trigger_bind, settings, stack) if settings.trigger_bind else [],
         certificate=certificate,
     )
     endpoints.check_access(settings)
@@ -69,8 +69,12 @@ def certificate_of(settings: Settings) -> Certificate | None:
     return Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
 
 
-async def _open(address: str, settings: Settings, stack: AsyncExitStack) -> list[Listening]:
-    return [await stack.enter_async_context(listener) for listener in await open_listeners(address, settings)]
+async def _open(setting: str, address: str, settings: Settings, stack: AsyncExitStack) -> list[Listening]:
+    try:
+        opened = await open_listeners(address, settings)
+    except SettingsError as error:
+        raise SettingsError(f"{setting}: {error}") from error
+    return [await stack.enter_async_context(listener) for listener in opened]
 
 
 def _with_tls(listener: Listening, certificate: Certificate | None) -> Listener:
