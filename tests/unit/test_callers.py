@@ -226,8 +226,9 @@ async def test_callers_that_have_gone_leave_nothing_for_the_collector(autojump_c
     try:
         async with server() as served:
             chunked = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"
+            later = chunked.replace(b"nonsense", b"1\r\nx\r\nnonsense")
             nonsense = b"nonsense\r\n\r\n"
-            for data in (GET + b"\r\n", GET, POST % 9 + b"half", nonsense, chunked, GET + UPGRADE + b"\r\n"):
+            for data in (GET + b"\r\n", GET, POST % 9 + b"half", nonsense, chunked, later, GET + UPGRADE + b"\r\n"):
                 caller = await served.call(data)
                 seen += sum(isinstance(each, Caller) for each in gc.get_objects())
                 await caller.aclose()
