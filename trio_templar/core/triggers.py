@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -14,6 +15,18 @@ from trio_templar.core.rooms import Room, room_key
 from trio_templar.errors import TooLarge, TriggerError
 
 MAX_KEY_LENGTH: Final = 255
+# What msgspec calls the kinds of JSON, and what a publisher calls them.
+_KINDS: Final = {
+    "`array`": "a list",
+    "`object`": "an object",
+    "`str`": "a text",
+    "`str | null`": "a text",
+    "`int`": "a number",
+    "`float`": "a number",
+    "`bool`": "true or false",
+    "`null`": "null",
+}
+_EMPTY: Final = 'the body is empty; expected JSON such as {"rooms": [{"target": "car"}], "data": 1}'
 
 
 class Trigger(NamedTuple):
@@ -130,11 +143,20 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     except RecursionError as error:
         raise TriggerError("nested too deeply") from error
     except msgspec.ValidationError as error:
-        raise TriggerError(str(error)) from error
+        raise TriggerError(_unexpected(str(error))) from error
     except msgspec.DecodeError as error:
-        raise TriggerError(f"not JSON: {_plainer(str(error))}") from error
+        raise TriggerError(_no_json(str(error)) if body.strip() else _EMPTY) from error
 
 
-def _plainer(text: str) -> str:
+def _unexpected(text: str) -> str:
+    """Return what msgspec says in the words of a publisher, behind its place: `[0]: rooms: expected a list, got …`."""
+    said, _, place = text.partition(" - at `$")
+    index, _, name = place.rstrip("`").partition(".")
+    said = re.sub("`[^`]*`", lambda kind: _KINDS.get(kind[0], kind[0]), said.replace("Expected", "expected"))
+    said = re.sub("of length .*", f"of 1 to {MAX_KEY_LENGTH} characters", said)
+    return ": ".join(filter(None, (index, name, said)))
+
+
+def _no_json(text: str) -> str:
     # msgspec has one text for a body that ends too early and for half a surrogate pair.
-    return text.replace("Input data was truncated", "it ends too early, or holds half a surrogate pair")
+    return f"not JSON: {text.replace('Input data was truncated', 'it ends too early, or holds half a surrogate pair')}"
