@@ -325,7 +325,11 @@ def test_a_message_over_its_bound_closes_with_1009(shared: GatewayProcess) -> No
         (b'{"rooms": [{"target": "car", "car": 1}], "data": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", 400, b"nested"),
         (b'{"rooms": [' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b'], "data": 1}', 400, b"nested"),
         (b'[{"rooms": [{"target": "car", "car": 1}], "data": 1}, {"rooms": []}]', 400, b"[1]: data not specified"),
-        (b'[{"rooms": [{"target": "car", "car": 1}], "data": 1}, {"rooms": [1], "data": 1}]', 400, b"[1]: rooms[0]: expected an object"),
+        (
+            b'[{"rooms": [{"target": "car", "car": 1}], "data": 1}, {"rooms": [1], "data": 1}]',
+            400,
+            b"[1]: rooms[0]: expected an object",
+        ),
         (b'{"rooms": [{"target": "car", "car": 1}], "data": "' + b"x" * 600_000 + b'"}', 413, b"outbox_bytes"),
     ],
     ids=range(22),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -51,16 +51,17 @@ class TriggerApi:
             return await self._publish_stream(request.body, wanted)
         body = await request.body.whole()
         if wanted.idempotency_key:
-            return await self._publish_once(claim(wanted.idempotency_key, [body], "request"), body, wanted)
+            return await self._publish_once(body, wanted)
         return await self._publish_body(body, wanted)
 
-    async def _publish_once(self, claim: Claim, body: bytes, wanted: Preferences) -> Response:
+    async def _publish_once(self, body: bytes, wanted: Preferences) -> Response:
         """Publish `body`, unless it was published under its key; return its answer. A failure is not remembered."""
-        (answer,) = await self._answers.known([claim])
+        ours = claim(wanted.idempotency_key, [body], "request")
+        (answer,) = await self._answers.known([ours])
         if answer is None:
-            with self._answers.under_way([claim]):
+            with self._answers.under_way([ours]):
                 answer = await self._publish_body(body, wanted)
-                self._answers.remember(claim, replace(answer, body=trimmed(answer.body)), len(answer.body))
+                self._answers.remember(ours, replace(answer, body=trimmed(answer.body)), len(answer.body))
         return answer
 
     async def _publish_body(self, body: bytes, wanted: Preferences) -> Response:
@@ -75,17 +76,29 @@ class TriggerApi:
 
     async def _publish_new(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[TriggerReport]:
         """Publish those of `triggers` that were not published under their key; return the report of each."""
-        claims = _claims(triggers)
-        found = await self._reports.known(list(claims.values()))
-        known = {key: report for key, report in zip(claims, found, strict=True) if report is not None}
+        by_key = _by_key(triggers)
+        known = await self._known_reports(by_key)
         new = _new(triggers, known)
-        with self._reports.under_way([claim for key, claim in claims.items() if key not in known]):
+        with self._reports.under_way([by_key[key] for key in by_key if key not in known]):
             reports = dict(zip(new, await self._publish_counted([triggers[i] for i in new], wanted), strict=True))
             for index, report in reports.items():
                 if key := triggers[index].idempotency_key:
-                    known[key] = repeated = msgspec.Raw(trimmed(msgspec.json.encode({**report, "repeated": True})))
-                    self._reports.remember(claims[key], repeated, len(repeated))
+                    known[key] = self._remember_report(by_key[key], report)
         return [reports.get(index) or known[trigger.idempotency_key] for index, trigger in enumerate(triggers)]
+
+    async def _known_reports(self, by_key: Mapping[str, Claim]) -> dict[str, msgspec.Raw]:
+        """Return the reports of the keys that were published already. Raises KeyReused: if one is for something else.
+
+        As `IdempotencyCache.known`, it waits while one of them is under way, and the others are to begin at once.
+        """
+        found = await self._reports.known(list(by_key.values()))
+        return {key: report for key, report in zip(by_key, found, strict=True) if report is not None}
+
+    def _remember_report(self, published: Claim, report: dict[str, Any]) -> msgspec.Raw:
+        """Answer `published` with `report`, marked as repeated, from now on; return that."""
+        repeated = msgspec.Raw(trimmed(msgspec.json.encode({**report, "repeated": True})))
+        self._reports.remember(published, repeated, len(repeated))
+        return repeated
 
     async def _publish_counted(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[dict[str, Any]]:
         report = Report()
@@ -125,11 +138,11 @@ class TriggerApi:
         if not trigger.idempotency_key:
             await self._publish_soon(trigger)
             return
-        claims = [_claim(trigger)]
-        if await self._reports.known(claims) == [None]:
-            with self._reports.under_way(claims):
+        ours = _claim_of(trigger)
+        if await self._reports.known([ours]) == [None]:
+            with self._reports.under_way([ours]):
                 await self._publish_soon(trigger)
-                self._reports.remember(claims[0], REPEATED, len(REPEATED))
+                self._reports.remember(ours, REPEATED, len(REPEATED))
 
     async def _publish_soon(self, trigger: Trigger) -> None:
         """Publish; if there is space, without a checkpoint: a stream has one for many lines."""
@@ -148,19 +161,19 @@ def _wanted(request: Request) -> Preferences:
     return wanted
 
 
-def _claim(trigger: Trigger) -> Claim:
+def _claim_of(trigger: Trigger) -> Claim:
     return claim(trigger.idempotency_key, [trigger.publication.left, trigger.publication.right, *trigger.room_keys])
 
 
-def _claims(triggers: Sequence[Trigger]) -> dict[str, Claim]:
-    """Return the claims of those triggers that have a key. Raises KeyReused: if a key is there for two contents."""
-    claims: dict[str, Claim] = {}
+def _by_key(triggers: Sequence[Trigger]) -> dict[str, Claim]:
+    """Return what the keys of `triggers` stand for. Raises KeyReused: if a key is there for two contents."""
+    by_key: dict[str, Claim] = {}
     for index, trigger in enumerate(triggers):
-        if trigger.idempotency_key:
-            made = _claim(trigger)
-            if claims.setdefault(made.key, made) != made:
-                raise KeyReused(f"[{index}]: the key {made.key!r} is there twice, for two different triggers")
-    return claims
+        if key := trigger.idempotency_key:
+            ours = _claim_of(trigger)
+            if by_key.setdefault(key, ours) != ours:
+                raise KeyReused(f"[{index}]: the key {key!r} is there twice, for two different triggers")
+    return by_key
 
 
 def _new(triggers: Sequence[Trigger], known: Collection[str]) -> list[int]:
