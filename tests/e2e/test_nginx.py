@@ -1,13 +1,15 @@
-"""The site of deploy/nginx.conf in Debian's nginx: the API and the gateway under one name."""
+"""The site of deploy/nginx.conf, and what docs/nginx.md makes of it, in Debian's nginx."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -29,34 +31,46 @@ from tests.e2e.clients import (
 )
 from tests.e2e.django_site import Visitor
 from tests.e2e.processes import ROOT, GatewayProcess, Process, Site, eventually, gateway, reserved_address
+from tests.e2e.test_tls import Files
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 SITE = ROOT / "deploy/nginx.conf"
+PAGE = ROOT / "docs/nginx.md"
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx here; on Debian: apt install nginx-light")
 
 
-class Nginx(Process):
-    """nginx with our site at `place`, in front of an API and a gateway. Ending it ends its workers too."""
+def replaced(text: str, *changes: tuple[str, str]) -> str:
+    """`text` with what is ours in the place of what is theirs, each of which is there once."""
+    for theirs, ours in changes:
+        assert text.count(theirs) == 1, theirs
+        text = text.replace(theirs, ours)
+    return text
 
-    def __init__(self, folder: Path, place: str, api: Api | Site, behind: GatewayProcess) -> None:
+
+def site_of(folder: Path, api: Api | Site, *changes: tuple[str, str]) -> str:
+    """The site in front of `api`, with more `changes`, and its log in `folder`."""
+    proxied = "proxy_pass http://127.0.0.1:8000;", f"proxy_pass {api.url.removesuffix('/')};"
+    return replaced(SITE.read_text(), ("/var/log/nginx/", f"{folder}/"), proxied, *changes)
+
+
+def block(heading: str) -> str:
+    """The first block of configuration under a heading of docs/nginx.md."""
+    return PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("```nginx\n")[2].partition("```")[0]
+
+
+class Nginx(Process):
+    """nginx with `sites`, one of which is at `place`. Ending it ends its workers too."""
+
+    def __init__(self, folder: Path, place: str, sites: str) -> None:
         assert NGINX is not None
         self.place = place
-        site = SITE.read_text()
-        for ours, theirs in (
-            ("listen 80 ", f"listen {self.place} "),
-            ("/var/log/nginx/", f"{folder}/"),
-            ("proxy_pass http://127.0.0.1:8000;", f"proxy_pass {api.url.removesuffix('/')};"),
-            ("proxy_pass http://127.0.0.1:8001;", "proxy_pass http://{}:{};".format(*behind.address)),
-        ):
-            assert site.count(ours) == 1, ours
-            site = site.replace(ours, theirs)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
         configuration = folder / "nginx.conf"
         configuration.write_text(
             f"daemon off; pid {folder}/pid; error_log stderr notice; worker_processes 1; events {{}}\n"
-            f"http {{ access_log off; {temporary}\n{site}}}\n"
+            f"http {{ access_log off; {temporary}\n{sites}}}\n"
         )
         super().__init__([NGINX, "-p", str(folder), "-e", "stderr", "-c", str(configuration)])
 
@@ -83,14 +97,29 @@ def behind(api: Api) -> Iterator[GatewayProcess]:
 
 
 @contextmanager
+def run_nginx(folder: Path, place: str, sites: str) -> Iterator[Nginx]:
+    process = Nginx(folder, place, sites)
+    try:
+        eventually(process.is_open)
+        yield process
+    finally:
+        process.end()
+
+
+def proxied_to(place: str) -> tuple[str, str]:
+    return "proxy_pass http://127.0.0.1:8001;", f"proxy_pass http://{place};"
+
+
+@contextmanager
 def site(folder: Path, api: Api | Site, behind: GatewayProcess) -> Iterator[Nginx]:
     with reserved_address() as place:
-        process = Nginx(folder, place, api, behind)
-        try:
-            eventually(process.is_open)
+        sites = site_of(folder, api, ("listen 80 ", f"listen {place} "), proxied_to(place_of(behind)))
+        with run_nginx(folder, place, sites) as process:
             yield process
-        finally:
-            process.end()
+
+
+def place_of(process: GatewayProcess) -> str:
+    return "{}:{}".format(*process.address)
 
 
 def test_websockets_and_the_api_are_under_one_name_and_the_origin_is_still_checked(
@@ -150,6 +179,79 @@ def test_a_reload_of_nginx_drops_nobody(api: Api, behind: GatewayProcess, tmp_pa
             with subscriber(f"ws://{nginx.place}/ws/") as late:
                 trigger(behind, "both")
                 assert [json.loads(receive(client))["data"] for client in (early, late)] == ["both", "both"]
+
+
+@contextmanager
+def tls_site(folder: Path, api: Api, behind: GatewayProcess, files: Files) -> Iterator[tuple[Nginx, str]]:
+    """The two servers of the page's section on TLS, in the order of the page: nginx at the second, and the first."""
+    log_format, _, server = site_of(folder, api, proxied_to(place_of(behind))).partition("server {")
+    locations = server[server.index("    location / {") : server.rindex("}")]
+    with reserved_address() as place, reserved_address() as plain:
+        servers = replaced(
+            block("TLS"),
+            ("    # both locations of deploy/nginx.conf\n", locations),
+            ("listen 80;", f"listen {plain};"),
+            ("listen 443 ", f"listen {place} "),
+            ("/etc/letsencrypt/live/example.com/fullchain.pem", str(files.cert)),
+            ("/etc/letsencrypt/live/example.com/privkey.pem", str(files.key)),
+        )
+        with run_nginx(folder, place, log_format + servers) as nginx:
+            yield nginx, plain
+
+
+def test_with_tls_as_the_page_has_it_websockets_and_the_api_are_under_https(
+    api: Api, behind: GatewayProcess, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    with tls_site(tmp_path, api, behind, files) as (nginx, _):
+        url = f"wss://{nginx.place}/ws/"
+        with subscriber(url, {"Origin": f"https://{nginx.place}"}, ssl=files.trusting) as client:
+            trigger(behind, 1.5)
+            assert json.loads(receive(client))["data"] == 1.5
+        with pytest.raises(InvalidStatus, match="403"):
+            with connect(url, {"Origin": f"http://{nginx.place}"}, ssl=files.trusting):
+                pass
+        with closing(HTTPSConnection(*nginx.address, context=files.trusting)) as caller:
+            caller.request("GET", "/cars/")
+            assert caller.getresponse().status == 200
+        assert api.called("/cars/")[0].header("X-Forwarded-Proto") == "https"
+
+
+def test_with_tls_as_the_page_has_it_plain_http_is_sent_to_https(
+    api: Api, behind: GatewayProcess, tmp_path: Path
+) -> None:
+    with tls_site(tmp_path, api, behind, Files(tmp_path)) as (_, plain):
+        with closing(HTTPConnection(plain)) as caller:
+            caller.request("GET", "/cars/?a=1", headers={"Host": "example.com"})
+            answer = caller.getresponse()
+        assert (answer.status, answer.headers["Location"]) == (301, "https://example.com/cars/?a=1")
+        assert api.calls == []
+
+
+def test_two_instances_as_the_page_has_them_share_the_clients_and_one_goes_on_alone(
+    api: Api, behind: GatewayProcess, tmp_path: Path
+) -> None:
+    (proxy_pass,) = re.findall(r"`location /ws/` then has `(proxy_pass .*?;)`", PAGE.read_text())
+    with ExitStack() as stack:
+        other = stack.enter_context(gateway(f"--api-url={api.url}", "--drain-seconds=0.5"))
+        upstream = replaced(
+            block("Two instances"), ("10.0.0.5:8001", place_of(behind)), ("10.0.0.6:8001", place_of(other))
+        )
+        place = stack.enter_context(reserved_address())
+        changes = ("listen 80 ", f"listen {place} "), (proxied_to("")[0], proxy_pass)
+        stack.enter_context(run_nginx(tmp_path, place, upstream + site_of(tmp_path, api, *changes)))
+        clients = [stack.enter_context(subscriber(f"ws://{place}/ws/")) for _ in range(4)]
+        for process in (behind, other):
+            assert json.loads(request(f"{process.http_url}/status")[1])["connections"] == 2
+            trigger(process, process.address[1])
+        heard = sorted(json.loads(receive(client))["data"] for client in clients)
+        assert heard == sorted([behind.address[1], other.address[1]] * 2)
+
+        other.signal(signal.SIGTERM)
+        assert other.wait() == 0
+        late = stack.enter_context(subscriber(f"ws://{place}/ws/"))
+        trigger(behind, "alone")
+        assert json.loads(receive(late))["data"] == "alone"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here; on Debian: apt install chromium")
