@@ -144,7 +144,8 @@ def test_json_has_every_finding() -> None:
     assert json.loads(text) == {"ok": False, "findings": [{"level": "fail", "about": "bind", "text": "in use"}]}
 
 
-async def test_an_address_that_a_gateway_holds_is_a_warning_that_says_so() -> None:
+async def test_an_address_that_a_gateway_holds_is_a_warning_that_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "trio_templar")
     settings = Settings(bind=("127.0.0.1:0",), trigger_bind="127.0.0.1:0", trigger_token="t")
     async with trio.open_nursery() as nursery:
         gateway = await nursery.start(partial(serve, settings, bootstrap=FakeBackend()))
@@ -154,6 +155,7 @@ async def test_an_address_that_a_gateway_holds_is_a_warning_that_says_so() -> No
             text = f"{address}: held by a running gateway; a second one cannot start beside it"
             assert found == Finding("warn", setting, text)
         nursery.cancel_scope.cancel()
+    assert caplog.messages.count("refused") == 1  # in the log of the gateway that was asked
 
 
 async def test_a_client_s_host_can_be_given_where_the_api_is_sent_it() -> None:
