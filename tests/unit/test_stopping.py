@@ -69,9 +69,11 @@ async def test_clients_are_closed_before_a_publisher_has_ended_its_stream() -> N
         await running.served.wait()
 
 
-async def test_a_publisher_in_the_middle_of_a_stream_is_told_what_was_published() -> None:
+@pytest.mark.parametrize("at_start", [60, 0.001], ids=["the settings of the start", "those of a reload"])
+async def test_a_publisher_in_the_middle_of_a_stream_is_told_what_was_published(at_start: float) -> None:
     settings = quiet(trigger_bind="127.0.0.1:0", drain_seconds=60)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
+    async with open_gateway(replace(settings, drain_seconds=at_start), backend=FakeBackend([CAR])) as running:
+        running.gateway.reload(settings)
         client = await running.subscriber(1, CAR)
         async with await streaming_publisher(running) as publisher:
             assert (await client.receive())["data"] == 1
@@ -82,20 +84,6 @@ async def test_a_publisher_in_the_middle_of_a_stream_is_told_what_was_published(
             answer = bytes(await publisher.receive_some())
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert answer.endswith(b"line 2: the gateway is stopping; published 1")
-
-
-async def test_a_publisher_has_the_time_that_the_settings_in_force_give_and_not_those_of_the_start() -> None:
-    settings = quiet(trigger_bind="127.0.0.1:0", drain_seconds=0.001)
-    async with open_gateway(settings, backend=FakeBackend([CAR])) as running:
-        running.gateway.reload(replace(settings, drain_seconds=60))
-        client = await running.subscriber(1, CAR)
-        async with await streaming_publisher(running) as publisher:
-            assert (await client.receive())["data"] == 1
-            running.gateway.stop()
-            await end_of(client)
-            await client.stream.aclose()
-            await publisher.send_all(b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINE), LINE))
-            assert bytes(await publisher.receive_some()).endswith(b"published 1")
 
 
 async def test_what_a_room_had_taken_is_heard_before_the_close(autojump_clock: MockClock) -> None:
