@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from trio.testing import MockClock
 from tests.unit.conftest import CAR, RIDE, json_values, operator, quiet, rooms
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.rooms import room_key
-from trio_templar.core.triggers import Trigger, TriggerReader
+from trio_templar.core.triggers import Trigger, TriggerReader, to_json
 from trio_templar.errors import TooLarge, TriggerError
 from trio_templar.testing import open_gateway
 
@@ -207,6 +208,11 @@ def test_whatever_is_accepted_is_json_to_a_browser(body: bytes) -> None:
         return
     for trigger in triggers:
         published(trigger)
+
+
+def test_data_of_a_program_that_is_no_json_is_no_empty_body() -> None:
+    with pytest.raises(TriggerError, match=r"^not JSON: "):
+        to_json(msgspec.Raw(b""))
 
 
 async def test_a_room_over_the_bytes_of_a_room_is_too_large_and_named(autojump_clock: MockClock) -> None:

@@ -93,6 +93,8 @@ class TriggerReader:
         Raises TriggerError: if one of them is malformed; the text says what, and where.
         Raises TooLarge: if some `data` or room is.
         """
+        if not body or body.isspace():
+            raise TriggerError(_EMPTY)
         if not is_array(body):
             return [self._checked(_decode(_one, body), "")]
         items = _decode(_many, body)
@@ -145,7 +147,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     except msgspec.ValidationError as error:
         raise TriggerError(_unexpected(str(error))) from error
     except msgspec.DecodeError as error:
-        raise TriggerError(_no_json(str(error)) if body.strip() else _EMPTY) from error
+        raise TriggerError(f"not JSON: {_plainer(str(error))}") from error
 
 
 def _unexpected(text: str) -> str:
@@ -157,6 +159,6 @@ def _unexpected(text: str) -> str:
     return ": ".join(filter(None, (index, name, said)))
 
 
-def _no_json(text: str) -> str:
+def _plainer(text: str) -> str:
     # msgspec has one text for a body that ends too early and for half a surrogate pair.
-    return f"not JSON: {text.replace('Input data was truncated', 'it ends too early, or holds half a surrogate pair')}"
+    return text.replace("Input data was truncated", "it ends too early, or holds half a surrogate pair")
