@@ -76,7 +76,10 @@ def test_a_log_that_nobody_reads_stops_nothing_not_even_the_end(api: Api, tmp_pa
         os.close(writer)
 
 
-@pytest.mark.parametrize("command", [["check", "--demo"], ["--version"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "command",
+    [["check", "--demo", "--bind=127.0.0.1:0", "--trigger-bind=127.0.0.1:0"], ["--version"], ["serve", "--help"]],
+)
 def test_a_command_that_cannot_print_says_so(command: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trustme
 
+from tests.unit.conftest import quiet
 from trio_templar import Settings, serve
 from trio_templar.commands.check import _json
 from trio_templar.commands.checks import Finding, check_address, check_all, check_api
@@ -109,14 +110,14 @@ async def test_a_unix_socket_is_looked_at_and_not_touched(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("settings", "finding"),
     [
-        (Settings(trigger_bind="", bind=()), ("warn", "trigger_bind")),
-        (Settings(trigger_bind="", bind=()), ("fail", "bind")),
-        (Settings(trigger_bind="127.0.0.1:0", trigger_token="t"), ("ok", "trigger_token")),
-        (Settings(trigger_bind="127.0.0.1:0"), ("ok", "trigger_token")),
-        (Settings(trigger_bind="0.0.0.0:0", insecure_trigger=True), ("warn", "insecure_trigger")),
-        (Settings(trigger_bind="127.0.0.1:0", max_connections=2**31), ("warn", "file descriptors")),
-        (Settings(trigger_bind="127.0.0.1:0", memory_bytes=2**40), ("warn", "memory_bytes")),
-        (Settings(trigger_bind="127.0.0.1:0", room_policy=({"policy": "drop_oldest"},)), ("ok", "room_policy")),  # type: ignore[arg-type]
+        (quiet(), ("warn", "trigger_bind")),
+        (quiet(), ("fail", "bind")),
+        (quiet(trigger_bind="127.0.0.1:0", trigger_token="t"), ("ok", "trigger_token")),
+        (quiet(trigger_bind="127.0.0.1:0"), ("ok", "trigger_token")),
+        (quiet(trigger_bind="0.0.0.0:0", insecure_trigger=True), ("warn", "insecure_trigger")),
+        (quiet(trigger_bind="127.0.0.1:0", max_connections=2**31), ("warn", "file descriptors")),
+        (quiet(trigger_bind="127.0.0.1:0", memory_bytes=2**40), ("warn", "memory_bytes")),
+        (quiet(trigger_bind="127.0.0.1:0", room_policy=({"policy": "drop_oldest"},)), ("ok", "room_policy")),
     ],
     ids=["no listener", "no bind", "token", "no token", "open", "descriptors", "memory", "policy"],
 )
@@ -127,11 +128,11 @@ async def test_what_will_hurt_later_is_a_warning(settings: Settings, finding: tu
 async def test_a_certificate_that_does_not_load_is_a_failure_that_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "cert.pem"
     path.write_text("nonsense")
-    found = await check_all(Settings(bind=(), trigger_bind="", tls_cert=str(path)))
+    found = await check_all(quiet(tls_cert=str(path)))
     (text,) = [finding.text for finding in found if (finding.level, finding.about) == ("fail", "tls_cert")]
     assert str(path) in text
     trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
-    found = await check_all(Settings(bind=(), trigger_bind="", tls_cert=str(path)))
+    found = await check_all(quiet(tls_cert=str(path)))
     assert Finding("ok", "tls_cert", str(path)) in found
 
 
@@ -172,7 +173,7 @@ async def test_a_token_that_is_short_or_can_be_read_by_everybody_is_a_warning(tm
     file.chmod(0o640)
 
     async def warned(**changes: Any) -> list[str]:
-        found = await check_all(Settings(**{"bind": (), "trigger_bind": "127.0.0.1:0", **changes}))
+        found = await check_all(quiet(trigger_bind="127.0.0.1:0", **changes))
         return [each.about for each in found if each.level == "warn" and each.about.startswith("trigger_token")]
 
     assert await warned(trigger_token_file=str(file)) == []
