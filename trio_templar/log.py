@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -20,7 +21,7 @@ def log(logger: logging.Logger, level: int, event: str, **fields: object) -> Non
     """Log one line: `event`, and the fields that have a value; texts are cut at `FIELD_CHARACTERS`."""
     if logger.isEnabledFor(level):
         kept = {name: _cut(value) for name, value in fields.items() if value not in (None, "")}
-        logger.log(level, event, extra={"fields": kept})
+        _handle(logger, level, event, fields=kept)
 
 
 def _cut(value: object) -> object:
@@ -50,8 +51,12 @@ class Seldom:
 
 def announce(logger: logging.Logger, event: str, text: str, **fields: object) -> None:
     """Log one line at any level: for people `text` alone, for machines `event` and its fields."""
-    extra = {"fields": fields, "announced": text}
-    logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, event, (), None, extra=extra))
+    _handle(logger, logging.INFO, event, fields=fields, announced=text)
+
+
+def _handle(logger: logging.Logger, level: int, event: str, **extra: object) -> None:
+    """Hand a line to the handlers. `Logger.log` would look up who called it, which is this module each time."""
+    logger.handle(logger.makeRecord(logger.name, level, "", 0, event, (), None, extra=extra))
 
 
 def user_text(user_id: object) -> str | None:
@@ -77,7 +82,8 @@ class TextFormatter(logging.Formatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
         """Return local time with its zone."""
-        return super().formatTime(record, datefmt) + time.strftime("%z", time.localtime(record.created))
+        second, zone = _local(int(record.created))
+        return f"{second},{int(record.msecs):03}{zone}"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         """Return the line, the fields behind it; values with spaces or line ends are quoted."""
@@ -85,9 +91,17 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record) + "".join(f" {name}={_plain(value)}" for name, value in fields.items())
 
 
+@functools.lru_cache(maxsize=1)
+def _local(second: int) -> tuple[str, str]:
+    """Return a second as local time, and the zone; lines that come in one second share it."""
+    moment = time.localtime(second)
+    return time.strftime("%Y-%m-%d %H:%M:%S", moment), time.strftime("%z", moment)
+
+
 def _plain(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text if text.isprintable() and not set(text) & set(' "=') else json.dumps(text)
+    is_plain = text.isprintable() and " " not in text and '"' not in text and "=" not in text
+    return text if is_plain else json.dumps(text)
 
 
 class JsonFormatter(logging.Formatter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from typing import Any
 
 import pytest
@@ -29,6 +30,15 @@ def test_a_text_line_has_time_level_event_and_fields() -> None:
     line = written(TextFormatter(), id="a-1", code=1000, seconds=1.23456, user=0)
     assert line.split(" ", 3)[3] == "open id=a-1 code=1000 seconds=1.235 user=0\n"
     assert " INFO open " in line
+
+
+def test_a_text_line_has_local_time_with_its_zone() -> None:
+    formatter = TextFormatter()
+    for created in (0.9996, 1.001, 1.5, 1_750_000_000.25, 1_735_000_000.0):
+        record = logging.LogRecord("x", logging.INFO, "file", 1, "open", (), None)
+        record.created, record.msecs = created, created % 1 * 1000
+        zone = time.strftime("%z", time.localtime(created))
+        assert formatter.format(record) == f"{logging.Formatter().formatTime(record)}{zone} INFO open"
 
 
 def test_fields_without_a_value_are_left_out() -> None:
