@@ -38,8 +38,9 @@ class EchoConnection(connection.Connection):
 
     __slots__ = ()
 
-    def _welcome(self, opening: bytes) -> None:
-        self.outbox.reply(opening)
+    def _welcome(self) -> None:
+        handshake, end, _ = self._opening.partition(b"\r\n\r\n")
+        self.outbox.reply(handshake + end)
 
     def _hear(self, message: str | bytes) -> None:
         if isinstance(message, str):

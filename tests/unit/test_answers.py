@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -122,4 +125,23 @@ def test_the_place_where_json_ends_to_be_json_is_named_without_what_stands_there
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, "é", [{"car": "*"}], {"a": [True]}], ids=repr)
 def test_what_json_can_carry_is_let_through(value: Any) -> None:
-    as_json("x", value)
+    assert as_json("x", value) == (value, json.dumps(value))
+
+
+OF_A_TEXT: dict[str, Callable[[str], Any]] = {
+    "itself": lambda text: text,
+    "key": lambda text: {text: 1},
+    "foreign": lambda text: [MappingProxyType({"a": text})],
+}
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "x\udc00", "\ude97\ud83d"], ids=ascii)
+@pytest.mark.parametrize("of", OF_A_TEXT.values(), ids=OF_A_TEXT)
+def test_half_a_surrogate_pair_is_no_json_wherever_it_is(text: str, of: Callable[[str], Any]) -> None:
+    with pytest.raises(BackendError, match="half a surrogate pair"):
+        as_json("x", of(text))
+
+
+@pytest.mark.parametrize("text", ["\U0001f697", "\\ud83d", "\\\\ud"])
+def test_what_only_looks_like_half_a_pair_is_let_through(text: str) -> None:
+    assert as_json("x", text) == (text, json.dumps(text))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,8 +16,8 @@ import trio
 from tests.unit.conftest import CAR, quiet
 from trio_templar import BackendError, Busy, ClientRequest, Refused, SettingsError, Unavailable
 from trio_templar.clients.backend import HttpBackend
-from trio_templar.clients.bootstrap import BootstrapLimiter
-from trio_templar.core.answers import BootstrapAnswer, NoRoom, read_answer
+from trio_templar.clients.bootstrap import FEW_ROOMS, BootstrapLimiter, read_answer
+from trio_templar.core.answers import BootstrapAnswer, NoRoom
 
 COOKIE = ClientRequest("/ws/?token=t", [(b"cookie", b"a=\xe9"), (b"user-agent", b"x")])
 BARE = ClientRequest("/ws/", [])
@@ -239,25 +241,39 @@ def test_a_file_of_certificates_that_is_not_there_is_named() -> None:
 # What an answer means
 
 
-def nonsense(answer: Any) -> str:
+async def nonsense(answer: Any) -> str:
     with pytest.raises(BackendError) as caught:
-        read_answer(answer, [])
+        await read_answer(answer, [])
     return str(caught.value)
 
 
-def test_missing_rooms_are_no_rooms() -> None:
-    assert read_answer({}, []) == read_answer({"allowed_rooms": None}, []) == BootstrapAnswer([])
+async def test_missing_rooms_are_no_rooms() -> None:
+    for answer in ({}, {"allowed_rooms": None}):
+        assert await read_answer(answer, []) == BootstrapAnswer([], "[]")
 
 
 @pytest.mark.parametrize("answer", [[], None, 1, "x"], ids=repr)
-def test_an_answer_that_is_no_object_is_nonsense(answer: Any) -> None:
-    assert "is no object but" in nonsense(answer)
+async def test_an_answer_that_is_no_object_is_nonsense(answer: Any) -> None:
+    assert "is no object but" in await nonsense(answer)
 
 
-def test_a_room_that_is_no_object_is_named() -> None:
-    assert nonsense({"allowed_rooms": [CAR, "foo"]}) == "allowed_rooms[1] is no object"
+async def test_a_room_that_is_no_object_is_named() -> None:
+    assert await nonsense({"allowed_rooms": [CAR, "foo"]}) == "allowed_rooms[1] is no object"
+    assert await nonsense({"allowed_rooms": [CAR] * 999 + ["foo"]}) == "allowed_rooms[999] is no object"
     with pytest.raises(NoRoom):
-        read_answer({"allowed_rooms": [None]}, [])
+        await read_answer({"allowed_rooms": [None]}, [])
+
+
+@pytest.mark.parametrize("count", [0, 1, FEW_ROOMS, FEW_ROOMS + 1, 2 * FEW_ROOMS, 3 * FEW_ROOMS - 1])
+async def test_the_text_of_the_rooms_is_what_json_dumps_writes(count: int) -> None:
+    rooms = [
+        {"target": "car \u2028é\U0001f697", "car": number, "x": [1.0, 1e22, None, True]} for number in range(count)
+    ]
+    answer = await read_answer({"allowed_rooms": tuple(rooms)}, [])
+    assert answer.rooms_text == json.dumps(rooms)
+    assert list(answer.allowed_rooms) == rooms
+    foreign = await read_answer({"allowed_rooms": [MappingProxyType(room) for room in rooms]}, [])
+    assert foreign == replace(answer, allowed_rooms=rooms, index=foreign.index)
 
 
 @pytest.mark.parametrize(
@@ -273,5 +289,5 @@ def test_a_room_that_is_no_object_is_named() -> None:
     ],
     ids=repr,
 )
-def test_the_id_of_the_user_is_where_the_path_leads(path: list[str], expected: Any) -> None:
-    assert read_answer({"user": {"id": 7, "names": ["a", "b"]}}, path).user_id == expected
+async def test_the_id_of_the_user_is_where_the_path_leads(path: list[str], expected: Any) -> None:
+    assert (await read_answer({"user": {"id": 7, "names": ["a", "b"]}}, path)).user_id == expected

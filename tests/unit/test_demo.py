@@ -10,15 +10,15 @@ import pytest
 import trio
 
 from trio_templar import ClientRequest, Refused, Settings, SettingsError, demo
-from trio_templar.core.answers import read_answer
+from trio_templar.clients.bootstrap import read_answer
 from trio_templar.core.rooms import Room, is_allowed
 from trio_templar.serving import serve
 from trio_templar.testing import MemoryListener, Rejected, WebsocketClient
 
 
 async def test_each_user_may_enter_its_own_rooms() -> None:
-    ada = read_answer(await demo.bootstrap(ClientRequest("/ws/?token=ada", [])), ["user", "id"])
-    grace = read_answer(await demo.bootstrap(ClientRequest("/ws/?token=grace", [])), ["user", "id"])
+    ada = await read_answer(await demo.bootstrap(ClientRequest("/ws/?token=ada", [])), ["user", "id"])
+    grace = await read_answer(await demo.bootstrap(ClientRequest("/ws/?token=grace", [])), ["user", "id"])
 
     assert (ada.user_id, grace.user_id) == ("ada", "grace")
     rooms: list[Room] = [{"target": "news"}, {"target": "car", "car": 1}, {"target": "car", "car": 2}]

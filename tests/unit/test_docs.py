@@ -134,7 +134,7 @@ def test_the_frames_are_those_of_the_dialects(name: str) -> None:
     dialect = DIALECTS[name]  # type: ignore[index]  # one of both
     publication = dialect.publication(b"[1.50]")
     frames = [
-        dialect.welcome([{"target": "car"}]),
+        dialect.welcome('[{"target": "car"}]'),
         dialect.success("1"),
         dialect.error(ClientError("room-not-found", "1"), "ID"),
         (publication.left + b"1" + publication.right).decode(),

@@ -36,10 +36,6 @@ def unsubscribe(client: Session, request_id: Any) -> str:
     return client.receive(json.dumps({"type": "unsubscribe", "requestId": request_id}))
 
 
-def test_the_welcome_shows_the_allowed_rooms_as_they_are() -> None:
-    assert session(allowed=(RIDE, CAR, CAR)).welcome() == json.dumps({"allowed_rooms": [RIDE, CAR, CAR]})
-
-
 def test_a_ping_is_ponged() -> None:
     assert session().receive("ping") == "pong"
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import trio
 
-from trio_templar.core.answers import BootstrapAnswer, read_answer
+from trio_templar.core.answers import BootstrapAnswer, joined, read_rooms, rooms_in, user_id_in
 from trio_templar.core.forwarding import ClientRequest
-from trio_templar.core.rooms import RoomIndex
+from trio_templar.core.rooms import Room, RoomIndex
 from trio_templar.core.settings import Settings
 from trio_templar.counters import BOOTSTRAP_BOUNDS, Histogram
 from trio_templar.errors import Busy, Refused, TemplarError, Unavailable, cause_of
@@ -60,21 +59,21 @@ class BootstrapLimiter:
         """
         if self._slots.statistics().tasks_waiting >= self._max_waiting:
             raise Busy("too many clients wait for the API (max_bootstraps_waiting)")
-        async with self._slots:
-            start = trio.current_time()
-            outcome = "left"  # if nothing below changes it, we were cancelled: the client has left
-            try:
-                answer = read_answer(await self._call(request), self._user_id_path)
-                outcome = "admitted"
-            except TemplarError as error:
-                outcome = _outcome(error)
-                raise
-            finally:
-                self.answers[outcome] += 1
-                self.seconds.observe(trio.current_time() - start)
-        return await _indexed(answer)  # without a slot: the API is not asked any more
+        await self._slots.acquire()
+        outcome = "left"  # if nothing below changes it, we were cancelled: the client has left
+        try:
+            answer = await read_answer(await self._call(request), self._user_id_path)
+            outcome = "admitted"
+            return answer
+        except TemplarError as error:
+            outcome = _outcome(error)
+            raise
+        finally:
+            self.answers[outcome] += 1
 
     async def _call(self, request: ClientRequest) -> Mapping[str, Any]:
+        """Return what the backend says, with a slot that is free for others when it has spoken."""
+        start = trio.current_time()
         try:
             with trio.fail_after(self._seconds):
                 return await self._bootstrap(request)
@@ -88,18 +87,30 @@ class BootstrapLimiter:
                 raise known from error
             logger.exception("the bootstrap crashed")
             raise Unavailable("the API failed") from error
+        finally:
+            self._slots.release()
+            self.seconds.observe(trio.current_time() - start)
 
 
-async def _indexed(answer: BootstrapAnswer) -> BootstrapAnswer:
-    """Return `answer` with an index if it has many rooms, made in slices: between them other tasks get their turn."""
-    if len(answer.allowed_rooms) <= FEW_ROOMS:
-        return answer
-    index = RoomIndex()
-    for number, room in enumerate(answer.allowed_rooms):
-        if number % FEW_ROOMS == 0:
-            await trio.lowlevel.checkpoint()
-        index.add(room)
-    return replace(answer, index=index)
+async def read_answer(answer: object, user_id_path: Sequence[str]) -> BootstrapAnswer:
+    """Return what `answer` means. Many rooms are read in slices: between them other tasks get their turn.
+
+    Raises NoRoom: if an allowed room is no object.
+    Raises BackendError: if it is no bootstrap answer; the text says why.
+    """
+    rooms = rooms_in(answer)
+    if len(rooms) <= FEW_ROOMS:
+        allowed, text = read_rooms(rooms)
+        return BootstrapAnswer(allowed, text, user_id_in(answer, user_id_path))
+    index, many, texts = RoomIndex(), list[Room](), list[str]()
+    for first in range(0, len(rooms), FEW_ROOMS):
+        await trio.lowlevel.checkpoint()
+        allowed, text = read_rooms(rooms[first : first + FEW_ROOMS], first)
+        for room in allowed:
+            index.add(room)
+        many += allowed
+        texts.append(text)
+    return BootstrapAnswer(many, joined(texts), user_id_in(answer, user_id_path), index)
 
 
 def _outcome(error: TemplarError) -> str:

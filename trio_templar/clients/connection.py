@@ -16,7 +16,8 @@ from trio_templar.clients.admission import Admission, Admitted
 from trio_templar.clients.handshake import switching_protocols
 from trio_templar.clients.hooks import HookCaller, HookCalls
 from trio_templar.clock import Clock
-from trio_templar.core.dialects import unsubscribed
+from trio_templar.core.answers import BootstrapAnswer
+from trio_templar.core.dialects import Dialect, unsubscribed
 from trio_templar.core.frames import read_close, text_frame
 from trio_templar.core.session import Bucket, Failure, Rules, Session
 from trio_templar.counters import ConnectionCounts
@@ -72,6 +73,7 @@ class Connection(trio.abc.Stream):
         "_goodbye_seconds",
         "_hook_calls",
         "_nursery",
+        "_opening",
         "_pings",
         "_wire",
         "agent",
@@ -106,28 +108,24 @@ class Connection(trio.abc.Stream):
         self.last_heard = self.last_message = context.clock.now()
         self._bucket = Bucket(context.messages_per_second, context.messages_burst, self.last_message)
         self._pings: Bucket | None = None  # browsers send none
+        self._opening = opening_for(admitted, context.rules.dialect)
         if admitted.answer is not None:
-            self._admit(admitted)
+            self._admit(admitted, admitted.answer)
 
-    def _admit(self, admitted: Admitted) -> None:
-        assert admitted.answer is not None
-        self.user_id = admitted.answer.user_id
-        answer = admitted.answer
+    def _admit(self, admitted: Admitted, answer: BootstrapAnswer) -> None:
+        self.user_id = answer.user_id
         self.session = Session(self._context.rules, answer.allowed_rooms, self.outbox, self.id, answer.index)
         if self._context.hooks is not None:
             self._hook_calls = self._context.hooks.calls_for(self.id, self.user_id, admitted.request)
 
-    async def serve(self, websocket: WebSocketConnection, opening: bytes) -> None:
-        """Serve the client until it has gone or its outbox was closed; the caller closes the stream.
-
-        `opening` is the 101 that goes out first, in one write with the welcome.
-        """
+    async def serve(self, websocket: WebSocketConnection) -> None:
+        """Serve the client until it has gone or its outbox was closed; the caller closes the stream."""
         self._context.connections.add(self)
         self._context.counts.opened += 1
         self.task = trio.lowlevel.current_task()
         try:
             async with trio.open_nursery() as self._nursery:
-                self._welcome(opening)
+                self._welcome()
                 self._nursery.start_soon(websocket._reader_task)  # noqa: SLF001  # see `websocket_on`
                 await self._read_loop(websocket)
             await self._say_goodbye()
@@ -136,13 +134,12 @@ class Connection(trio.abc.Stream):
             self._context.connections.discard(self)
             self._end()
 
-    def _welcome(self, opening: bytes) -> None:
-        dialect = self._context.rules.dialect
+    def _welcome(self) -> None:
+        self.outbox.reply(self._opening)
+        self._opening = b""  # the text of many rooms is long
         if self.session is None:
-            self.outbox.reply(opening + text_frame((dialect.refusal() or "").encode()))
             self.outbox.close(NOT_AUTHORIZED)
             return
-        self.outbox.reply(opening + text_frame(self.session.welcome().encode()))
         log(logger, logging.INFO, "open", id=self.id, user=user_text(self.user_id), peer=self.peer)
         if self._hook_calls is not None:
             self._hook_calls.connected()
@@ -335,6 +332,13 @@ def _shared(agent: bytes) -> str:
     return agent.decode("latin-1")
 
 
+def opening_for(admitted: Admitted, dialect: Dialect) -> bytes:
+    """Return what goes out first, in one write: the 101, and the welcome or the refusal."""
+    answer = admitted.answer
+    said = dialect.welcome(answer.rooms_text) if answer is not None else dialect.refusal() or ""
+    return switching_protocols(admitted.key, admitted.subprotocol) + text_frame(said.encode())
+
+
 def _close_of(reason: CloseReason | None) -> Close:
     """Return what trio-websocket knows of the end as a close."""
     if reason is None or reason.code == GONE.code:
@@ -366,11 +370,10 @@ async def serve_client(admission: Admission, context: Context, stream: trio.abc.
         admitted = await admission.admit(stream)
         if admitted is not None:
             connection = Connection(context, stream, admitted)
-            opening = switching_protocols(admitted.key, admitted.subprotocol)
             protocol = Protocol(admitted.early, context.max_message_bytes, connection.may_ping, connection.outbox.close)
             del admitted  # nothing of the handshake is kept
             try:
-                await connection.serve(websocket_on(connection, protocol, context.max_message_bytes), opening)
+                await connection.serve(websocket_on(connection, protocol, context.max_message_bytes))
             finally:
                 protocol.end()
     except* Exception as crash:

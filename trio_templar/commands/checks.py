@@ -14,7 +14,7 @@ import trio
 from trio_templar.clients.backend import HttpBackend
 from trio_templar.clients.bootstrap import BootstrapLimiter
 from trio_templar.commands.serve import NO_ADDRESS
-from trio_templar.core.answers import read_answer
+from trio_templar.core.answers import user_id_in
 from trio_templar.core.forwarding import ClientRequest
 from trio_templar.core.settings import Settings, is_local
 from trio_templar.core.texts import inherited_descriptor, split_address
@@ -204,7 +204,7 @@ def _missing(answer: Mapping[str, Any], settings: Settings) -> list[str]:
     if answer.get("allowed_rooms") is None:
         found.append("the answer has no allowed_rooms, so no client can subscribe")
     path = settings.user_id_path
-    if path and read_answer(answer, path.split(".")).user_id is None:
+    if path and user_id_in(answer, path.split(".")) is None:
         found.append(f"the answer has no {path} (--user-id-path), so logs and hooks do not know whose client it is")
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,10 +25,12 @@ MAX_RETRY_SECONDS: Final = 3600
 class BootstrapAnswer:
     """What the backend says about a client that it admits. `user_id` is any JSON value, or None.
 
-    Many `allowed_rooms` have an `index`; a few are read through as quickly, and an index takes memory.
+    `rooms_text` is what `json.dumps` writes of `allowed_rooms`. Many of them have an `index`; a few are read through as
+    quickly, and an index takes memory.
     """
 
     allowed_rooms: Sequence[Room]
+    rooms_text: str
     user_id: Any = None
     index: RoomIndex | None = None
 
@@ -37,24 +39,38 @@ class NoRoom(BackendError):
     """An allowed room is no object: for High-templar 3 a refusal, not an error."""
 
 
-def read_answer(answer: object, user_id_path: Sequence[str]) -> BootstrapAnswer:
-    """Return what `answer` means; the user id is at `user_id_path` in it (High-templar 2.5).
-
-    Raises NoRoom: if an allowed room is no object.
-    Raises BackendError: if it is no bootstrap answer; the text says why.
-    """
+def rooms_in(answer: object) -> Sequence[object]:
+    """Return the allowed rooms of `answer`, unchecked. Raises BackendError: if it is no bootstrap answer."""
     if not isinstance(answer, Mapping):
         raise BackendError(f"the bootstrap answer is no object but {type(answer).__name__}")
     allowed_rooms = answer.get("allowed_rooms")
     if allowed_rooms is None:
-        allowed_rooms = []
+        return []
     if not isinstance(allowed_rooms, list | tuple):
         raise BackendError("allowed_rooms is no list")
-    for index, room in enumerate(allowed_rooms):
+    return allowed_rooms
+
+
+def read_rooms(rooms: Sequence[object], first: int = 0) -> tuple[Sequence[Room], str]:
+    """Return allowed rooms, checked, and the text of their list; `first` is the place of the first in the answer.
+
+    Raises NoRoom: if one is no object.
+    Raises BackendError: if one cannot be JSON.
+    """
+    for index, room in enumerate(rooms, first):
         if not isinstance(room, Mapping):
             raise NoRoom(f"allowed_rooms[{index}] is no object")
-    user_id = as_json(".".join(user_id_path), _follow(answer, user_id_path))
-    return BootstrapAnswer(as_json("allowed_rooms", allowed_rooms), user_id)
+    return as_json("allowed_rooms", rooms)
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Return the text of one list with all items of the lists that have these texts; none of them is empty."""
+    return f"[{', '.join([text[1:-1] for text in texts])}]"
+
+
+def user_id_in(answer: object, path: Sequence[str]) -> Any:
+    """Return the user id, at `path` in `answer` (High-templar 2.5). Raises BackendError: if it cannot be JSON."""
+    return as_json(".".join(path), _follow(answer, path))[0]
 
 
 def _follow(value: Any, path: Sequence[str]) -> Any:
@@ -137,25 +153,36 @@ def read_as_python(body: bytes) -> dict[str, Any]:
     return answer
 
 
-def as_json(name: str, value: Any) -> Any:
-    """Return `value` as JSON carries it: an embedding program may answer with any Mapping, a UUID, a date.
+def as_json(name: str, value: Any) -> tuple[Any, str]:
+    """Return `value` as JSON carries it, and its text as `json.dumps` writes it.
 
-    What is JSON already stays as it is, and so does a tuple in place of a list.
+    An embedding program may answer with any Mapping, a UUID, a date. What is JSON already stays as it is, and so does a
+    tuple in place of a list.
 
     Raises BackendError: if it cannot be JSON.
     """
-    foreign = False  # whether the text differs from the value, and has to be read back
-
-    def known(part: object) -> Any:
-        nonlocal foreign
-        foreign = True
-        return dict(part) if isinstance(part, Mapping) else msgspec.to_builtins(part)
-
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, default=known)
-        text.encode()  # half a surrogate pair fails here; with ensure_ascii it would be written as an escape
+        try:
+            text = _writer.encode(value)
+        except TypeError:
+            text = _foreign_writer.encode(value)
+            foreign = True
+        else:
+            foreign = False
+        if "\\ud" in text:  # it has surrogates: half a pair cannot be encoded
+            _plain_writer.encode(value).encode()
     except TypeError as error:
         raise BackendError(f"{name} has what cannot be JSON in it: {error}") from error
     except (ValueError, RecursionError):
         raise BackendError(f"{name} has NaN, Infinity or half a surrogate pair in it, which is no JSON") from None
-    return json.loads(text) if foreign else value
+    return json.loads(text) if foreign else value, text
+
+
+def _as_builtin(part: object) -> Any:
+    return dict(part) if isinstance(part, Mapping) else msgspec.to_builtins(part)
+
+
+# `json.dumps` makes one for each call, which takes longer than to write a few rooms.
+_writer = json.JSONEncoder(allow_nan=False)
+_foreign_writer = json.JSONEncoder(allow_nan=False, default=_as_builtin)
+_plain_writer = json.JSONEncoder(ensure_ascii=False, default=_as_builtin)

@@ -10,7 +10,6 @@ A requestId is kept and echoed as its JSON text, which is its identity too: `1`,
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -111,8 +110,8 @@ class Dialect(Protocol):
     allows_status: bool
     idle_seconds: float | None
 
-    def welcome(self, allowed_rooms: Sequence[Room]) -> str:
-        """Return the first message an admitted client gets."""
+    def welcome(self, rooms_text: str) -> str:
+        """Return the first message an admitted client gets; `rooms_text` is the JSON of its allowed rooms."""
 
     def refusal(self) -> str | None:
         """Return the message for a refused client after the 101, or None: it is refused over HTTP."""
@@ -138,9 +137,9 @@ class Dialect2:
     allows_status = False
     idle_seconds: float | None = None
 
-    def welcome(self, allowed_rooms: Sequence[Room]) -> str:
+    def welcome(self, rooms_text: str) -> str:
         """`{"allowed_rooms": […]}`."""
-        return json.dumps({"allowed_rooms": allowed_rooms})
+        return f'{{"allowed_rooms": {rooms_text}}}'
 
     def refusal(self) -> str | None:
         """None: refused over HTTP."""
@@ -165,9 +164,9 @@ class Dialect3:
     allows_status = True
     idle_seconds: float | None = 300.0
 
-    def welcome(self, allowed_rooms: Sequence[Room]) -> str:
+    def welcome(self, rooms_text: str) -> str:
         """`{"is_authorized": true, "allowed_rooms": […]}`."""
-        return json.dumps({"is_authorized": True, "allowed_rooms": allowed_rooms})
+        return f'{{"is_authorized": true, "allowed_rooms": {rooms_text}}}'
 
     def refusal(self) -> str | None:
         """`{"is_authorized": false}`, then close 1000."""

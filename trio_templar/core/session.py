@@ -84,10 +84,6 @@ class Session:
         self.broken_bound = ""
         self.failure: Failure | None = None
 
-    def welcome(self) -> str:
-        """Return the first message the client gets."""
-        return self._rules.dialect.welcome(self._allowed_rooms)
-
     def receive(self, message: str | bytes) -> str:
         """Do what `message` says and return the one reply to it. Every message has a reply; none raises.
 
