@@ -20,7 +20,7 @@ from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.outbox import Outbox, Overdue
 from trio_templar.gateway import Gateway
-from trio_templar.testing import MemoryGateway
+from trio_templar.testing import Closed, MemoryGateway, WebsocketClient
 from trio_templar.wiring import Parts, http_app_of
 
 hypothesis.settings.register_profile("unit", derandomize=True, deadline=None, database=None, max_examples=60)
@@ -181,6 +181,15 @@ class Steps(trio.abc.Instrument):
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         before, self._last = self._last, self._count()
         self.growth.append(self._last - before)
+
+
+async def closing(client: WebsocketClient) -> tuple[int, str]:
+    """Read to the end and return the code and reason of the close."""
+    try:
+        while True:
+            await client.receive_text()
+    except Closed as closed:
+        return closed.close.code, closed.close.reason
 
 
 async def settled() -> None:

@@ -16,7 +16,7 @@ from trio.testing import MockClock, lockstep_stream_pair
 from wsproto import WSConnection
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
-from tests.unit.conftest import CAR, RIDE, FakeReceiver, frames, operator, parts, quiet, settled
+from tests.unit.conftest import CAR, RIDE, FakeReceiver, closing, frames, operator, parts, quiet, settled
 from tests.unit.test_dialects import any_message
 from trio_templar import Settings
 from trio_templar.core.frames import Batch
@@ -34,14 +34,6 @@ async def stream_of(running: MemoryGateway) -> tuple[trio.abc.Stream, WSConnecti
     client = await running.connect()
     await client.receive()
     return client.stream, client._protocol
-
-
-async def closing(client: WebsocketClient) -> tuple[int, str]:
-    try:
-        while True:
-            await client.receive_text()
-    except Closed as closed:
-        return closed.close.code, closed.close.reason
 
 
 def fields(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:

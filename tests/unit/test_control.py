@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, RIDE, operator, parts, settled
+from tests.unit.conftest import CAR, RIDE, closing, operator, parts, settled
 from tests.unit.test_gateway import stuck_subscriber
 from tests.unit.test_views import named, open_gateway_with_rooms
 from trio_templar import NotFound, RequestError
 from trio_templar.clients.selection import Selection
-from trio_templar.testing import Closed, MemoryGateway, WebsocketClient
+from trio_templar.testing import MemoryGateway
 
 
 async def post(running: MemoryGateway, path: str, body: Any) -> Any:
@@ -22,14 +22,6 @@ async def post(running: MemoryGateway, path: str, body: Any) -> Any:
         answer = await caller.post(path, json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-async def ending(client: WebsocketClient) -> tuple[int, str]:
-    try:
-        while True:
-            await client.receive()
-    except Closed as closed:
-        return closed.close.code, closed.close.reason
 
 
 async def test_the_connection_of_an_id_is_closed_with_the_words_of_the_operator(autojump_clock: MockClock) -> None:
@@ -40,7 +32,7 @@ async def test_the_connection_of_an_id_is_closed_with_the_words_of_the_operator(
         (meant,) = parts(running).clients.connections - {kept}
         body = {"connection": meant.id, "code": 4321, "reason": "off you go"}
         assert await post(running, "/disconnect/", body) == {"disconnected": 1}
-        assert await ending(client) == (4321, "off you go")
+        assert await closing(client) == (4321, "off you go")
         await client.stream.aclose()
         await settled()
         assert parts(running).clients.connections == {kept}
@@ -100,7 +92,7 @@ async def test_hundreds_are_closed_a_few_at_a_time(autojump_clock: MockClock) ->
     async with open_gateway_with_rooms() as running:
         clients = [await named(running, number, CAR) for number in range(250)]
         assert await post(running, "/disconnect/", {"room": CAR}) == {"disconnected": 250}
-        assert {await ending(client) for client in clients} == {(4000, "")}
+        assert {await closing(client) for client in clients} == {(4000, "")}
 
 
 async def test_an_unsubscribe_ends_the_room_for_everybody_and_tells_them(autojump_clock: MockClock) -> None:
@@ -205,7 +197,7 @@ async def test_an_embedding_program_can_do_the_same(autojump_clock: MockClock) -
         assert await running.gateway.unsubscribe(Selection(room=b'{"target":"car"}'), reason="sold") == 1
         assert await running.gateway.disconnect(Selection(user="ada"), code=4001, reason="bye") == 1
         assert await client.receive() == {"type": "unsubscribed", "requestId": 0, "reason": "sold"}
-        assert await ending(client) == (4001, "bye")
+        assert await closing(client) == (4001, "bye")
         with pytest.raises(RequestError, match="4000 to 4999"):
             await running.gateway.disconnect(Selection(user="ada"), code=1006)
         with pytest.raises(NotFound):

@@ -14,8 +14,7 @@ import trio
 from trio.testing import MockClock, lockstep_stream_pair
 
 import trio_templar
-from tests.unit.conftest import CAR, RIDE, FakeReceiver, parts, quiet, settled
-from tests.unit.test_connection import closing
+from tests.unit.conftest import CAR, RIDE, FakeReceiver, closing, parts, quiet, settled
 from tests.unit.test_supervisor import reading
 from trio_templar import Busy, Close, Gateway, Settings, SettingsError, TooLarge, TriggerError
 from trio_templar.core.policies import RoomPolicy
