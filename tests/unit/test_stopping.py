@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, FakeReceiver, parts, quiet, settled
+from tests.unit.conftest import CAR, FakeReceiver, Steps, parts, quiet, settled
 from trio_templar import Busy, Close, Gateway, Settings, serve
 from trio_templar.clients.drain import TURN_CLOSES
 from trio_templar.core.rooms import room_key
@@ -101,18 +100,10 @@ async def test_a_stop_lets_others_have_their_turn_while_it_closes_many(autojump_
     async with open_gateway(quiet(), backend=FakeBackend([CAR])) as running:
         clients = [await running.connect() for _ in range(3 * TURN_CLOSES)]
         connections = list(parts(running).clients.connections)
-        closed: list[int] = []
-
-        async def watch() -> None:
-            while closed[-1:] != [len(connections)]:
-                await trio.lowlevel.checkpoint()
-                closed.append(sum(not connection.outbox.closing.open for connection in connections))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
+        with Steps(lambda: sum(not connection.outbox.closing.open for connection in connections)) as closed:
             running.gateway.stop()
-        steps = [after - before for before, after in pairwise(closed)]
-        assert TURN_CLOSES <= max(steps) <= 2 * TURN_CLOSES  # Trio runs either of two tasks first
+            await settled()
+        assert (sum(closed), max(closed)) == (3 * TURN_CLOSES, TURN_CLOSES)
         for client in clients:
             await client.stream.aclose()
         await running.served.wait()
