@@ -19,6 +19,8 @@ The map. A package imports from those above it, never from those below. In each,
       session      what one admitted client may do: a message in, the reply out
       triggers     what a publisher sends: JSON in, checked triggers out
       preferences  what a publisher asks of the answer
+      position     where a publication stands in the order of all
+      history      what was published in the last seconds
       policies     which publications give way when a client is slow
       answers      what the API's answer about a client means
       forwarding   which headers of a client go on to the API
