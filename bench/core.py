@@ -18,6 +18,7 @@ from bench.wire import canonical, data_of
 from trio_templar.core.dialects import Dialect2
 from trio_templar.core.frames import Batch, text_frame
 from trio_templar.core.hub import Hub, Subscription
+from trio_templar.core.policies import Policy
 from trio_templar.core.rooms import is_allowed, room_key
 from trio_templar.core.session import Rules, Session
 from trio_templar.core.triggers import TriggerReader
@@ -31,13 +32,23 @@ class Nowhere:
 
     def put(self, subscription: Subscription, batch: Batch) -> None:
         """Do what an outbox with a free socket does, without the socket."""
-        batch.render(subscription.request_id)
+        batch.render(subscription.request_id, subscription.epoch)
+
+    def reply(self, frame: bytes) -> None:
+        """Forget it."""
 
     def void(self, subscription: Subscription) -> None:
         """Have nothing to give up."""
 
     def crash(self) -> None:
         """Have nothing to end."""
+
+    def spare(self, policy: Policy) -> tuple[int, int]:
+        """Take everything."""
+        return 1_000_000, 10_000
+
+    def first_waiting(self, subscription: Subscription) -> int | None:
+        """Let nothing wait."""
 
 
 Case = tuple[str, Callable[[], object], int]

@@ -21,6 +21,7 @@ The map. A package imports from those above it, never from those below. In each,
       preferences  what a publisher asks of the answer
       position     where a publication stands in the order of all
       history      what was published in the last seconds
+      recovery     what a client that comes back has missed of it
       policies     which publications give way when a client is slow
       answers      what the API's answer about a client means
       forwarding   which headers of a client go on to the API
@@ -41,7 +42,9 @@ The map. A package imports from those above it, never from those below. In each,
       protocol     the websocket protocol of one client, within bounds
 
     delivery/    from a publication to a socket
-      fanout       publish, room channels, the fan-out loop
+      bus          the log that publishers append to
+      follower     what a node does with what is in it: keep it, hand it on
+      fanout       room channels, the fan-out loop
       outbox       the bounded way to one client's socket
       backlog      the publications and replies that wait for it
       sizes        which of its rooms takes the most there
@@ -115,7 +118,7 @@ The map. A package imports from those above it, never from those below. In each,
       api_caller   the options of these commands
       streams      standard streams that are shut, or cannot be written to
 
-A message goes `http.triggers.trigger → fanout.publish → fan-out loop → outbox.put → (socket | write loop)`.
+A message goes `triggers.trigger → bus.append → fanout.hand_on → fan-out loop → outbox.put → (socket | write loop)`.
 """
 
 import importlib
@@ -143,7 +146,7 @@ if TYPE_CHECKING:
     from trio_templar.clients.hooks import Client, Hooks
     from trio_templar.clients.selection import Selection
     from trio_templar.clients.statistics import Statistics
-    from trio_templar.gateway import Gateway
+    from trio_templar.gateway import Gateway, Published
     from trio_templar.serving import serve
 
 __version__ = "0.1.0"
@@ -158,6 +161,7 @@ __all__ = [
     "Gateway",
     "Hooks",
     "NotFound",
+    "Published",
     "Refused",
     "RequestError",
     "Room",
@@ -176,6 +180,7 @@ __all__ = [
 _SHELL = {
     "Bootstrap": "clients.bootstrap",
     "Gateway": "gateway",
+    "Published": "gateway",
     "Statistics": "clients.statistics",
     "serve": "serving",
     "Client": "clients.hooks",

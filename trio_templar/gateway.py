@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -14,6 +15,13 @@ from trio_templar.core.rooms import Room
 from trio_templar.core.settings import Settings
 from trio_templar.core.triggers import Trigger, to_json
 from trio_templar.wiring import Parts, reload
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What is known of a publication: `at`, its position; None if nothing is kept (`history_seconds = 0`)."""
+
+    at: str | None
 
 
 class Gateway:
@@ -56,23 +64,26 @@ class Gateway:
         warnings.warn("Gateway.stopped is deprecated; ask Gateway.draining", DeprecationWarning, stacklevel=2)
         return self._parts.clients.shutdown.stopped
 
-    async def publish(self, rooms: Iterable[Room], data: Any) -> None:
+    async def publish(self, rooms: Iterable[Room], data: Any) -> Published:
         """Publish `data` (anything `msgspec` makes JSON of, or `msgspec.Raw`) to `rooms`.
 
-        Blocks while one of them, or memory, is full.
+        Blocks while one of them, or memory, is full. Where history is kept, the position is returned.
 
         Raises TriggerError: if it cannot be JSON, or is over a bound (TooLarge).
         Raises Busy: if it stayed full for `trigger_wait_seconds`, or the gateway is stopping; nothing was published.
         """
-        await self._parts.delivery.fanout.publish([self._trigger(rooms, data)])
+        return self._published(await self._parts.delivery.bus.append([self._trigger(rooms, data)]))
 
-    def publish_nowait(self, rooms: Iterable[Room], data: Any) -> None:
+    def publish_nowait(self, rooms: Iterable[Room], data: Any) -> Published:
         """Publish `data` to `rooms` at once.
 
         Raises TriggerError or Busy: as `publish`.
         Raises trio.WouldBlock: if a room, or memory, is full; nothing was published. Its text says which.
         """
-        self._parts.delivery.fanout.publish_nowait([self._trigger(rooms, data)])
+        return self._published(self._parts.delivery.bus.append_nowait([self._trigger(rooms, data)]))
+
+    def _published(self, position: int) -> Published:
+        return Published(self._parts.delivery.recovery.history.positions.token(position) if position else None)
 
     def _trigger(self, rooms: Iterable[Room], data: Any) -> Trigger:
         return self._parts.delivery.reader.make(rooms, to_json(data))

@@ -92,6 +92,7 @@ async def _run(settings: Settings, api: Api, endpoints: Endpoints, task_status: 
                     nurseries = Nurseries(scope=scope, hook_queue=hook_queue, clients=clients, rooms=rooms)
                     parts = wire(settings, api, endpoints, nurseries)
                     _start_watching(parts, watch)
+                    watch.start_soon(parts.delivery.bus.follow)  # until the end: a drain still hands on
                     _start_http(parts, http)
                     accepting.start_soon(_accept, parts, clients)
                     try:

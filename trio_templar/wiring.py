@@ -6,8 +6,10 @@ Each part is built whole, from what it needs, before anybody sees it. What `relo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -22,7 +24,11 @@ from trio_templar.clients.statistics import Sources
 from trio_templar.clients.supervisor import Supervisor, Timeouts
 from trio_templar.clock import Clock
 from trio_templar.core.dialects import DIALECTS
+from trio_templar.core.history import History, Span
 from trio_templar.core.hub import Hub
+from trio_templar.core.policies import Policies
+from trio_templar.core.position import Positions
+from trio_templar.core.recovery import Recovery
 from trio_templar.core.reload import Reloaded, merge
 from trio_templar.core.session import Rules
 from trio_templar.core.settings import Settings
@@ -30,7 +36,9 @@ from trio_templar.core.triggers import TriggerReader
 from trio_templar.counters import ConnectionCounts
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.bus import Bus, LocalBus
 from trio_templar.delivery.fanout import Bounds, Fanout
+from trio_templar.delivery.follower import Follower
 from trio_templar.http.app import HttpApi
 from trio_templar.http.authorization import Authorization, access_by
 from trio_templar.http.health import Canary, Health
@@ -44,6 +52,9 @@ from trio_templar.machine import descriptor_limit, memory_bytes
 from trio_templar.net.endpoints import Endpoints, certificate_of
 
 logger = logging.getLogger("trio_templar.gateway")
+
+# What is kept takes at most this part of the memory that may wait.
+HISTORY_SHARE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,9 @@ class Delivery:
     backlogs: Backlogs
     reader: TriggerReader
     fanout: Fanout
+    recovery: Recovery
+    follower: Follower
+    bus: Bus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,14 +142,28 @@ def wire(settings: Settings, api: Api, endpoints: Endpoints, nurseries: Nurserie
 def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
     hub, clock = Hub(settings.policies), Clock()
     budget = Budget(settings.memory_bytes or memory_bytes() // 4)
+    fanout = Fanout(hub, rooms, budget, _bounds(settings))
+    history = History(Positions(wall=time.time), _span(settings, budget), _kept_seconds(settings.policies))
+    follower = Follower(history, hub, fanout, budget)
     return Delivery(
         hub=hub,
         clock=clock,
         budget=budget,
         backlogs=Backlogs(settings.outbox_bytes, settings.outbox_frames, budget, clock.now),
         reader=TriggerReader(DIALECTS[settings.dialect], settings.max_publication_bytes, settings.max_room_bytes),
-        fanout=Fanout(hub, rooms, budget, _bounds(settings)),
+        fanout=fanout,
+        recovery=Recovery(history, trio.current_time),
+        follower=follower,
+        bus=LocalBus(follower, fanout),
     )
+
+
+def _span(settings: Settings, budget: Budget) -> Span:
+    return Span(settings.history_seconds, min(settings.history_bytes, budget.hard_bytes // HISTORY_SHARE))
+
+
+def _kept_seconds(policies: Policies) -> Callable[[bytes], float] | None:
+    return policies.history_seconds if policies.limits_history else None
 
 
 def _bounds(settings: Settings) -> Bounds:
@@ -160,7 +188,9 @@ def _clients(settings: Settings, api: Api, delivery: Delivery, nurseries: Nurser
         hook_queue=nurseries.hook_queue,
         bootstrap_limiter=limiter,
         admission=admission,
-        supervisor=Supervisor(_timeouts(settings), connections, delivery.backlogs, delivery.clock),
+        supervisor=Supervisor(
+            _timeouts(settings), connections, delivery.backlogs, delivery.clock, (delivery.follower, delivery.recovery)
+        ),
         lag=lag,
         shutdown=shutdown,
         departure=Departure(connections, delivery.hub, shutdown.stopped),
@@ -195,7 +225,7 @@ def _served(current: Current, delivery: Delivery, clients: Clients, nurseries: N
         authorization=Authorization(access_by(settings)),
         budget=delivery.budget,
         reader=delivery.reader,
-        fanout=delivery.fanout,
+        bus=delivery.bus,
         hub=delivery.hub,
         connections=clients.connections,
         clock=delivery.clock,
@@ -236,7 +266,7 @@ def context_of(settings: Settings, delivery: Delivery, clients: Clients) -> Cont
         settings.max_connections,
     )
     return Context(
-        rules=_rules(settings, delivery.hub, clients.sources),
+        rules=_rules(settings, delivery, clients.sources),
         backlogs=delivery.backlogs,
         connections=clients.connections,
         hooks=caller if clients.hooks else None,
@@ -249,15 +279,16 @@ def context_of(settings: Settings, delivery: Delivery, clients: Clients) -> Cont
     )
 
 
-def _rules(settings: Settings, hub: Hub, sources: Sources) -> Rules:
+def _rules(settings: Settings, delivery: Delivery, sources: Sources) -> Rules:
     dialect = DIALECTS[settings.dialect]
     return Rules(
         dialect=dialect,
-        hub=hub,
+        hub=delivery.hub,
         max_subscriptions=settings.max_subscriptions,
         max_room_bytes=settings.max_room_bytes,
         max_request_id_bytes=settings.max_request_id_bytes,
         status=sources.status if settings.allow_status and dialect.allows_status else None,
+        recovery=delivery.recovery,
     )
 
 
@@ -280,6 +311,7 @@ def reload(parts: Parts, new: Settings) -> Reloaded:
     certificate = certificate_of(settings)
     context = context_of(settings, parts.delivery, parts.clients)
     access, policies = access_by(settings), settings.policies
+    keep_longer = policies.keep_longer(parts.current.settings.policies)
     # From here on nothing can fail.
     parts.current.settings, parts.current.context = settings, context
     if parts.endpoints.certificate and certificate and parts.endpoints.certificate.become(certificate):
@@ -290,6 +322,9 @@ def reload(parts: Parts, new: Settings) -> Reloaded:
     parts.delivery.reader.max_room_bytes = max(parts.delivery.reader.max_room_bytes, settings.max_room_bytes)
     parts.delivery.hub.apply(policies)
     parts.delivery.fanout.bounds = _bounds(settings)
+    parts.delivery.follower.history.apply(
+        _span(settings, parts.delivery.budget), _kept_seconds(policies), trio.current_time(), longer=keep_longer
+    )
     parts.clients.supervisor.timeouts = _timeouts(settings)
     if "max_connections" in reloaded.changed:
         warn_of_descriptors(settings)

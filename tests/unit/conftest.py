@@ -15,9 +15,15 @@ from hypothesis import strategies as st
 
 from trio_templar import Settings
 from trio_templar.core.frames import header
-from trio_templar.core.hub import Subscription
+from trio_templar.core.history import History
+from trio_templar.core.hub import Hub, Subscription
+from trio_templar.core.policies import Policy
+from trio_templar.core.position import Positions
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.bus import LocalBus
+from trio_templar.delivery.fanout import Fanout
+from trio_templar.delivery.follower import Follower
 from trio_templar.delivery.outbox import Outbox, Overdue
 from trio_templar.gateway import Gateway
 from trio_templar.testing import Closed, MemoryGateway, WebsocketClient
@@ -132,13 +138,17 @@ class FakeReceiver:
     def __init__(self, when_put: Callable[[], object] = lambda: None) -> None:
         self.messages: list[dict[str, Any]] = []
         self.counts: list[int] = []
+        self.half = (1_000_000, 1000)  # bytes and frames until it is half full
         self.when_put = when_put
         self.crashed = False
 
     def put(self, subscription: Subscription, batch: Any) -> None:
         self.counts.append(batch.count)
-        self.messages += [json.loads(text) for text in texts(batch.render(subscription.request_id))]
+        self.messages += [json.loads(text) for text in texts(batch.render(subscription.request_id, subscription.epoch))]
         self.when_put()
+
+    def reply(self, frame: bytes) -> None:
+        self.messages += [json.loads(text) for text in texts(frame)]
 
     def void(self, subscription: Subscription) -> None:
         pass
@@ -146,9 +156,20 @@ class FakeReceiver:
     def crash(self) -> None:
         self.crashed = True
 
+    def spare(self, policy: Policy) -> tuple[int, int]:
+        return self.half
+
+    def first_waiting(self, subscription: Subscription) -> int | None:
+        return None
+
     @property
     def data(self) -> list[Any]:
         return [message["data"] for message in self.messages]
+
+
+def local_bus(hub: Hub, fanout: Fanout, budget: Budget, history: History | None = None) -> LocalBus:
+    """The log of a gateway that is alone; without `history` it keeps nothing."""
+    return LocalBus(Follower(history or History(Positions()), hub, fanout, budget), fanout)
 
 
 def parts(running: MemoryGateway) -> Parts:

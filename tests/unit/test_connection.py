@@ -381,10 +381,10 @@ async def test_a_crash_of_ours_in_a_delivery_harms_one_connection(
             delivery.hub.subscribe(room_key(CAR), receiver, b"3")
         render = Batch.render
 
-        def crash(batch: Batch, request_id: bytes) -> bytes:
+        def crash(batch: Batch, request_id: bytes, epoch: bytes) -> bytes:
             if request_id == b'"victim"':
                 raise RuntimeError("a fault of ours")
-            return render(batch, request_id)
+            return render(batch, request_id, epoch)
 
         monkeypatch.setattr(Batch, "render", crash)
         body = {"rooms": [CAR], "data": 1}

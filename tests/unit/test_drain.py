@@ -132,7 +132,7 @@ async def test_what_was_accepted_before_a_close_is_heard_before_it(autojump_cloc
 async def test_a_room_that_is_always_full_takes_no_close_frame_from_a_short_drain(autojump_clock: MockClock) -> None:
     backend = FakeBackend([CAR])
     async with open_gateway(quiet(drain_seconds=0.8), backend=backend) as running, crowd(running, 2) as clients:
-        channel = parts(running).delivery.hub.rooms[room_key(CAR)].channel = RoomChannel()
+        channel = parts(running).delivery.hub.rooms[room_key(CAR)].channel = RoomChannel(0)
         channel.put(Batch([Publication(b"", b"")]), 0)  # and nothing takes it
         running.gateway.drain()
         await running.served.wait()

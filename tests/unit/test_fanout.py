@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, cast
 
@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, Sequencer
 
-from tests.unit.conftest import FakeReceiver, Steps, settled
+from tests.unit.conftest import FakeReceiver, Steps, local_bus, settled
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.frames import Batch, Publication
 from trio_templar.core.hub import Hub, Subscription
 from trio_templar.core.triggers import Trigger
 from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.bus import LocalBus
 from trio_templar.delivery.fanout import (
     DELIVERY_SECONDS,
     PASS_BYTES,
@@ -49,7 +50,8 @@ class Gateway:
     """A hub, its fan-out, and who listens."""
 
     fanout: Fanout
-    hub: Hub = field(default_factory=Hub)
+    bus: LocalBus
+    hub: Hub
 
     def listen(self, room: str, when_put: Callable[[], object] = lambda: None) -> FakeReceiver:
         return cast(FakeReceiver, self.subscribe(room, when_put).receiver)
@@ -95,7 +97,8 @@ def make_gateway(nursery: trio.Nursery | Standstill, **bounds: Any) -> Gateway:
     defaults = {"room_publications": 3, "room_bytes": 10**6, "max_triggers_waiting": 2, "wait_seconds": 5}
     budget = Budget(2 * bounds.pop("soft_bytes", 10**6))
     hub = Hub()
-    return Gateway(Fanout(hub, cast(trio.Nursery, nursery), budget, Bounds(**{**defaults, **bounds})), hub)
+    fanout = Fanout(hub, cast(trio.Nursery, nursery), budget, Bounds(**{**defaults, **bounds}))
+    return Gateway(fanout, local_bus(hub, fanout, budget), hub)
 
 
 @asynccontextmanager
@@ -110,7 +113,7 @@ async def running(**bounds: Any) -> AsyncIterator[Gateway]:
 async def test_a_room_with_few_subscribers_hears_at_once_and_keeps_no_channel() -> None:
     async with running() as gateway:
         one, two = gateway.listen("car"), gateway.listen("car")
-        gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.bus.append_nowait([trigger(1, "car")])
         assert one.data == two.data == [1]
         assert gateway.hub.rooms[b"car"].channel is None
         assert gateway.fanout.in_flight_bytes == 0
@@ -119,7 +122,7 @@ async def test_a_room_with_few_subscribers_hears_at_once_and_keeps_no_channel() 
 async def test_a_room_with_many_subscribers_hears_from_a_loop_that_ends() -> None:
     async with running() as gateway:
         receivers = gateway.fill("car")
-        gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.bus.append_nowait([trigger(1, "car")])
         assert receivers[0].data == []
         assert gateway.fanout.in_flight_bytes == size(trigger(1))
         await settled()
@@ -131,21 +134,21 @@ async def test_a_room_with_many_subscribers_hears_from_a_loop_that_ends() -> Non
 async def test_only_the_rooms_named_hear() -> None:
     async with running() as gateway:
         car, ride, bus = (gateway.listen(room) for room in ("car", "ride", "bus"))
-        gateway.fanout.publish_nowait([trigger(1, "car", "nobody", "ride")])
+        gateway.bus.append_nowait([trigger(1, "car", "nobody", "ride")])
         assert (car.data, ride.data, bus.data) == ([1], [1], [])
 
 
 async def test_a_room_named_twice_hears_twice() -> None:
     async with running() as gateway:
         car = gateway.listen("car")
-        gateway.fanout.publish_nowait([trigger(1, "car", "car")])
+        gateway.bus.append_nowait([trigger(1, "car", "car")])
         assert car.data == [1, 1]
 
 
 async def test_nobody_listening_is_no_error() -> None:
     async with running() as gateway:
-        await gateway.fanout.publish([trigger(1, "nobody"), trigger(2)])
-        await gateway.fanout.publish([])
+        await gateway.bus.append([trigger(1, "nobody"), trigger(2)])
+        await gateway.bus.append([])
         assert (gateway.fanout.triggers, gateway.fanout.publications, gateway.fanout.deliveries) == (2, 0, 0)
 
 
@@ -153,7 +156,7 @@ async def test_what_is_counted() -> None:
     async with running() as gateway:
         gateway.fill("car", 3)
         gateway.listen("ride")
-        gateway.fanout.publish_nowait([trigger(1, "car", "car", "ride"), trigger(2, "nobody")])
+        gateway.bus.append_nowait([trigger(1, "car", "car", "ride"), trigger(2, "nobody")])
         assert (gateway.fanout.triggers, gateway.fanout.publications, gateway.fanout.deliveries) == (2, 3, 7)
 
 
@@ -162,7 +165,7 @@ async def test_subscribers_hear_in_the_order_they_came() -> None:
         heard: list[int] = []
         for number in range(3):
             gateway.listen("car", partial(heard.append, number))
-        gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.bus.append_nowait([trigger(1, "car")])
         assert heard == [0, 1, 2]
 
 
@@ -171,8 +174,8 @@ async def test_a_room_hears_in_the_order_of_its_triggers(subscribers: int) -> No
     async with running(room_publications=1000) as gateway:
         receivers = gateway.fill("car", subscribers)
         for number in range(0, 30, 3):
-            await gateway.fanout.publish([trigger(number, "car"), trigger(number + 1, "car", "ride")])
-            gateway.fanout.publish_nowait([trigger(number + 2, "car")])
+            await gateway.bus.append([trigger(number, "car"), trigger(number + 1, "car", "ride")])
+            gateway.bus.append_nowait([trigger(number + 2, "car")])
         await settled()
         assert [receiver.data for receiver in receivers] == [list(range(30))] * subscribers
 
@@ -180,10 +183,10 @@ async def test_a_room_hears_in_the_order_of_its_triggers(subscribers: int) -> No
 async def test_nothing_overtakes_what_waits_when_subscribers_leave() -> None:
     async with running() as gateway:
         subscriptions = [gateway.subscribe("car") for _ in range(MANY)]
-        gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.bus.append_nowait([trigger(1, "car")])
         for subscription in subscriptions[1:]:
             gateway.hub.unsubscribe(subscription)
-        gateway.fanout.publish_nowait([trigger(2, "car")])  # few subscribers, but something waits
+        gateway.bus.append_nowait([trigger(2, "car")])  # few subscribers, but something waits
         await settled()
         assert cast(FakeReceiver, subscriptions[0].receiver).data == [1, 2]
 
@@ -192,7 +195,7 @@ async def test_publications_that_wait_come_in_one_batch() -> None:
     async with running() as gateway:
         receiver = gateway.fill("car")[0]
         for number in range(3):
-            gateway.fanout.publish_nowait([trigger(number, "car")])
+            gateway.bus.append_nowait([trigger(number, "car")])
         await settled()
         assert (receiver.counts, receiver.data) == ([3], [0, 1, 2])
 
@@ -205,7 +208,7 @@ async def test_a_pass_hands_over_a_bounded_number_of_bytes_or_one_publication(si
         receiver = gateway.fill("car")[0]
         big = f'"{"x" * size}"'
         for _ in range(3):
-            gateway.fanout.publish_nowait([trigger(big, "car")])
+            gateway.bus.append_nowait([trigger(big, "car")])
         await settled()
         assert receiver.counts == counts
 
@@ -213,7 +216,7 @@ async def test_a_pass_hands_over_a_bounded_number_of_bytes_or_one_publication(si
 async def test_publications_of_one_trigger_array_reach_a_small_room_as_one_batch() -> None:
     async with running() as gateway:
         receiver = gateway.listen("car")
-        gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+        gateway.bus.append_nowait([trigger(number, "car") for number in range(3)])
         assert (receiver.counts, receiver.data) == ([3], [0, 1, 2])
 
 
@@ -224,7 +227,7 @@ async def test_who_unsubscribes_during_a_pass_hears_no_more() -> None:
         gateway.listen("car", lambda: gateway.hub.unsubscribe(last))
         gateway.fill("car")
         last = gateway.subscribe("car")
-        gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.bus.append_nowait([trigger(1, "car")])
         await settled()
         assert cast(FakeReceiver, last.receiver).data == []
 
@@ -232,11 +235,11 @@ async def test_who_unsubscribes_during_a_pass_hears_no_more() -> None:
 async def test_who_subscribes_again_to_a_room_made_anew_does_not_hear_what_was_before() -> None:
     async with running() as gateway:
         old = [gateway.subscribe("car") for _ in range(MANY)]
-        gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.bus.append_nowait([trigger(1, "car")])
         for subscription in old:
             gateway.hub.unsubscribe(subscription)
         new = gateway.listen("car")
-        gateway.fanout.publish_nowait([trigger(2, "car")])
+        gateway.bus.append_nowait([trigger(2, "car")])
         await settled()
         assert new.data == [2]
         assert gateway.fanout.in_flight_bytes == 0
@@ -245,7 +248,7 @@ async def test_who_subscribes_again_to_a_room_made_anew_does_not_hear_what_was_b
 async def test_a_pass_gives_way_after_a_bounded_number_of_deliveries(autojump_clock: MockClock) -> None:
     async with running() as gateway:
         gateway.fill("car", 3 * TURN_DELIVERIES)
-        gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.bus.append_nowait([trigger(1, "car")])
         with Steps(lambda: gateway.fanout.deliveries) as delivered:
             await trio.sleep(3 * TURN_DELIVERIES * DELIVERY_SECONDS)  # longer than it waits for more triggers
         assert (sum(delivered), max(delivered)) == (3 * TURN_DELIVERIES, TURN_DELIVERIES)
@@ -258,7 +261,7 @@ async def test_a_pass_that_is_expensive_lets_in_the_triggers_on_their_way(autoju
         async def publisher(number: int) -> None:
             for _ in range(number):
                 await trio.lowlevel.checkpoint()
-            await gateway.fanout.publish([trigger(number, "car")])
+            await gateway.bus.append([trigger(number, "car")])
 
         async with trio.open_nursery() as nursery:
             for number in range(8):
@@ -279,7 +282,7 @@ async def test_a_receiver_that_raises_is_ended_and_all_others_hear(
         crashing = receivers[::2]
         for receiver in crashing:
             receiver.when_put = crash
-        gateway.fanout.publish_nowait([trigger(1, "car")])
+        gateway.bus.append_nowait([trigger(1, "car")])
         await settled()
         assert [receiver.data for receiver in receivers] == [[1]] * subscribers
         assert [receiver.crashed for receiver in receivers] == [receiver in crashing for receiver in receivers]
@@ -295,22 +298,22 @@ async def test_a_trigger_that_does_not_fit_everywhere_is_put_nowhere() -> None:
     gateway = make_gateway(nursery)
     gateway.fill("car")
     ride = gateway.listen("ride")
-    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    gateway.bus.append_nowait([trigger(number, "car") for number in range(3)])
     counted = gateway.fanout.publications, gateway.fanout.in_flight_bytes
     with pytest.raises(Full):
-        gateway.fanout.publish_nowait([trigger(1, "ride"), trigger(2, "ride", "car")])
+        gateway.bus.append_nowait([trigger(1, "ride"), trigger(2, "ride", "car")])
     assert ride.data == []
     assert (gateway.fanout.publications, gateway.fanout.in_flight_bytes) == counted
-    gateway.fanout.publish_nowait([trigger(1, "ride")])
+    gateway.bus.append_nowait([trigger(1, "ride")])
 
 
 async def test_duplicates_count_against_the_bound_of_a_room() -> None:
     gateway = make_gateway(Standstill())
     gateway.fill("car")
-    gateway.fanout.publish_nowait([trigger(1, "car")])
+    gateway.bus.append_nowait([trigger(1, "car")])
     with pytest.raises(Full):
-        gateway.fanout.publish_nowait([trigger(2, "car", "car", "car")])
-    gateway.fanout.publish_nowait([trigger(2, "car", "car")])
+        gateway.bus.append_nowait([trigger(2, "car", "car", "car")])
+    gateway.bus.append_nowait([trigger(2, "car", "car")])
 
 
 async def test_what_never_fits_a_room_is_too_large() -> None:
@@ -318,7 +321,7 @@ async def test_what_never_fits_a_room_is_too_large() -> None:
     ride = gateway.listen("ride")
     gateway.listen("car")
     with pytest.raises(TooLarge, match="room_publications"):
-        gateway.fanout.publish_nowait([trigger(0, "ride"), trigger(1, "car", "car", "car", "car")])
+        gateway.bus.append_nowait([trigger(0, "ride"), trigger(1, "car", "car", "car", "car")])
     assert (ride.data, gateway.fanout.triggers) == ([], 0)
 
 
@@ -326,9 +329,9 @@ async def test_bytes_in_flight_are_bounded() -> None:
     gateway = make_gateway(Standstill(), soft_bytes=1000)
     gateway.fill("car")
     gateway.fill("ride")
-    gateway.fanout.publish_nowait([trigger("1" * 600, "car")])
+    gateway.bus.append_nowait([trigger("1" * 600, "car")])
     with pytest.raises(Full):
-        gateway.fanout.publish_nowait([trigger("1" * 600, "ride")])
+        gateway.bus.append_nowait([trigger("1" * 600, "ride")])
     assert gateway.fanout.in_flight_bytes == size(trigger("1" * 600))
 
 
@@ -336,9 +339,9 @@ async def test_bytes_in_flight_are_bounded() -> None:
 async def test_what_never_fits_the_memory_is_too_large(waiting: int, autojump_clock: MockClock) -> None:
     gateway = make_gateway(Standstill(), soft_bytes=1000)
     gateway.fill("car")
-    gateway.fanout.publish_nowait([trigger(1, "car")] * waiting)
+    gateway.bus.append_nowait([trigger(1, "car")] * waiting)
     with pytest.raises(TooLarge, match=r"\(half of memory_bytes\)$"):
-        await gateway.fanout.publish([trigger("1" * 1000, "car")])
+        await gateway.bus.append([trigger("1" * 1000, "car")])
     assert (trio.current_time(), gateway.fanout.triggers) == (0, waiting)
 
 
@@ -346,9 +349,9 @@ async def test_a_trigger_waits_for_a_full_room(autojump_clock: MockClock) -> Non
     nursery = Standstill()
     gateway = make_gateway(nursery)
     receiver = gateway.fill("car")[0]
-    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    gateway.bus.append_nowait([trigger(number, "car") for number in range(3)])
     async with trio.open_nursery() as publishers:
-        publishers.start_soon(gateway.fanout.publish, [trigger(3, "car")])
+        publishers.start_soon(gateway.bus.append, [trigger(3, "car")])
         await trio.sleep(4)
         assert gateway.hub.rooms[b"car"].channel.publications == 3
         await nursery.go()
@@ -359,9 +362,9 @@ async def test_a_trigger_waits_for_a_full_room(autojump_clock: MockClock) -> Non
 async def test_a_trigger_waits_no_longer_than_it_may(autojump_clock: MockClock) -> None:
     gateway = make_gateway(Standstill(), wait_seconds=5)
     gateway.fill("car")
-    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    gateway.bus.append_nowait([trigger(number, "car") for number in range(3)])
     with pytest.raises(Busy, match="room_publications") as caught:
-        await gateway.fanout.publish([trigger(3, "car")])
+        await gateway.bus.append([trigger(3, "car")])
     assert trio.current_time() == 5
     assert caught.value.retry_after == 1
     assert gateway.hub.rooms[b"car"].channel.publications == 3
@@ -371,9 +374,9 @@ async def test_a_room_is_looked_up_again_after_the_wait(autojump_clock: MockCloc
     nursery = Standstill()
     gateway = make_gateway(nursery)
     subscriptions = [gateway.subscribe("car") for _ in range(MANY)]
-    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    gateway.bus.append_nowait([trigger(number, "car") for number in range(3)])
     async with trio.open_nursery() as publishers:
-        publishers.start_soon(gateway.fanout.publish, [trigger(3, "car")])
+        publishers.start_soon(gateway.bus.append, [trigger(3, "car")])
         await settled()
         for subscription in subscriptions:
             gateway.hub.unsubscribe(subscription)
@@ -385,18 +388,18 @@ async def test_a_room_is_looked_up_again_after_the_wait(autojump_clock: MockCloc
 async def test_the_number_of_waiting_triggers_is_bounded(autojump_clock: MockClock) -> None:
     gateway = make_gateway(Standstill(), max_triggers_waiting=2)
     gateway.fill("car")
-    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    gateway.bus.append_nowait([trigger(number, "car") for number in range(3)])
 
     async def publish_in_vain() -> None:
         with pytest.raises(Busy, match="room_publications"):
-            await gateway.fanout.publish([trigger(3, "car")])
+            await gateway.bus.append([trigger(3, "car")])
 
     async with trio.open_nursery() as publishers:
         for _ in range(2):
             publishers.start_soon(publish_in_vain)
         await settled()
         with pytest.raises(Busy, match="max_triggers_waiting"):
-            await gateway.fanout.publish([trigger(3, "car")])
+            await gateway.bus.append([trigger(3, "car")])
         assert trio.current_time() == 0
 
 
@@ -409,7 +412,7 @@ async def test_a_small_trigger_does_not_wait_behind_a_large_one_for_memory(autoj
 
     async def publish(data: str) -> None:
         with suppress(Busy):
-            await gateway.fanout.publish([trigger(data, "car")])
+            await gateway.bus.append([trigger(data, "car")])
             done.append(data)
 
     async with trio.open_nursery() as publishers:
@@ -432,7 +435,7 @@ async def test_who_waits_looks_once_each_time_there_may_be_space(autojump_clock:
 
     async def publish() -> None:
         with pytest.raises(Busy):
-            await gateway.fanout.publish([Looked(looks, "1" * 2000)])
+            await gateway.bus.append([Looked(looks, "1" * 2000)])
 
     async with trio.open_nursery() as publishers:
         for _ in range(10):
@@ -453,9 +456,9 @@ async def test_a_pass_wakes_those_who_wait_for_its_room_and_nobody_else(autojump
     looks: list[str] = []
     async with trio.open_nursery() as publishers:
         for room in ("bus", "car"):
-            gateway.fanout.publish_nowait([trigger(number, room) for number in range(3)])
+            gateway.bus.append_nowait([trigger(number, room) for number in range(3)])
             for number in range(3):
-                publishers.start_soon(gateway.fanout.publish, [Looked(looks, number, room)])
+                publishers.start_soon(gateway.bus.append, [Looked(looks, number, room)])
         await settled()
         looks.clear()
         await nursery.tasks.pop(0)()
@@ -483,7 +486,7 @@ async def test_nobody_waits_for_space_that_there_is(steps: list[tuple[str, int]]
 
     async def publish(scope: trio.CancelScope, wanted: Trigger) -> None:
         with scope:
-            await gateway.fanout.publish([wanted])
+            await gateway.bus.append([wanted])
         del waiting[scope]
 
     async with trio.open_nursery() as publishers:
@@ -508,7 +511,7 @@ async def test_nobody_waits_for_space_that_there_is(steps: list[tuple[str, int]]
             await settled()
             for each in waiting.values():
                 with pytest.raises(Full):
-                    gateway.fanout.publish_nowait([each])
+                    gateway.bus.append_nowait([each])
         publishers.cancel_scope.cancel()
     await nursery.go()
     assert budget.used_bytes == taken
@@ -518,9 +521,9 @@ async def test_a_publisher_that_is_cancelled_while_it_waits_publishes_nothing(au
     nursery = Standstill()
     gateway = make_gateway(nursery)
     receiver = gateway.fill("car")[0]
-    gateway.fanout.publish_nowait([trigger(number, "car") for number in range(3)])
+    gateway.bus.append_nowait([trigger(number, "car") for number in range(3)])
     with trio.move_on_after(1):
-        await gateway.fanout.publish([trigger(3, "car")])
+        await gateway.bus.append([trigger(3, "car")])
     await nursery.go()
     assert receiver.data == [0, 1, 2]
 
@@ -528,11 +531,11 @@ async def test_a_publisher_that_is_cancelled_while_it_waits_publishes_nothing(au
 async def test_publish_is_a_checkpoint() -> None:
     gateway = make_gateway(Standstill())
     with trio.testing.assert_checkpoints():
-        await gateway.fanout.publish([])
+        await gateway.bus.append([])
 
 
 def test_a_channel_gives_at_least_one_publication_however_large() -> None:
-    channel = RoomChannel()
+    channel = RoomChannel(0)
     large = Publication(b"x" * (PASS_BYTES + 1), b"")
     channel.put(Batch([large, large]), 0.0)
     assert [channel.take().publications, channel.take().publications] == [[large], [large]]
@@ -552,7 +555,7 @@ async def test_every_room_hears_all_of_its_triggers_in_order(steps: list[list[st
         async def publish(first: int) -> None:
             for number in range(first, len(steps), publishers):
                 async with turns(number):  # in this order they were accepted
-                    await gateway.fanout.publish([trigger(number, *steps[number])])
+                    await gateway.bus.append([trigger(number, *steps[number])])
 
         async with trio.open_nursery() as nursery:
             for first in range(publishers):

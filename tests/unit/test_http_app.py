@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, FakeReceiver
+from tests.unit.conftest import CAR, FakeReceiver, local_bus
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.hub import Hub
 from trio_templar.core.rooms import room_key
@@ -62,11 +62,12 @@ def make_cache() -> IdempotencyCache[Any]:
 def make_app(nursery: trio.Nursery, **bounds: Any) -> tuple[HttpApi, Hub, Fanout]:
     hub = Hub()
     bounds_ = Bounds(room_publications=5, room_bytes=10**6, max_triggers_waiting=2, wait_seconds=5)
-    fanout = Fanout(hub, nursery, Budget(10**7), bounds_)
+    budget = Budget(10**7)
+    fanout = Fanout(hub, nursery, budget, bounds_)
     reader = TriggerReader(DIALECTS["2"], 5000)
     access = Access(bounds.pop("token", "").encode(), bounds.pop("hosts", None))
     app = HttpApi(Authorization(access), **{"max_bytes": 10_000, "body_seconds": 10, "budget": Budget(10**7), **bounds})
-    app.routes |= TriggerApi(fanout, reader, make_cache()).routes()
+    app.routes |= TriggerApi(local_bus(hub, fanout, budget), reader, make_cache()).routes()
     return app, hub, fanout
 
 

@@ -274,7 +274,7 @@ async def test_an_array_for_a_thousand_rooms_gives_way_to_others() -> None:
 async def test_idempotency_bytes_bound_what_is_held_for_keys_of_both_kinds(autojump_clock: MockClock) -> None:
     bound = 1_000_000
     async with (
-        open_gateway(quiet(idempotency_bytes=bound, max_room_bytes=100_000)) as running,
+        open_gateway(quiet(idempotency_bytes=bound, max_room_bytes=100_000, history_seconds=0)) as running,
         operator(running.gateway) as publisher,
     ):
 

@@ -134,7 +134,7 @@ class Clients(RuleBasedStateMachine):
         return list(self.clients)[which % len(self.clients)] if self.clients else None
 
     def expect(self, client: int, message: dict[str, Any], expected: str) -> None:
-        reply = json.loads(self.clients[client][0].receive(json.dumps(message)))
+        reply = json.loads(self.clients[client][0].receive(json.dumps(message)).text)
         assert reply["requestId"] == message["requestId"]
         assert type(reply["requestId"]) is type(message["requestId"])
         assert expected == ("success" if reply["code"] == "success" else reply["message"])

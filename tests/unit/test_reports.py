@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import trio
 from trio.testing import MockClock
 
-from tests.unit.conftest import FakeTransport, make_backlogs, settled, write_all
+from tests.unit.conftest import FakeTransport, local_bus, make_backlogs, settled, write_all
 from tests.unit.test_fanout import MANY
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.hub import Hub, Subscription
 from trio_templar.core.policies import Policies, RoomPolicy
 from trio_templar.core.triggers import Trigger
 from trio_templar.delivery.backlog import Backlogs
+from trio_templar.delivery.bus import LocalBus
 from trio_templar.delivery.fanout import Bounds, Fanout
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.delivery.tally import Report, RoomTally
@@ -40,6 +41,7 @@ class Client:
 class Gateway:
     hub: Hub
     fanout: Fanout
+    bus: LocalBus
     backlogs: Backlogs
 
     def client(self, room: str, *takes: int) -> Client:
@@ -52,7 +54,7 @@ class Gateway:
         report = report or Report()
         tallies = report.tallies(len(rooms))
         publication = DIALECTS["2"].publication(b'"0123456789"')
-        self.fanout.publish_nowait([Trigger([key(room) for room in rooms], publication, tallies)])
+        self.bus.append_nowait([Trigger([key(room) for room in rooms], publication, tallies)])
         return list(tallies)
 
 
@@ -70,7 +72,8 @@ async def running() -> AsyncIterator[Gateway]:
     backlogs = make_backlogs()
     hub = Hub(Policies([LATEST, RECENT], backlogs.max_bytes))
     async with trio.open_nursery() as nursery:
-        yield Gateway(hub, Fanout(hub, nursery, backlogs.budget, BOUNDS), backlogs)
+        fanout = Fanout(hub, nursery, backlogs.budget, BOUNDS)
+        yield Gateway(hub, fanout, local_bus(hub, fanout, backlogs.budget), backlogs)
 
 
 async def test_what_was_written_at_once_and_what_waits_are_told_apart() -> None:

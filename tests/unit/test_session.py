@@ -29,15 +29,15 @@ def session(
 
 
 def subscribe(client: Session, request_id: Any, room: Any) -> str:
-    return client.receive(json.dumps({"type": "subscribe", "requestId": request_id, "room": room}))
+    return client.receive(json.dumps({"type": "subscribe", "requestId": request_id, "room": room})).text
 
 
 def unsubscribe(client: Session, request_id: Any) -> str:
-    return client.receive(json.dumps({"type": "unsubscribe", "requestId": request_id}))
+    return client.receive(json.dumps({"type": "unsubscribe", "requestId": request_id})).text
 
 
 def test_a_ping_is_ponged() -> None:
-    assert session().receive("ping") == "pong"
+    assert session().receive("ping").text == "pong"
 
 
 def test_a_subscription_is_confirmed_and_known_to_the_hub() -> None:
@@ -133,18 +133,18 @@ def test_the_end_leaves_all_rooms() -> None:
 
 def test_a_status_is_not_allowed_by_default() -> None:
     expected = '{"requestId": "id-of-connection", "code": "error", "message": "message-type-not-allowed"}'
-    assert session("3").receive('{"type": "status"}') == expected
+    assert session("3").receive('{"type": "status"}').text == expected
 
 
 def test_a_status_shows_totals_where_it_is_allowed() -> None:
-    assert session("3", status=lambda: '{"open_connections": 1}').receive('{"type":"status"}') == (
+    assert session("3", status=lambda: '{"open_connections": 1}').receive('{"type":"status"}').text == (
         '{"open_connections": 1}'
     )
 
 
 @pytest.mark.parametrize("dialect", ["2", "3"])
 def test_what_is_not_json_is_answered(dialect: str) -> None:
-    reply = json.loads(session(dialect).receive("not json"))
+    reply = json.loads(session(dialect).receive("not json").text)
     assert reply == {
         "requestId": None if dialect == "2" else "id-of-connection",
         "code": "error",
@@ -161,7 +161,7 @@ def test_any_message_gets_one_reply_in_ascii_json(message: str | bytes) -> None:
     for dialect in ("2", "3"):
         client = session(dialect)
         for _ in range(2):
-            reply = client.receive(message)
+            reply = client.receive(message).text
             assert reply.isascii()
             assert reply == "pong" or json.loads(reply)["code"] in ("success", "error")
         client.end()

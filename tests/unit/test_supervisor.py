@@ -395,7 +395,7 @@ async def late(work: float) -> float:
     """Return what the clock that clients are judged by says after a minute in which the process worked so long."""
     cpu = Now()
     clock = Clock()
-    watch = Supervisor(Timeouts(slow=15, age=60, ping=30, pong=20, idle=None), [], make_backlogs(), clock, cpu)
+    watch = Supervisor(Timeouts(slow=15, age=60, ping=30, pong=20, idle=None), [], make_backlogs(), clock, cpu=cpu)
     virtual = trio.lowlevel.current_clock()
     assert isinstance(virtual, MockClock)
     async with trio.open_nursery() as nursery:

@@ -36,7 +36,7 @@ def publish_to_many(running: MemoryGateway) -> None:
     for _ in range(300):
         parts(running).delivery.hub.subscribe(room_key(CAR), FakeReceiver(), b"1")
     for _ in range(3):
-        parts(running).delivery.fanout.publish_nowait([parts(running).delivery.reader.make([CAR], b"1")])
+        parts(running).delivery.bus.append_nowait([parts(running).delivery.reader.make([CAR], b"1")])
 
 
 async def see(running: MemoryGateway, path: str, **query: Any) -> Any:

@@ -17,8 +17,8 @@ from trio_templar.clients.handshake import switching_protocols
 from trio_templar.clients.hooks import HookCaller, HookCalls
 from trio_templar.clock import Clock
 from trio_templar.core.answers import BootstrapAnswer
-from trio_templar.core.dialects import Dialect, unsubscribed
-from trio_templar.core.frames import read_close, text_frame
+from trio_templar.core.dialects import Dialect, position, unsubscribed
+from trio_templar.core.frames import close_frame, read_close, text_frame
 from trio_templar.core.session import Bucket, Failure, Rules, Session
 from trio_templar.counters import ConnectionCounts
 from trio_templar.delivery.backlog import Backlogs
@@ -162,7 +162,10 @@ class Connection(trio.abc.Stream):
         if self._hook_calls is not None and message == "ping":
             self._hook_calls.pinged()
         known = self.session.broken_bound
-        self.outbox.reply(text_frame(self.session.receive(message).encode()))
+        reply = self.session.receive(message)
+        self.outbox.reply(text_frame(reply.text.encode()))
+        if reply.replay is not None:  # with no await in between, in which something newer would come first
+            self.outbox.put(*reply.replay)
         if self.session.broken_bound != known:
             log(logger, logging.WARNING, "over a bound", id=self.id, bound=self.session.broken_bound)
         if self.session.failure is not None:
@@ -228,7 +231,8 @@ class Connection(trio.abc.Stream):
     def send_away(self, close: Close, seconds: float) -> None:
         """Close with `close`; the client has so long for what waits, or `goodbye_seconds` if that is more."""
         self._goodbye_seconds = max(self._goodbye_seconds, seconds)
-        self.outbox.close(close)
+        at = self.session.position() if self.session is not None else None
+        self.outbox.close(close, None if at is None else text_frame(position(at).encode()) + close_frame(close))
 
     def _log_end(self, close: Close) -> None:
         if self.session is None:  # the admission has logged that it was refused, and why

@@ -6,9 +6,9 @@ An outbox judges its own bounds when something is put into it; what only time ca
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import trio
 
@@ -65,6 +65,16 @@ class _Watch:
             self.over_since = now
 
 
+class Kept(Protocol):
+    """Something that keeps what nobody waits for."""
+
+    def tidy(self) -> None:
+        """Let go of what is old, or in the way."""
+
+    def give_way(self) -> None:
+        """Let go of everything."""
+
+
 class Supervisor:
     """Watches `connections` and `backlogs`, which others fill. `cpu` says how many seconds this thread has worked.
 
@@ -77,12 +87,14 @@ class Supervisor:
         connections: Iterable[Connection],
         backlogs: Backlogs,
         clock: Clock,
+        kept: Collection[Kept] = (),
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self.timeouts = timeouts
         self._connections = connections
         self._backlogs = backlogs
         self._clock = clock
+        self._kept = kept
         self._cpu = cpu
         self._watches: dict[Outbox, _Watch] = {}
 
@@ -105,6 +117,8 @@ class Supervisor:
                 await trio.lowlevel.checkpoint()  # what clients sent meanwhile is read before they are judged
             await self.look(self._clock.now())
             await self._look_for_silence()
+            for kept in self._kept:
+                kept.tidy()
 
     async def relief_loop(self) -> NoReturn:
         """Close the worst clients whenever all backlogs are more than memory allows, until cancelled."""
@@ -135,8 +149,10 @@ class Supervisor:
     async def relieve(self) -> None:
         """Close clients until memory suffices: those with the largest backlog first, of equal ones the oldest first.
 
-        Those that are being closed, as in a drain, lose the publications that wait.
+        Those that are being closed, as in a drain, lose the publications that wait. What is only kept goes before any.
         """
+        for kept in self._kept:
+            kept.give_way()
         outboxes = sorted(self._backlogs.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
         for outbox in outboxes:
             if not self._backlogs.budget.exceeded:

@@ -19,6 +19,9 @@ from trio_templar.core.frames import Publication
 from trio_templar.core.rooms import Room
 from trio_templar.errors import ClientError
 
+# The position behind which a client asks; None: it wants positions; unset: it knows nothing of them.
+Since = str | None | msgspec.UnsetType
+
 
 @dataclass(frozen=True, slots=True)
 class Ping:
@@ -27,10 +30,14 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Subscribe to `room`; publications carry `request_id` (JSON text)."""
+    """Subscribe to `room`; publications carry `request_id` (JSON text).
+
+    With `since` they carry positions too: None asks for those alone, a position for what came behind it.
+    """
 
     request_id: str
     room: Room
+    since: Since = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ def parse(message: str | bytes, max_request_id_bytes: int) -> Command:
     request_id = _request_id(value, max_request_id_bytes)
     match value.get("type"):
         case "subscribe":
-            return Subscribe(_usable(request_id), _room(value, request_id))
+            return Subscribe(_usable(request_id), _room(value, request_id), _since(value, request_id))
         case "unsubscribe":
             return Unsubscribe(_usable(request_id))
         case "status":
@@ -101,6 +108,13 @@ def _room(message: dict[str, Any], request_id: str | None) -> Room:
     return room
 
 
+def _since(message: dict[str, Any], request_id: str | None) -> Since:
+    since = message.get("since", msgspec.UNSET)
+    if since is None or since is msgspec.UNSET or isinstance(since, str):
+        return since
+    raise ClientError("invalid-since", request_id)
+
+
 class Dialect(Protocol):
     """How one generation of clients is spoken to. All texts are JSON in ASCII.
 
@@ -129,6 +143,21 @@ class Dialect(Protocol):
 def unsubscribed(request_id: str, reason: str) -> str:
     """Return the message that we ended the subscription `request_id` (JSON); it is the same in both dialects."""
     return f'{{"type": "unsubscribed", "requestId": {request_id}, "reason": {json.dumps(reason)}}}'
+
+
+def subscribed(request_id: str, at: str | None, recovered: bool | None) -> str:  # what is said
+    """Return the reply to a subscribe with `since` (requestId: JSON); it is the same in both dialects."""
+    fields = [f'"requestId": {request_id}', '"code": "success"']
+    if at is not None:
+        fields.append(f'"at": "{at}"')
+    if recovered is not None:
+        fields.append(f'"recovered": {json.dumps(recovered)}')
+    return f"{{{', '.join(fields)}}}"
+
+
+def position(at: str) -> str:
+    """Return the message that all up to `at` was said, in each subscription; it is the same in both dialects."""
+    return f'{{"type": "position", "at": "{at}"}}'
 
 
 class Dialect2:

@@ -66,6 +66,11 @@ def gap_frame(request_id: bytes, lost: int) -> bytes:
     return text_frame(b'{"type": "gap", "requestId": %b, "lost": %d}' % (request_id, lost))
 
 
+def hole_frame(request_id: bytes, at: str) -> bytes:
+    """Return the message that a subscription may have lost any number of publications before the position `at`."""
+    return text_frame(b'{"type": "gap", "requestId": %b, "lost": null, "at": "%b"}' % (request_id, at.encode()))
+
+
 def frame_ends(data: bytes) -> Iterator[int]:
     """Yield the index behind each frame in `data`; the frames are whole, and not masked."""
     end = 0
@@ -109,11 +114,12 @@ class Tally(Protocol):
 
 
 class Publication(NamedTuple):
-    """One `data` on its way to one room: the payload of its frame on either side of the requestId."""
+    """One `data` on its way to one room: the payload of its frame on either side of the requestId; its position."""
 
     left: bytes
     right: bytes
     tally: Tally | None = None
+    position: int = 0
 
     @property
     def size(self) -> int:
@@ -124,21 +130,22 @@ class Publication(NamedTuple):
 class Batch:
     """The publications that one pass over a room hands to each subscription; at least one.
 
-    `tallies` are those of its publications.
+    `tallies` are those of its publications. `position` is that of the first, 0 where there is none.
     """
 
     __slots__ = (
-        *("_frames", "_key", "_parts", "_pieces", "_request_id", "_shares"),
+        *("_epoch", "_frames", "_key", "_parts", "_pieces", "_request_id", "_shares", "position"),
         *("count", "publications", "size", "tallies"),
     )
 
     def __init__(self, publications: Sequence[Publication]) -> None:
         self.publications = publications
         self.count = len(publications)
-        self.size = sum([len(left) + len(right) for left, right, _ in publications])
-        self.tallies = [tally for _, _, tally in publications if tally is not None]
-        self._pieces: dict[int, list[bytes]] = {}
-        self._request_id = b""
+        self.size = sum([len(left) + len(right) for left, right, _, _ in publications])
+        self.tallies = [tally for _, _, tally, _ in publications if tally is not None]
+        self.position = publications[0].position
+        self._pieces: dict[tuple[int, bytes], list[bytes]] = {}
+        self._request_id = self._epoch = b""
         self._frames = b""
         self._key: tuple[Sequence[str], bytes | None] = ((), None)
         self._parts: Sequence[Batch] = ()
@@ -167,26 +174,34 @@ class Batch:
             self._shares = [Batch(group) for group in groups]
         return self._shares
 
-    def render(self, request_id: bytes) -> bytes:
+    def behind(self, position: int) -> Batch | None:
+        """Return those of the publications that are behind `position`, or have none; None if there is none such."""
+        kept = [each for each in self.publications if each.position > position or not each.position]
+        return Batch(kept) if kept else None
+
+    def render(self, request_id: bytes, epoch: bytes = b"") -> bytes:
         """Return the frames of all publications for the subscription with this requestId (JSON, not empty).
+
+        With an `epoch` each carries its position.
 
         The last ones are kept until `finish`: clients of one program often use the same requestId for a room. So are
         the pieces.
         """
-        if request_id != self._request_id:
-            pieces = self._pieces.get(len(request_id))
+        if request_id != self._request_id or epoch != self._epoch:
+            size = len(request_id)
+            pieces = self._pieces.get((size, epoch))
             if pieces is None:
-                pieces = self._pieces[len(request_id)] = _pieces(self.publications, len(request_id))
+                pieces = self._pieces[size, epoch] = _pieces(self.publications, size, epoch)
             self._frames = request_id.join(pieces)
-            self._request_id = request_id
+            self._request_id, self._epoch = request_id, epoch
         return self._frames
 
-    def render_once(self, request_id: bytes) -> bytes:
+    def render_once(self, request_id: bytes, epoch: bytes = b"") -> bytes:
         """Return what `render` does, and keep nothing; it costs 0.4 µs for each publication more.
 
         After `finish` pieces would stay as long as the batch waits for anybody, and double what it takes.
         """
-        return request_id.join(_pieces(self.publications, len(request_id)))
+        return request_id.join(_pieces(self.publications, len(request_id), epoch))
 
     def expect(self) -> None:
         """Tell the tallies that a pass will come."""
@@ -235,14 +250,17 @@ def _value_at(publication: Publication, path: Sequence[str]) -> bytes | None:
         return None
 
 
-def _pieces(publications: Sequence[Publication], id_size: int) -> list[bytes]:
+def _pieces(publications: Sequence[Publication], id_size: int, epoch: bytes) -> list[bytes]:
     """Return the pieces that any requestId of `id_size` bytes joins to the frames of `publications`.
 
-    A piece reaches from one requestId to the next: the right side of a frame, then header and left side of the next.
+    With an `epoch`, positions stand right behind the requestId, as `Positions.token` writes them. A piece reaches from
+    one requestId to the next: the right side of a frame, then header and left side of the next.
     """
     pieces = []
     open_piece = b""
-    for left, right, _ in publications:
+    for left, right, _, position in publications:
+        if epoch and position:
+            right = b', "at": "%b.%x"%b' % (epoch, position, right)  # as it is for this epoch
         pieces.append(open_piece + header(TEXT, len(left) + id_size + len(right)) + left)
         open_piece = right
     pieces.append(open_piece)

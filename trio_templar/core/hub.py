@@ -17,22 +17,37 @@ class Receiver(Protocol):
     def put(self, subscription: Subscription, batch: Batch) -> None:
         """Send `batch` to the client, or add it to the backlog; what does not fit there the room's policy decides."""
 
+    def reply(self, frame: bytes) -> None:
+        """Send one whole frame that is no publication, before publications that wait."""
+
     def void(self, subscription: Subscription) -> None:
         """Give up what waits for `subscription`, which has ended."""
 
     def crash(self) -> None:
         """End the client, because a `put` raised. Raises nothing."""
 
+    def spare(self, policy: Policy) -> tuple[int, int]:
+        """Return how many bytes and frames may be put at once, for a room of this policy, until half of it is full."""
+
+    def first_waiting(self, subscription: Subscription) -> int | None:
+        """Return the position of the first publication in the backlog of `subscription`; None if there is none."""
+
 
 class Subscription:
-    """One requestId of one connection in one room. `room` is None once it has ended; nothing is delivered then."""
+    """One requestId of one connection in one room. `room` is None once it has ended; nothing is delivered then.
 
-    __slots__ = ("receiver", "request_id", "room")
+    `epoch` is that of the positions which its publications carry; empty: the client asked for none. Nothing up to the
+    position `after` is delivered.
+    """
+
+    __slots__ = ("after", "epoch", "receiver", "request_id", "room")
 
     def __init__(self, room: LiveRoom, receiver: Receiver, request_id: bytes) -> None:
         self.room: LiveRoom | None = room
         self.receiver = receiver
         self.request_id = request_id
+        self.epoch = b""
+        self.after = 0
 
 
 class LiveRoom:

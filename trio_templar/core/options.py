@@ -22,6 +22,9 @@ PREFIX: Final = "TRIO_TEMPLAR_"
 WORDS: Final = (
     ("`int`", "a whole number"),
     ("`int | null`", "a whole number"),
+    ("`float`", "a number"),
+    ("`float | null`", "a number"),
+    ("`bool`", "true or false"),
     ("`array`", "a list"),
     ("`object | null`", "a table"),
     ("`object`", "a table"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from trio_templar.core.dialects import Command, Dialect, Ping, Status, Subscribe, Unsubscribe, parse
+from trio_templar.core.dialects import Command, Dialect, Ping, Status, Subscribe, Unsubscribe, parse, subscribed
+from trio_templar.core.frames import Batch
 from trio_templar.core.hub import Hub, Receiver, Subscription
+from trio_templar.core.recovery import Answer, Recovery, no_recovery
 from trio_templar.core.rooms import Room, RoomIndex, is_allowed, room_key
 from trio_templar.errors import ClientError
 
@@ -22,6 +24,21 @@ class Rules:
     max_room_bytes: int
     max_request_id_bytes: int
     status: Callable[[], str] | None = None
+    recovery: Recovery = field(default_factory=no_recovery)
+
+
+class Replay(NamedTuple):
+    """What a subscription missed."""
+
+    subscription: Subscription
+    batch: Batch
+
+
+class Reply(NamedTuple):
+    """The one reply to a message, and what is put right behind it, before anything else is."""
+
+    text: str
+    replay: Replay | None = None
 
 
 class Failure(NamedTuple):
@@ -84,7 +101,7 @@ class Session:
         self.broken_bound = ""
         self.failure: Failure | None = None
 
-    def receive(self, message: str | bytes) -> str:
+    def receive(self, message: str | bytes) -> Reply:
         """Do what `message` says and return the one reply to it. Every message has a reply; none raises.
 
         The reason of an error is in `failure` until the next message. `broken_bound` names the setting of the first
@@ -96,7 +113,7 @@ class Session:
         except ClientError as error:
             self.broken_bound = self.broken_bound or error.over
             self.failure = Failure(error.code, error.room)
-            return self._rules.dialect.error(error, self._connection_id)
+            return Reply(self._rules.dialect.error(error, self._connection_id))
 
     def end(self) -> None:
         """End all subscriptions."""
@@ -108,6 +125,14 @@ class Session:
         """Return the room key of each subscription, in the order they were made."""
         return [subscription.room.key for subscription in self._subscriptions.values() if subscription.room]
 
+    def position(self) -> str | None:
+        """Return up to where everything in all subscriptions with positions was sent, or waits in the outbox.
+
+        None if there is none such, or if something is still on its way to one of their rooms.
+        """
+        rooms = [known.room for known in self._subscriptions.values() if known.epoch]
+        return self._rules.recovery.position(rooms) if rooms else None
+
     def leave(self, key: bytes) -> list[str]:
         """End the subscriptions to the room of `key`; return their requestIds, as JSON."""
         left = [kept for kept in self._subscriptions.values() if kept.room and kept.room.key == key]
@@ -116,22 +141,22 @@ class Session:
             del self._subscriptions[subscription.request_id]
         return [subscription.request_id.decode() for subscription in left]
 
-    def _obey(self, command: Command) -> str:
+    def _obey(self, command: Command) -> Reply:
         match command:
             case Ping():
-                return "pong"
-            case Subscribe(request_id, room):
-                self._subscribe(request_id, room)
-                return self._rules.dialect.success(request_id)
+                return Reply("pong")
+            case Subscribe():
+                return self._subscribe(command)
             case Unsubscribe(request_id):
                 self._unsubscribe(request_id)
-                return self._rules.dialect.success(request_id)
+                return Reply(self._rules.dialect.success(request_id))
             case Status(request_id):
                 if self._rules.status is None:
                     raise ClientError("message-type-not-allowed", request_id)
-                return self._rules.status()
+                return Reply(self._rules.status())
 
-    def _subscribe(self, request_id: str, room: Room) -> None:
+    def _subscribe(self, command: Subscribe) -> Reply:
+        request_id, room, since = command.request_id, command.room, command.since
         key = self._key(request_id, room)
         # A few allowed rooms have no index: reading through them is as fast, and takes no memory.
         if not (self._index.allows(room) if self._index else is_allowed(room, self._allowed_rooms)):
@@ -140,12 +165,19 @@ class Session:
         if known is not None:
             if known.room is None or known.room.key != key:
                 raise ClientError("request-id-in-use", request_id, room=key)
-            return
+            return self._success(request_id, self._rules.recovery.again(known, since))
         if len(self._subscriptions) >= self._rules.max_subscriptions:
             raise ClientError("too-many-subscriptions", request_id, over="max_subscriptions", room=key)
         # The requestId of the subscription is the key here too, so that its bytes are kept once.
         subscription = self._rules.hub.subscribe(key, self._receiver, request_id.encode())
         self._subscriptions[subscription.request_id] = subscription
+        answer = self._rules.recovery.begin(subscription, since)
+        return self._success(request_id, answer, Replay(subscription, answer.replay) if answer.replay else None)
+
+    def _success(self, request_id: str, answer: Answer, replay: Replay | None = None) -> Reply:
+        if answer.at is None and answer.recovered is None:
+            return Reply(self._rules.dialect.success(request_id))
+        return Reply(subscribed(request_id, answer.at, answer.recovered), replay)
 
     def _key(self, request_id: str, room: Room) -> bytes:
         try:

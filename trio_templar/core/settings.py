@@ -189,6 +189,11 @@ class Settings:
         Count, Meta(description="messages of one client at once; more: close 1008"), Reload.NEW_CLIENTS
     ] = 1000
     idempotency_entries: Annotated[Count, Meta(description="answers to remember under keys of publishers")] = 10_000
+    history_bytes: Annotated[
+        Annotated[int, Meta(ge=0, le=2**40)],
+        Meta(description="bytes of publications to keep for clients that come back; at most memory_bytes / 8"),
+        Reload.AT_ONCE,
+    ] = 33_554_432
     idempotency_bytes: Annotated[Bytes, Meta(description="bytes of the answers to remember")] = 16_777_216
 
     handshake_seconds: Annotated[
@@ -218,6 +223,11 @@ class Settings:
     trigger_wait_seconds: Annotated[
         Seconds, Meta(description="time that a trigger waits for a full room; then 503"), Reload.AT_ONCE
     ] = 5.0
+    history_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=31_536_000)],
+        Meta(description="time to keep publications for clients that come back; 0: not at all"),
+        Reload.AT_ONCE,
+    ] = 60.0
     idempotency_seconds: Annotated[Seconds, Meta(description="time to remember a publisher's key")] = 300.0
     hook_seconds: Annotated[
         Seconds, Meta(description="time for one call of a hook, from its turn on"), Reload.NEW_CLIENTS
@@ -281,7 +291,7 @@ class Settings:
     @property
     def policies(self) -> Policies:
         """The policies of rooms, made of `room_policy`."""
-        return Policies(self.room_policy, self.outbox_bytes)
+        return Policies(self.room_policy, self.outbox_bytes, self.history_seconds)
 
     @property
     def has_heirs(self) -> bool:

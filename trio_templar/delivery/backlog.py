@@ -153,6 +153,12 @@ class Backlog:
                 return False
         return True
 
+    def first_waiting(self, subscription: Subscription) -> int | None:
+        """Return the position of the first publication that waits for `subscription`; None if none does."""
+        queue = self._queues.get(subscription)
+        reference = self._head(queue) if queue is not None else None
+        return None if reference is None or reference.batch is None else reference.batch.position
+
     @property
     def full(self) -> bool:
         """Whether a bound is reached, judged by what waits already: a large publication never cuts a quick one."""
@@ -357,7 +363,8 @@ class Backlog:
                 pieces.append((self._gap(reference.queue), None))
             since = min(since, reference.since)
             batch = self._take_back(reference)
-            pieces.append((batch.render_once(reference.queue.subscription.request_id), batch))
+            subscription = reference.queue.subscription
+            pieces.append((batch.render_once(subscription.request_id, subscription.epoch), batch))
             size += batch.size
             if size >= self._backlogs.join_bytes:
                 return pieces, since

@@ -106,7 +106,7 @@ class Budget:
     def hold_publications(self, publications: Sequence[Publication]) -> None:
         """Count what `publications` take while they wait in one more place; their bytes count once in all."""
         size = PUBLICATION_BYTES * len(publications)
-        for left, right, _ in publications:  # written out: it is done for each publication that waits
+        for left, right, _, _ in publications:  # written out: it is done for each publication that waits
             for side in (left, right):
                 holders = self._holders.get(id(side), 0)
                 self._holders[id(side)] = holders + 1
@@ -117,7 +117,7 @@ class Budget:
     def release_publications(self, publications: Sequence[Publication]) -> None:
         """Undo one `hold_publications`."""
         size = PUBLICATION_BYTES * len(publications)
-        for left, right, _ in publications:
+        for left, right, _, _ in publications:
             for side in (left, right):
                 holders = self._holders.pop(id(side)) - 1
                 if holders:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
@@ -54,12 +54,14 @@ class RoomChannel:
     """Publications between trigger and fan-out for one room, in order. `Fanout` keeps their bounds: all or nothing.
 
     `taken` counts those that left it, `passed` those of them that were offered to everybody: a drain waits for them.
-    `published_at` is when the publications of the pass that is being made were published.
+    `published_at` is when the publications of the pass that is being made were published. Up to the position
+    `handed_on` they were offered to everybody, or are just being.
     """
 
-    __slots__ = ("_waiting", "bytes", "passed", "published_at", "taken")
+    __slots__ = ("_waiting", "bytes", "handed_on", "passed", "published_at", "taken")
 
-    def __init__(self) -> None:
+    def __init__(self, handed_on: int) -> None:
+        self.handed_on = handed_on
         self._waiting: deque[tuple[Publication, float]] = deque()
         self.bytes = 0
         self.taken = self.passed = 0
@@ -86,9 +88,33 @@ class RoomChannel:
             self.published_at.append(published)
             size += publication.size
         self.bytes -= size
+        self.handed_on = taken[-1].position  # before the pass: who comes while it is made is not offered it
         self.passed = self.taken  # the pass before this one is over; after the last one the channel is gone
         self.taken += len(taken)
         return Batch(taken)
+
+
+class Plan:
+    """What becomes of triggers in one gateway: what each room that somebody is in gets, in order.
+
+    What goes to the rooms `inline`, a turn of them, waits nowhere. `cost` is the memory that the others take.
+    """
+
+    __slots__ = ("batches", "cost", "inline", "triggers")
+
+    def __init__(self, triggers: int, batches: Sequence[tuple[LiveRoom, Batch]], inline: AbstractSet[LiveRoom]) -> None:
+        self.triggers = triggers
+        self.batches = batches
+        self.inline = inline
+        shared: dict[int, int] = {}
+        self.cost = 0
+        for room, batch in batches:
+            if room not in inline:
+                self.cost += PUBLICATION_BYTES * batch.count
+                for left, right, _, _ in batch.publications:
+                    shared[id(left)] = len(left)
+                    shared[id(right)] = len(right)
+        self.cost += sum(shared.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,24 +148,23 @@ class Fanout:
         self._passed: dict[float, int] = {}  # how many were offered to all and are not in `seconds` yet, by when
         self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
 
-    async def publish(self, triggers: Sequence[Trigger]) -> None:
-        """Put all publications of `triggers` on their way, in order; blocks while a room of theirs, or memory, is full.
+    async def when_free(self, publish: Callable[[Sequence[Trigger]], int], triggers: Sequence[Trigger]) -> int:
+        """Return what `publish` does for `triggers`, as soon as it does not raise Full.
 
-        Raises Busy: if there was no room for all of them in time, or `close` was called; then none was published.
-        Raises TooLarge: if they would not fit into an empty gateway.
+        Raises Busy: if it did for `wait_seconds`, or `close` was called; then nothing was published.
         """
         await trio.lowlevel.checkpoint()
         publishers = None  # those of whom this is one, once it had to wait
         with trio.move_on_after(self.bounds.wait_seconds):
             while True:
                 try:
-                    self.publish_nowait(triggers)
+                    position = publish(triggers)
                 except Full as error:
                     full = error
                 else:
                     if publishers is not None:
                         publishers.wake_next()
-                    return
+                    return position
                 if self._waiting >= self.bounds.max_triggers_waiting:
                     raise Busy(f"{full}, and too many triggers wait already (max_triggers_waiting)")
                 publishers = self._budget.publishers if full.room is None else self._full_rooms[full.room]
@@ -150,23 +175,36 @@ class Fanout:
                     self._waiting -= 1
         raise Busy(f"{full}; nothing was published")
 
-    def publish_nowait(self, triggers: Sequence[Trigger]) -> None:
-        """Put all publications on their way, or none.
+    def plan(self, triggers: Sequence[Trigger]) -> Plan:
+        """Return what becomes of `triggers` here: nothing is done yet, and it holds until the next checkpoint."""
+        batches = self._by_room(triggers)
+        return Plan(len(triggers), batches, self._inline(batches))
+
+    def check(self, plan: Plan) -> None:
+        """Return if there is space for `plan`: what a publisher must know before anything is published.
 
         Raises Full (a `trio.WouldBlock`): if a room, or memory, is full. Raises Busy: if `close` was called.
-        Raises TooLarge: if they never will fit.
+        Raises TooLarge: if it never will fit.
         """
+        if self._closed:
+            raise Busy("the gateway is stopping")
+        for room, batch in plan.batches:
+            self._check_room(room, batch)
+        if plan.cost > self._budget.soft_bytes:
+            raise TooLarge(f"it takes {plan.cost} bytes at once, over {self._budget.soft_bytes} (half of memory_bytes)")
+        if not self._budget.fits(plan.cost):
+            raise Full("the gateway is full (memory_bytes)")
+
+    def hand_on(self, plan: Plan) -> None:
+        """Put the publications of `plan` on their way."""
         start = trio.current_time()
-        batches = self._by_room(triggers)
-        inline = self._inline(batches)
-        self._check(batches, inline)
-        self.triggers += len(triggers)
+        self.triggers += plan.triggers
         small_rooms, delivered = deque[LiveRoom](), 0
-        for room, batch in batches:
+        for room, batch in plan.batches:
             self.publications += batch.count
             room.publications += batch.count
             batch.expect()
-            if room in inline:
+            if room in plan.inline:
                 self._deliver(room, batch, room.subscriptions)
                 batch.finish()
                 delivered += batch.count
@@ -189,7 +227,7 @@ class Fanout:
         Raises TooLarge: if memory never holds it.
         Raises Busy: if `close` was called.
         """
-        self._check([(room, batch)], frozenset())
+        self.check(Plan(0, [(room, batch)], frozenset()))
         rooms: deque[LiveRoom] = deque()
         self._enqueue(room, batch, rooms, trio.current_time())
         if rooms:
@@ -200,7 +238,6 @@ class Fanout:
         self.deliveries -= deliveries
 
     def _by_room(self, triggers: Sequence[Trigger]) -> list[tuple[LiveRoom, Batch]]:
-        """Return what each room that somebody is in would get, in order."""
         by_room: dict[LiveRoom, list[Publication]] = {}
         rooms = self._hub.rooms
         for room_keys, publication, tallies, _ in triggers:
@@ -212,7 +249,6 @@ class Fanout:
         return [(room, Batch(publications)) for room, publications in by_room.items()]
 
     def _inline(self, batches: Sequence[tuple[LiveRoom, Batch]]) -> AbstractSet[LiveRoom]:
-        """Return the rooms that are delivered to inline, a turn of them: what goes there waits nowhere."""
         rooms, left = set(), TURN_BYTES
         for room, batch in batches:
             if left > 0 and self._is_inline(room, batch):
@@ -220,33 +256,16 @@ class Fanout:
                 rooms.add(room)
         return rooms
 
-    def _check(self, batches: Sequence[tuple[LiveRoom, Batch]], inline: AbstractSet[LiveRoom]) -> None:
-        """Raise Full, TooLarge or Busy if `batches` cannot be taken; those of the rooms `inline` take no memory."""
-        if self._closed:
-            raise Busy("the gateway is stopping")
-        bounds = self.bounds
-        shared: dict[int, int] = {}
-        cost = 0
-        for room, batch in batches:
-            if room not in inline:
-                cost += PUBLICATION_BYTES * batch.count
-                for left, right, _ in batch.publications:
-                    shared[id(left)] = len(left)
-                    shared[id(right)] = len(right)
-            if batch.count > bounds.room_publications:
-                raise TooLarge(f"{batch.count} publications for one room at once (room_publications)")
-            channel = room.channel
-            if channel is None:
-                continue
-            if batch.count + channel.publications > bounds.room_publications:
-                raise Full(f"the room {_shown(room)} is full (room_publications)", room)
-            if channel.bytes and batch.size + channel.bytes > bounds.room_bytes:
-                raise Full(f"the room {_shown(room)} is full (room_bytes)", room)
-        cost += sum(shared.values())
-        if cost > self._budget.soft_bytes:
-            raise TooLarge(f"it takes {cost} bytes at once, over {self._budget.soft_bytes} (half of memory_bytes)")
-        if not self._budget.fits(cost):
-            raise Full("the gateway is full (memory_bytes)")
+    def _check_room(self, room: LiveRoom, batch: Batch) -> None:
+        bounds, channel = self.bounds, room.channel
+        if batch.count > bounds.room_publications:
+            raise TooLarge(f"{batch.count} publications for one room at once (room_publications)")
+        if channel is None:
+            return
+        if batch.count + channel.publications > bounds.room_publications:
+            raise Full(f"the room {_shown(room)} is full (room_publications)", room)
+        if channel.bytes and batch.size + channel.bytes > bounds.room_bytes:
+            raise Full(f"the room {_shown(room)} is full (room_bytes)", room)
 
     def _is_inline(self, room: LiveRoom, batch: Batch) -> bool:
         """Whether `room` is small, nothing waits there, and `batch` is no more than a pass."""
@@ -255,7 +274,7 @@ class Fanout:
     def _enqueue(self, room: LiveRoom, batch: Batch, small_rooms: deque[LiveRoom], now: float) -> None:
         """Let `batch` wait in the channel of `room`. A new one gets its loop, or a place in that of `small_rooms`."""
         if room.channel is None:
-            room.channel = RoomChannel()
+            room.channel = RoomChannel(batch.position - 1)
             if _is_small(room):
                 small_rooms.append(room)
             else:
@@ -343,7 +362,10 @@ class Fanout:
                 for subscription in left:
                     if subscription.room is room:
                         offered += 1
-                        subscription.receiver.put(subscription, batch)
+                        if subscription.after and batch.position <= subscription.after:
+                            _put_rest(subscription, batch)
+                        else:
+                            subscription.receiver.put(subscription, batch)
                 break
             except Exception:
                 logger.exception("a connection crashed")
@@ -356,6 +378,13 @@ class Fanout:
 
 def _is_small(room: LiveRoom) -> bool:
     return len(room.subscriptions) <= SMALL_SUBSCRIBERS
+
+
+def _put_rest(subscription: Subscription, batch: Batch) -> None:
+    """Put what `subscription` has not seen yet of `batch`."""
+    rest = batch.behind(subscription.after)
+    if rest is not None:
+        subscription.receiver.put(subscription, rest)
 
 
 def _turn_share(batch: Batch) -> int:

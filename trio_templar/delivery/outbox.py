@@ -15,7 +15,7 @@ from typing import Protocol
 
 from trio_templar.core.frames import Batch, close_frame
 from trio_templar.core.hub import Subscription
-from trio_templar.core.policies import Kind
+from trio_templar.core.policies import Kind, Policy
 from trio_templar.delivery.backlog import Backlog, Backlogs
 from trio_templar.delivery.closing import Closing, Do, Event
 from trio_templar.errors import CRASHED, GONE, SLOW_BYTES, SLOW_CAUSES, SLOW_FRAMES, SLOW_ROOM, Close
@@ -92,7 +92,7 @@ class Outbox:
             for share in batch.shares(self._backlogs.join_bytes):
                 self.put(subscription, share)
         elif self._backlog is None:
-            data = batch.render(subscription.request_id)
+            data = batch.render(subscription.request_id, subscription.epoch)
             size = self._write(data)
             if size == len(data):
                 self._publications += batch.count
@@ -207,6 +207,8 @@ class Outbox:
                 age = self._backlogs.now() - backlog.oldest
                 self._owner.too_slow(Overdue(why, backlog.bytes, backlog.frames, age, backlog.policies))
         self._backlogs.losses.dropped["disconnect"] += backlog.drop_publications()
+        if backlog.farewell and why is not None:
+            backlog.farewell = close_frame(why)  # what was there may say that everything was sent
 
     # What it is like
 
@@ -249,6 +251,15 @@ class Outbox:
     def oldest(self) -> float | None:
         """Since when the oldest of what waits does (the gateway's clock), or None if nothing does."""
         return self._backlog.oldest if self._backlog else None
+
+    def spare(self, policy: Policy) -> tuple[int, int]:
+        """Return how many bytes and frames may be put at once, for a room of this policy, until half of it is full."""
+        size = min(self._backlogs.max_bytes // 2 - self.waiting_bytes, policy.outbox_bytes)
+        return max(0, size), max(0, self._backlogs.max_frames // 2 - self.waiting_frames)
+
+    def first_waiting(self, subscription: Subscription) -> int | None:
+        """Return the position of the first publication that waits for `subscription`; None if none does."""
+        return self._backlog.first_waiting(subscription) if self._backlog else None
 
     @property
     def idle(self) -> bool:

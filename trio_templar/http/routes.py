@@ -16,7 +16,7 @@ from trio_templar.core.hub import Hub
 from trio_templar.core.settings import Settings
 from trio_templar.core.triggers import TriggerReader
 from trio_templar.delivery.budget import Budget
-from trio_templar.delivery.fanout import Fanout
+from trio_templar.delivery.bus import Bus
 from trio_templar.delivery.idempotency import IdempotencyCache
 from trio_templar.http import page
 from trio_templar.http.app import HttpApi
@@ -37,7 +37,7 @@ class Served:
     authorization: Authorization
     budget: Budget
     reader: TriggerReader
-    fanout: Fanout
+    bus: Bus
     hub: Hub
     connections: Collection[Connection]
     clock: Clock
@@ -61,7 +61,7 @@ def http_app(served: Served, settings: Settings, demo_url: str | None = None) ->
         body_seconds=settings.http_body_seconds,
         budget=served.budget,
     )
-    app.routes |= TriggerApi(served.fanout, served.reader, _cache(settings)).routes()
+    app.routes |= TriggerApi(served.bus, served.reader, _cache(settings)).routes()
     app.routes |= served.health.routes()
     app.routes |= metrics_routes(served.sources, app.answers)
     app.routes |= Views(served.hub, served.connections, served.rates, served.clock, served.sources).routes()

@@ -12,7 +12,8 @@ import trio
 from trio_templar.core.preferences import Preferences
 from trio_templar.core.rooms import trimmed
 from trio_templar.core.triggers import Trigger, TriggerReader, is_array
-from trio_templar.delivery.fanout import Fanout, Full
+from trio_templar.delivery.bus import Bus
+from trio_templar.delivery.fanout import Full
 from trio_templar.delivery.idempotency import Claim, IdempotencyCache, KeyReused, claim
 from trio_templar.delivery.tally import Report, RoomTally
 from trio_templar.errors import Busy, TriggerError
@@ -34,8 +35,8 @@ REPEATED: Final = msgspec.Raw(b'{"repeated":true}')
 class TriggerApi:
     """Publishes what is posted. `cache` has the answers to requests and to single triggers that came with a key."""
 
-    def __init__(self, fanout: Fanout, reader: TriggerReader, cache: IdempotencyCache[Any]) -> None:
-        self._fanout = fanout
+    def __init__(self, bus: Bus, reader: TriggerReader, cache: IdempotencyCache[Any]) -> None:
+        self._bus = bus
         self._reader = reader
         self._answers: IdempotencyCache[Response] = cache
         self._reports: IdempotencyCache[msgspec.Raw] = cache
@@ -67,7 +68,7 @@ class TriggerApi:
     async def _publish_body(self, body: bytes, wanted: Preferences) -> Response:
         triggers = self._reader.read(body)
         if not wanted.counted and not any(trigger.idempotency_key for trigger in triggers):
-            await self._fanout.publish(triggers)
+            await self._bus.append(triggers)
             return Response(200, b"publish success")  # word for word what High-templar 2.5 answers
         reports = await self._publish_new(triggers, wanted)
         if not wanted.report:
@@ -103,7 +104,7 @@ class TriggerApi:
     async def _publish_counted(self, triggers: Sequence[Trigger], wanted: Preferences) -> list[dict[str, Any]]:
         report = Report()
         counted = [(trigger, report.tallies(len(trigger.room_keys))) for trigger in triggers]
-        await self._fanout.publish([trigger._replace(tallies=tallies) for trigger, tallies in counted])
+        await self._bus.append([trigger._replace(tallies=tallies) for trigger, tallies in counted])
         await _complete(report, wanted)
         return [_report_of(trigger, tallies, wanted) for trigger, tallies in counted]
 
@@ -147,9 +148,9 @@ class TriggerApi:
     async def _publish_soon(self, trigger: Trigger) -> None:
         """Publish; if there is space, without a checkpoint: a stream has one for many lines."""
         try:
-            self._fanout.publish_nowait([trigger])
+            self._bus.append_nowait([trigger])
         except Full:
-            await self._fanout.publish([trigger])
+            await self._bus.append([trigger])
 
 
 def _wanted(request: Request) -> Preferences:

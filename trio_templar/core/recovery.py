@@ -1,0 +1,143 @@
+"""What a subscription with `since` is answered, and the publications that it missed. Pure, and one step: no await.
+
+Of a room everything up to `handed_on` was offered to all its subscriptions; what came behind waits in its channel, and
+will be. So a subscription that gets what is kept between its own position and `handed_on`, and is in the room from then
+on, gets each publication once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, NamedTuple
+
+from msgspec import UNSET
+
+from trio_templar.core.dialects import Since
+from trio_templar.core.frames import Batch, Publication
+from trio_templar.core.history import Entry, History
+from trio_templar.core.hub import LiveRoom, Subscription
+from trio_templar.core.position import Positions
+
+# Why a position was of no use: it cannot be proved what came behind it, or that is too much.
+Failure = Literal["unknown", "too large"]
+Outcome = Literal["recovered"] | Failure
+
+# Equal replays are one batch; so many bytes of them are kept for the next.
+SHARED_BYTES: Final = 1_048_576
+
+
+class Answer(NamedTuple):
+    """Where the client stands, and whether it gets all since; None: nothing is said of it. `replay`: what it missed."""
+
+    at: str | None = None
+    recovered: bool | None = None
+    replay: Batch | None = None
+
+
+NOTHING: Final = Answer()
+
+
+class Recovery:
+    """Answers for all sessions of a gateway. `replayed` counts publications, `outcomes` the positions that came."""
+
+    def __init__(self, history: History, now: Callable[[], float]) -> None:
+        self.history = history
+        self._now = now
+        self.outcomes: Counter[Outcome] = Counter({"recovered": 0, "unknown": 0, "too large": 0})
+        self.replayed = 0
+        self._shared: dict[tuple[bytes, int, int], Batch] = {}
+        self._shared_bytes = 0
+
+    def handed_on(self, room: LiveRoom) -> int:
+        """Return up to where the publications of `room` were offered to all its subscriptions, or are just being."""
+        if room.channel is None:
+            return self.history.positions.last
+        # What was published before the floor, or without a position, cannot be asked for: a client that has none of it
+        # gets a position that proves nothing.
+        return max(int(room.channel.handed_on), self.history.floor - 1)
+
+    def begin(self, subscription: Subscription, since: Since) -> Answer:
+        """Return what is said to the `since` that `subscription`, which is in its room already, came with."""
+        room = subscription.room
+        if since is UNSET or room is None:
+            return NOTHING
+        if not self.history.keeps(room.key):
+            return NOTHING if since is None else self._lost("unknown", NOTHING)
+        subscription.epoch = self.history.positions.epoch
+        handed_on = self.handed_on(room)
+        here = Answer(self.history.positions.token(handed_on))
+        if since is None:
+            return here
+        position = self.history.positions.read(since)
+        if position is None:
+            return self._lost("unknown", here)
+        missed = self._missed(subscription, room, position, handed_on)
+        if isinstance(missed, str):
+            return self._lost(missed, here)
+        subscription.after = position
+        self.outcomes["recovered"] += 1
+        return Answer(since, True, self._batch(room.key, missed) if missed else None)
+
+    def again(self, subscription: Subscription, since: Since) -> Answer:
+        """Return what is said to a `since` for which there is the `subscription` already; nothing changes."""
+        room = subscription.room
+        if since is UNSET or room is None:
+            return NOTHING
+        if not self.history.keeps(room.key):
+            return NOTHING if since is None else self._lost("unknown", NOTHING)
+        # The reply overtakes what waits, so it must not count that as said.
+        first = subscription.receiver.first_waiting(subscription)
+        return Answer(
+            self.history.positions.token(self.handed_on(room) if first is None else max(first, self.history.floor) - 1)
+        )
+
+    def position(self, rooms: Iterable[LiveRoom | None]) -> str | None:
+        """Return up to where the publications of all `rooms` were offered; None if some are on their way."""
+        if any(room is not None and room.channel is not None for room in rooms):
+            return None
+        return self.history.positions.token(self.history.positions.last)
+
+    def tidy(self) -> None:
+        """Let go of the batches that were kept for equal replays."""
+        for batch in self._shared.values():
+            batch.finish()  # its shares too: of one that waits somewhere they outlive it
+        self._shared.clear()
+        self._shared_bytes = 0
+
+    def give_way(self) -> None:
+        """Let go of the same."""
+        self.tidy()
+
+    def _missed(
+        self, subscription: Subscription, room: LiveRoom, position: int, until: int
+    ) -> Sequence[Entry] | Failure:
+        """Return what `subscription` missed of `room` behind `position`, if it fits with what waits for it."""
+        bytes_left, frames_left = subscription.receiver.spare(room.policy)
+        entries = self.history.since(room.key, position, self._now(), until=until, most=frames_left)
+        if entries is None:
+            return "unknown"
+        if len(entries) > frames_left or sum(len(left) + len(right) for _, _, left, right, _ in entries) > bytes_left:
+            return "too large"
+        return entries
+
+    def _lost(self, outcome: Failure, answer: Answer) -> Answer:
+        self.outcomes[outcome] += 1
+        return answer._replace(recovered=False)
+
+    def _batch(self, key: bytes, entries: Sequence[Entry]) -> Batch:
+        self.replayed += len(entries)
+        bounds = (key, entries[0][0], entries[-1][0])
+        batch = self._shared.get(bounds)
+        if batch is None:
+            batch = Batch([Publication(left, right, None, position) for position, _, left, right, _ in entries])
+            if self._shared_bytes + batch.size > SHARED_BYTES:
+                self.tidy()
+            self._shared[bounds] = batch
+            self._shared_bytes += batch.size
+        return batch
+
+
+def no_recovery() -> Recovery:
+    """Return what answers where nothing is kept."""
+    return Recovery(History(Positions()), lambda: 0.0)

@@ -1,0 +1,91 @@
+"""What a node does with what the log hands on: it keeps it, and puts it on its way to the subscribers it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import trio
+
+from trio_templar.core.frames import Publication, Tally, hole_frame
+from trio_templar.core.history import History
+from trio_templar.core.hub import Hub
+from trio_templar.core.triggers import Trigger
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.fanout import Fanout, Plan
+
+
+class Follower:
+    """The reading end of the log, in one node."""
+
+    def __init__(self, history: History, hub: Hub, fanout: Fanout, budget: Budget) -> None:
+        self.history = history
+        self._hub = hub
+        self._fanout = fanout
+        self._budget = budget
+
+    def take(self, triggers: Sequence[Trigger], plan: Plan | None = None) -> None:
+        """Keep `triggers`, whose positions are behind all before, and hand them on; `plan` if it is made already."""
+        if self.history.on:
+            now = trio.current_time()
+            for room_keys, publication, _, _ in triggers:
+                self.history.add(publication.position, room_keys, publication, now)
+        self._fanout.hand_on(plan or self._fanout.plan(triggers))
+
+    def make_way(self, size: int) -> None:
+        """Forget so much that `size` bytes more can wait: nobody is refused for what is only kept."""
+        over = self._budget.used_bytes + size + self.history.bytes - self._budget.soft_bytes
+        if over > 0:
+            self.history.give_way(over)
+
+    def tidy(self) -> None:
+        """Forget what is older than the history reaches, and what is in the way of what waits."""
+        self.history.trim(trio.current_time())
+        self.make_way(0)
+
+    def give_way(self) -> None:
+        """Forget everything that is kept."""
+        self.history.give_way(self.history.bytes)
+
+    def tell_hole(self) -> None:
+        """Tell each subscription with positions that something may be missing before the floor of the history.
+
+        What waits for it is from before the hole and is given up, because the client will fetch. One that has seen
+        what is behind the floor misses nothing.
+        """
+        positions, floor = self.history.positions, self.history.floor
+        for room in list(self._hub.rooms.values()):
+            for subscription in list(room.subscriptions):
+                if subscription.epoch and subscription.after < floor:
+                    subscription.epoch, subscription.after = positions.epoch, floor
+                    subscription.receiver.void(subscription)
+                    subscription.receiver.reply(hole_frame(subscription.request_id, positions.token(floor)))
+
+
+def placed(triggers: Sequence[Trigger], position: int) -> list[Trigger]:
+    """Return `triggers` with a position each, from `position` on.
+
+    One that names a room several times becomes several: a client that has one of its frames can ask for the next.
+    """
+    found: list[Trigger] = []
+    for trigger in triggers:
+        left, right, _, _ = trigger.publication
+        for keys, tallies in _rounds(trigger):
+            found.append(Trigger(keys, Publication(left, right, None, position + len(found)), tallies))
+    return found
+
+
+def _rounds(trigger: Trigger) -> Iterator[tuple[Sequence[bytes], Sequence[Tally] | None]]:
+    """Yield the rooms of `trigger`, each once, then those that it names a second time, and so on."""
+    keys, tallies = trigger.room_keys, trigger.tallies
+    if len(set(keys)) == len(keys):
+        yield keys, tallies
+        return
+    rounds: list[list[int]] = []
+    seen: dict[bytes, int] = {}
+    for index, key in enumerate(keys):
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] > len(rounds):
+            rounds.append([])
+        rounds[seen[key] - 1].append(index)
+    for indices in rounds:
+        yield [keys[index] for index in indices], tallies and [tallies[index] for index in indices]
