@@ -41,7 +41,7 @@ class Log:
         self.now = Now()
         self.wall = Now()
         self.wall.time = 1000.0
-        self.positions = Positions(b"e", self.wall)
+        self.positions = Positions(epoch=b"e", wall=self.wall)
         self.history = History(self.positions, span, seconds_of(seconds))
 
     def publish(self, *keys: bytes, data: bytes = b"0") -> int:
@@ -315,7 +315,9 @@ def test_a_room_may_be_kept_for_less_than_others() -> None:
 # Against a list
 
 KEYS = [b"a", b"b", b"c", b"dd"]
-SPANS = st.sampled_from([OFF, Span(5, LARGE), Span(20, LARGE), Span(20, 3000), Span(20, 1000), Span(5, 300)])
+SPANS = st.sampled_from(
+    [Span(0, LARGE), Span(5, 0), Span(5, LARGE), Span(20, LARGE), Span(20, 3000), Span(20, 1000), Span(5, 300)]
+)
 SECONDS = st.none() | st.dictionaries(st.sampled_from(KEYS), st.sampled_from([0.0, 3.0, 10.0]))
 SOME_KEYS = st.lists(st.sampled_from(KEYS), min_size=1, unique=True)
 
@@ -437,21 +439,33 @@ class Histories(RuleBasedStateMachine):
     def provable(self, key: bytes, position: int) -> bool:
         return position >= max(self.hole, self.quiet.get(key, self.fell_out)) and self.history.keeps(key)
 
-    @precondition(lambda self: self.all)
-    @rule(key=st.sampled_from([*KEYS, b"never"]), data=st.data(), most=st.sampled_from([0, 1, 2, 1000]))
-    def ask(self, key: bytes, data: Any, most: int) -> None:
-        some = [*self.kept[:3], *self.all[-3:]]
-        known = st.sampled_from([kept.position for kept in some] + [self.hole, self.log.positions.last])
-        position, until = data.draw(known) + data.draw(st.sampled_from([0, -1])), data.draw(known)
+    def positions(self) -> set[int]:
+        """Those that clients may come with, and where something changes."""
+        told = {kept.position for kept in (*self.kept[:2], *self.all[-3:])} | {self.hole, self.log.positions.last}
+        return told | {position - 1 for position in told}
+
+    def check(self, key: bytes, position: int, until: int, most: int) -> None:
         found = self.history.since(key, position, self.log.now(), until=until, most=most)
         missed = self.missed(key, position, until)[: most + 1]
-        kept_for = self.keep_seconds(key)
+        after = self.log.now() - self.keep_seconds(key)
         if found is not None:
             assert [(entry[0], entry[3]) for entry in found] == [(kept.position, kept.data) for kept in missed]
-            assert all(entry[4] > self.log.now() - kept_for for entry in found)
+            assert all(entry[4] > after for entry in found)
         elif self.provable(key, position):
             assert missed, "who missed nothing is never told to fetch"
-            assert missed[0].time <= self.log.now() - kept_for
+            assert missed[0].time <= after
+
+    @rule(key=st.sampled_from(KEYS), data=st.data(), most=st.sampled_from([0, 1, 2]))
+    def ask(self, key: bytes, data: Any, most: int) -> None:
+        known = st.sampled_from(sorted(self.positions()))
+        self.check(key, data.draw(known), data.draw(known), most)
+
+    @invariant()
+    def whoever_comes_now_is_told_the_truth(self) -> None:
+        if hasattr(self, "log"):
+            for position in self.positions():
+                for key in (*KEYS, b"never"):
+                    self.check(key, position, self.log.positions.last, 1000)
 
     @rule(key=st.sampled_from([*KEYS, b"never"]), most=st.sampled_from([0, 1, 2, 1000]))
     def ask_for_the_newest(self, key: bytes, most: int) -> None:
@@ -472,7 +486,7 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=200, stateful_step_count=40)
+TestHistories.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 # What it takes

@@ -19,13 +19,13 @@ def positions(at: float = 1_800_000_000.0) -> Positions:
     """Return positions whose first is told as `0123456789ab.1a3185c5000`."""
     wall = Now()
     wall.time = at
-    return Positions(EPOCH, wall)
+    return Positions(epoch=EPOCH, wall=wall)
 
 
 def test_a_position_is_the_wall_clock_in_milliseconds() -> None:
     wall = Now()
     wall.time = 1_800_000_000.1239
-    given = Positions(EPOCH, wall)
+    given = Positions(epoch=EPOCH, wall=wall)
     assert given.last == 1_800_000_000_123
     wall.time += 1
     assert given.next() == 1_800_000_001_123
@@ -40,7 +40,7 @@ def test_what_was_only_looked_at_is_not_given_away() -> None:
 def test_a_wall_clock_that_stands_or_goes_back_leaves_them_growing_by_one(wall: float) -> None:
     now = Now()
     now.time = 1_800_000_000.0
-    given = Positions(EPOCH, now)
+    given = Positions(epoch=EPOCH, wall=now)
     first = given.last
     now.time = wall
     for index in range(1, 4):
@@ -51,7 +51,7 @@ def test_a_wall_clock_that_stands_or_goes_back_leaves_them_growing_by_one(wall: 
 def test_they_stay_ahead_of_a_clock_that_was_ahead_and_was_put_right() -> None:
     now = Now()
     now.time = 1_900_000_000.0
-    given = Positions(EPOCH, now)
+    given = Positions(epoch=EPOCH, wall=now)
     ahead = given.last
     now.time = 1_800_000_000.0
     assert given.next() == ahead + 1
@@ -63,7 +63,7 @@ def test_they_stay_ahead_of_a_clock_that_was_ahead_and_was_put_right() -> None:
 def test_whatever_the_clock_does_they_grow(walls: list[float]) -> None:
     now = Now()
     now.time = walls[0]
-    known = Positions(EPOCH, now)
+    known = Positions(epoch=EPOCH, wall=now)
     assert known.last > 0
     for wall in walls:
         now.time = wall
@@ -75,7 +75,7 @@ def test_an_epoch_is_another_at_each_start() -> None:
     epochs = {new_epoch() for _ in range(100)}
     assert len(epochs) == 100
     assert {len(epoch) for epoch in epochs} == {2 * EPOCH_BYTES}
-    assert Positions().epoch != Positions().epoch
+    assert Positions(wall=Now()).epoch != Positions(wall=Now()).epoch
 
 
 def test_a_token_is_what_it_always_was() -> None:
@@ -86,7 +86,7 @@ def test_a_token_is_what_it_always_was() -> None:
 @given(st.integers(0, 2**62))
 @example(0)
 def test_a_token_that_was_told_is_read_as_the_same_position(position: int) -> None:
-    known = Positions()
+    known = Positions(wall=time.time)
     known.last = max(known.last, position)
     token = known.token(position)
     assert known.read(token) == position
@@ -104,9 +104,9 @@ def test_the_last_is_read_and_the_future_is_not() -> None:
 
 def test_another_epoch_is_not_read() -> None:
     known = positions()
-    assert known.read(Positions(b"0123456789ac", Now()).token(1)) is None
-    assert known.read(Positions(EPOCH[:-1], Now()).token(1)) is None
-    assert known.read(Positions(EPOCH + b"0", Now()).token(1)) is None
+    assert known.read(Positions(epoch=b"0123456789ac", wall=Now()).token(1)) is None
+    assert known.read(Positions(epoch=EPOCH[:-1], wall=Now()).token(1)) is None
+    assert known.read(Positions(epoch=EPOCH + b"0", wall=Now()).token(1)) is None
 
 
 def shown(text: str) -> str:

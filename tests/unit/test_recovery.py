@@ -36,7 +36,7 @@ class Desk:
         wall = Now()
         wall.time = START
         found = Policies(policies, 1_000_000)
-        self.positions = Positions(EPOCH, wall)
+        self.positions = Positions(epoch=EPOCH, wall=wall)
         self.history = History(self.positions, span, found.history_seconds)
         self.recovery = Recovery(self.history, self.now)
         self.hub = Hub(found)
