@@ -270,10 +270,11 @@ def test_off_it_keeps_nothing_and_proves_nothing(span: Span) -> None:
     assert (log.history.bytes, len(log.history)) == (0, 0)
 
 
-def test_turned_on_again_it_proves_nothing_of_the_time_between() -> None:
+@pytest.mark.parametrize("span", [OFF, Span(0, LARGE), Span(60, 0)])
+def test_turned_on_again_it_proves_nothing_of_the_time_between(span: Span) -> None:
     log = Log()
     before = log.publish(CAR)
-    log.history.apply(OFF, None, 0.0, longer=False)
+    log.history.apply(span, None, 0.0, longer=False)
     hole = log.positions.last = log.positions.next()
     log.history.apply(MINUTE, None, 0.0, longer=False)
     assert [log.since(CAR, position) for position in (before, hole)] == [None, None]
