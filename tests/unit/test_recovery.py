@@ -205,6 +205,29 @@ def test_frames_that_waited_carry_their_positions_too(dialect: str) -> None:
     ]
 
 
+def test_who_asks_and_who_does_not_share_a_batch_and_no_frame() -> None:
+    desk = Desk()
+    clients = [Client(desk) for _ in range(4)]
+    for request_id, (client, since) in enumerate(zip(clients, [{}, {"since": None}] * 2, strict=True)):
+        client.subscribe(request_id=request_id, **since)
+    at = desk.publish(CAR, "new")
+    said = [{"requestId": number, "type": "publish", "data": "new"} for number in range(4)]
+    assert [client.receiver.messages for client in clients] == [
+        [said[0]],
+        [said[1] | {"at": at}],
+        [said[2]],
+        [said[3] | {"at": at}],
+    ]
+
+
+def test_what_has_no_position_is_told_without() -> None:
+    desk = Desk()
+    client = Client(desk)
+    client.subscribe(since=None)
+    desk.hand_on(CAR, desk.publication("new", 0))
+    assert client.receiver.messages == [{"requestId": 1, "type": "publish", "data": "new"}]
+
+
 # What a client of the version before says, and what it was told then.
 BEFORE: dict[str, list[tuple[str, str]]] = {
     "2": [
@@ -591,6 +614,14 @@ def replay_of(desk: Desk, since: str, room: dict[str, Any] = CAR) -> Batch:
     replay = Client(desk).say(type="subscribe", requestId=1, room=room, since=since).replay
     assert replay is not None
     return replay.batch
+
+
+def test_a_replay_of_more_is_another() -> None:
+    desk = Desk()
+    start = missed(desk, 1)
+    batch = replay_of(desk, start)
+    missed(desk, 1)
+    assert [batch.count, replay_of(desk, start).count] == [1, 2]
 
 
 def test_replays_of_two_rooms_are_two() -> None:
