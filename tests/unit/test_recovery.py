@@ -208,7 +208,8 @@ def test_frames_that_waited_carry_their_positions_too(dialect: str) -> None:
 def test_who_asks_and_who_does_not_share_a_batch_and_no_frame() -> None:
     desk = Desk()
     clients = [Client(desk) for _ in range(4)]
-    for request_id, (client, since) in enumerate(zip(clients, [{}, {"since": None}] * 2, strict=True)):
+    for request_id, client in enumerate(clients):
+        since: dict[str, Any] = {"since": None} if request_id % 2 else {}
         client.subscribe(request_id=request_id, **since)
     at = desk.publish(CAR, "new")
     said = [{"requestId": number, "type": "publish", "data": "new"} for number in range(4)]
