@@ -18,7 +18,7 @@ Kind = Literal["disconnect", "drop_oldest", "conflate"]
 
 MAX_OUTBOX_BYTES: Final = 2**40
 # For how many rooms is remembered how long they are kept.
-CACHED_ROOMS: Final = 4096
+CACHED_ROOMS: Final = 1024
 
 
 class RoomPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
