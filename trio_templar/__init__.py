@@ -81,7 +81,7 @@ The map. A package imports from those above it, never from those below. In each,
       health       GET /health/live, /health/ready: a publication to ourselves comes back
       views        GET /status, /connections/, /rooms/
       rates        how busy each room is
-      trends       GET /history: the last ten minutes
+      trends       GET /trends: the last ten minutes
       tree         GET /tree: the tasks that run
       metrics      what GET /metrics says
       exposition   the text format of Prometheus

@@ -110,7 +110,7 @@ def _start_watching(parts: Parts, nursery: trio.Nursery) -> None:
     nursery.start_soon(parts.clients.supervisor.relief_loop)
     nursery.start_soon(parts.clients.lag.lag_loop)
     nursery.start_soon(parts.served.rates.sample_loop)
-    nursery.start_soon(parts.served.trends.history_loop)
+    nursery.start_soon(parts.served.trends.trends_loop)
     nursery.start_soon(parts.served.health.canary_loop)
 
 

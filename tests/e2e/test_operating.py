@@ -16,7 +16,7 @@ from tests.e2e.api import Api
 from tests.e2e.clients import CAR, closing, receive, request, subscriber, trigger
 from tests.e2e.processes import SLOWNESS, GatewayProcess, Process, eventually, gateway
 
-ROUTES = ["/status", "/connections/", "/rooms/", "/tree", "/metrics", "/history"]
+ROUTES = ["/status", "/connections/", "/rooms/", "/tree", "/metrics", "/trends"]
 TOKEN = {"Authorization": "Bearer s3cret"}
 # A gateway whose fan-out stands still for as long as a file is there.
 STUCK = """

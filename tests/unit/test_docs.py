@@ -154,7 +154,7 @@ async def test_every_route_is_in_the_page_of_the_http_api() -> None:
     assert shown | {("POST", "/trigger")} == routes
 
 
-@pytest.mark.parametrize("path", ["/status", "/connections/", "/rooms/", "/history"])
+@pytest.mark.parametrize("path", ["/status", "/connections/", "/rooms/", "/trends"])
 async def test_the_answers_of_the_http_api_have_the_keys_that_are_shown(path: str) -> None:
     section = page("docs/http.md").partition(f"### `GET {path}`")[2]
     shown = json.loads(section.partition("```json\n")[2].partition("```")[0])

@@ -143,7 +143,7 @@ async def test_all_who_show_numbers_show_the_same(autojump_clock: MockClock) -> 
         statistics, seen = running.gateway.statistics(), await scrape(running)
         async with operator(running.gateway) as caller:
             status = (await caller.get("/status")).json()
-            samples = (await caller.get("/history")).json()["samples"]
+            samples = (await caller.get("/trends")).json()["samples"]
         await client.send({"type": "status"})
         told = await client.receive()
 

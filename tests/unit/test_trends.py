@@ -62,7 +62,7 @@ class Gateway:
 
 async def test_a_sample_says_what_is_and_how_fast_it_happened(autojump_clock: trio.testing.MockClock) -> None:
     gateway, seconds = Gateway(), Histogram(BOUNDS)
-    history = Trends(gateway.look)
+    trends = Trends(gateway.look)
     await trio.sleep(4)
     seconds.observe(0.01, 100)
     gateway.statistics = replace(
@@ -74,13 +74,13 @@ async def test_a_sample_says_what_is_and_how_fast_it_happened(autojump_clock: tr
         deliveries=100,
         publication_seconds=seconds.now(),
     )
-    history.take()
+    trends.take()
     await trio.sleep(2)
     gateway.statistics = replace(gateway.statistics, connections=6, deliveries=103)
-    history.take()
+    trends.take()
     await trio.sleep(1)
 
-    assert history.view(0) == {
+    assert trends.view(0) == {
         "uptime_seconds": 7.0,
         "next": 2,
         "samples": {
@@ -97,40 +97,40 @@ async def test_a_sample_says_what_is_and_how_fast_it_happened(autojump_clock: tr
 
 
 async def test_who_has_some_samples_gets_the_others(autojump_clock: trio.testing.MockClock) -> None:
-    history = Trends(lambda: NOTHING)
+    trends = Trends(lambda: NOTHING)
     for _ in range(5):
         await trio.sleep(1)
-        history.take()
+        trends.take()
 
     def ages(after: int) -> Any:
-        return history.view(after)["samples"]["seconds_ago"]
+        return trends.view(after)["samples"]["seconds_ago"]
 
     assert (ages(0), ages(3), ages(5), ages(99)) == ([4, 3, 2, 1, 0], [1, 0], [], [])
 
 
 async def test_ten_minutes_are_kept(autojump_clock: trio.testing.MockClock) -> None:
-    history = Trends(lambda: NOTHING)
+    trends = Trends(lambda: NOTHING)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(history.history_loop)
+        nursery.start_soon(trends.trends_loop)
         await trio.sleep((SAMPLES + 50) * SAMPLE_SECONDS + 1)
         nursery.cancel_scope.cancel()
 
-    view = history.view(0)
+    view = trends.view(0)
     assert view["next"] == SAMPLES + 50
     assert len(view["samples"]["connections"]) == SAMPLES
     assert (view["samples"]["seconds_ago"][0], view["samples"]["seconds_ago"][-1]) == (599, 1)
-    assert len(history.view(SAMPLES + 48)["samples"]["connections"]) == 2
+    assert len(trends.view(SAMPLES + 48)["samples"]["connections"]) == 2
 
 
 async def test_the_answer_is_json_and_wants_a_number(autojump_clock: trio.testing.MockClock) -> None:
-    history = Trends(lambda: NOTHING)
+    trends = Trends(lambda: NOTHING)
     await trio.sleep(2)
-    history.take()
+    trends.take()
     app = HttpApi(Authorization(Access()), max_bytes=1000, body_seconds=1, budget=Budget(10**7))
-    app.routes |= history.routes()
+    app.routes |= trends.routes()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway.test") as http:
-        assert (await http.get("/history?after=0")).json() == history.view(0)
-        refused = await http.get("/history?after=-1")
+        assert (await http.get("/trends?after=0")).json() == trends.view(0)
+        refused = await http.get("/trends?after=-1")
     assert (refused.status_code, refused.text[:6]) == (400, "after:")
 
 

@@ -1,4 +1,4 @@
-"""`GET /history`: the last ten minutes, sample by sample. What the dashboard's charts are drawn from.
+"""`GET /trends`: the last ten minutes, sample by sample. What the dashboard's charts are drawn from.
 
 Kept here and not in the page: an operator who opens it because something is wrong sees what came before.
 """
@@ -56,7 +56,7 @@ class Trends:
         self._last = look()
         self._at = self._since = trio.current_time()
 
-    async def history_loop(self) -> NoReturn:
+    async def trends_loop(self) -> NoReturn:
         """Take samples until cancelled."""
         while True:
             await trio.sleep(SAMPLE_SECONDS)
@@ -84,15 +84,15 @@ class Trends:
 
     def routes(self) -> Routes:
         """Return its route for `HttpApi.routes`."""
-        return route_of("GET", "/history", self.history)
+        return route_of("GET", "/trends", self.trends)
 
-    async def history(self, request: Request) -> Response:
-        """`GET /history`: the samples with a number over `after`, as columns; `next` is the `after` to go on with."""
+    async def trends(self, request: Request) -> Response:
+        """`GET /trends`: the samples with a number over `after`, as columns; `next` is the `after` to go on with."""
         await trio.lowlevel.checkpoint()
         return json_answer(self.view(read_query(request, _Query).after))
 
     def view(self, after: int) -> Mapping[str, Any]:
-        """Return what `/history` answers."""
+        """Return what `/trends` answers."""
         now = trio.current_time()
         first = self._taken - len(self._samples)
         samples = list(self._samples)[max(0, after - first) :]

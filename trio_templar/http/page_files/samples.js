@@ -13,11 +13,11 @@ export class Samples {
   }
 
   async look() {
-    let answer = await ask(`history?after=${this.next}`);
+    let answer = await ask(`trends?after=${this.next}`);
     if (answer.uptime_seconds < this.uptime) {
       // Another gateway: nothing is known about the time between the two.
       this.add({ time: Date.now() / 1000 - answer.uptime_seconds });
-      answer = await ask("history?after=0");
+      answer = await ask("trends?after=0");
     }
     this.next = answer.next;
     this.uptime = answer.uptime_seconds;
