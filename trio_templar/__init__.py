@@ -22,6 +22,7 @@ The map. A package imports from those above it, never from those below. In each,
       position     where a publication stands in the order of all
       history      what was published in the last seconds
       recovery     what a client that comes back has missed of it
+      past         what is kept of one room, for those who ask and are no client
       policies     which publications give way when a client is slow
       answers      what the API's answer about a client means
       forwarding   which headers of a client go on to the API
@@ -80,6 +81,7 @@ The map. A package imports from those above it, never from those below. In each,
       control      POST /disconnect/, /unsubscribe/, /drain/
       health       GET /health/live, /health/ready: a publication to ourselves comes back
       views        GET /status, /connections/, /rooms/
+      history      GET /history/: what is kept of a room
       rates        how busy each room is
       trends       GET /trends: the last ten minutes
       tree         GET /tree: the tasks that run
@@ -131,6 +133,7 @@ from trio_templar.errors import (
     BackendError,
     Busy,
     Close,
+    Forgotten,
     NotFound,
     Refused,
     RequestError,
@@ -146,6 +149,7 @@ if TYPE_CHECKING:
     from trio_templar.clients.hooks import Client, Hooks
     from trio_templar.clients.selection import Selection
     from trio_templar.clients.statistics import Statistics
+    from trio_templar.core.past import KeptPublication, RoomHistory
     from trio_templar.gateway import Gateway, Published
     from trio_templar.serving import serve
 
@@ -158,13 +162,16 @@ __all__ = [
     "Client",
     "ClientRequest",
     "Close",
+    "Forgotten",
     "Gateway",
     "Hooks",
+    "KeptPublication",
     "NotFound",
     "Published",
     "Refused",
     "RequestError",
     "Room",
+    "RoomHistory",
     "Selection",
     "Settings",
     "SettingsError",
@@ -176,7 +183,7 @@ __all__ = [
     "serve",
 ]
 
-# These need Trio, which takes longer to import than `trio-templar --help` should take.
+# These need Trio or other parts of a gateway, which take longer to import than `trio-templar --help` should take.
 _SHELL = {
     "Bootstrap": "clients.bootstrap",
     "Gateway": "gateway",
@@ -185,12 +192,14 @@ _SHELL = {
     "serve": "serving",
     "Client": "clients.hooks",
     "Hooks": "clients.hooks",
+    "KeptPublication": "core.past",
+    "RoomHistory": "core.past",
     "Selection": "clients.selection",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Trio when it is first asked for."""
+    """Import what takes long when it is first asked for."""
     if name not in _SHELL:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_SHELL[name]}"), name)

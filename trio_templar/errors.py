@@ -5,7 +5,8 @@ TemplarError
 ├── TriggerError     a publisher's trigger; nothing of it was published
 │   └── TooLarge     it is over a bound
 ├── RequestError     what an operator asked for; nothing was done
-│   └── NotFound     it names what is not there
+│   ├── NotFound     it names what is not there
+│   └── Forgotten    it asks what came behind a position, and that is not known any more
 ├── Busy             no room for it now; try again after `retry_after` seconds
 ├── Refused          the backend does not want this client
 ├── BackendError     the backend did not do its part
@@ -69,6 +70,16 @@ class NotFound(RequestError):
     """A request names something that does not exist; the text says what."""
 
     status = 404
+
+
+class Forgotten(RequestError):
+    """It cannot be proved what was published behind a position: fetch what is so now, then go on from `at`."""
+
+    status = 410
+
+    def __init__(self, at: str) -> None:
+        super().__init__(f"what came behind this position is not kept any more; fetch, and go on from {at}")
+        self.at = at
 
 
 class Busy(TemplarError):

@@ -11,9 +11,11 @@ import trio
 
 from trio_templar.clients.selection import Selection
 from trio_templar.clients.statistics import Statistics
+from trio_templar.core.past import DEFAULT_LIMIT, RoomHistory
 from trio_templar.core.rooms import Room
 from trio_templar.core.settings import Settings
 from trio_templar.core.triggers import Trigger, to_json
+from trio_templar.http.input import key_of
 from trio_templar.wiring import Parts, reload
 
 
@@ -81,6 +83,18 @@ class Gateway:
         Raises trio.WouldBlock: if a room, or memory, is full; nothing was published. Its text says which.
         """
         return self._published(self._parts.delivery.bus.append_nowait([self._trigger(rooms, data)]))
+
+    def history(self, room: Room, since: str | None = None, limit: int = DEFAULT_LIMIT) -> RoomHistory:
+        """Return what was published in `room` behind the position `since`, oldest first; without it, the newest.
+
+        At most `limit` publications (1 to 1000), and at most a megabyte of them, but at least one if there is one.
+        Whoever may enter the room is not asked: this is for the program alone.
+
+        Raises RequestError: if `room` cannot be one, `since` can be no position, or `limit` is out of range.
+        Raises NotFound: if nothing of the room is kept, by the settings.
+        Raises Forgotten: if it cannot be proved what came behind `since`. Its `at` is the position to go on from.
+        """
+        return self._parts.delivery.past.of(key_of(room), since, limit)
 
     def _published(self, position: int) -> Published:
         return Published(self._parts.delivery.recovery.history.positions.token(position) if position else None)

@@ -26,6 +26,7 @@ from trio_templar.clock import Clock
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.history import History, Span
 from trio_templar.core.hub import Hub
+from trio_templar.core.past import Past
 from trio_templar.core.policies import Policies
 from trio_templar.core.position import Positions
 from trio_templar.core.recovery import Recovery
@@ -90,6 +91,7 @@ class Delivery:
     reader: TriggerReader
     fanout: Fanout
     recovery: Recovery
+    past: Past
     follower: Follower
     bus: Bus
 
@@ -140,7 +142,7 @@ def wire(settings: Settings, api: Api, endpoints: Endpoints, nurseries: Nurserie
 
 
 def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
-    hub, clock = Hub(settings.policies), Clock()
+    hub, clock, dialect = Hub(settings.policies), Clock(), DIALECTS[settings.dialect]
     budget = Budget(settings.memory_bytes or memory_bytes() // 4)
     fanout = Fanout(hub, rooms, budget, _bounds(settings))
     history = History(Positions(wall=time.time), _span(settings, budget), _kept_seconds(settings.policies))
@@ -150,9 +152,10 @@ def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
         clock=clock,
         budget=budget,
         backlogs=Backlogs(settings.outbox_bytes, settings.outbox_frames, budget, clock.now),
-        reader=TriggerReader(DIALECTS[settings.dialect], settings.max_publication_bytes, settings.max_room_bytes),
+        reader=TriggerReader(dialect, settings.max_publication_bytes, settings.max_room_bytes),
         fanout=fanout,
         recovery=Recovery(history, trio.current_time),
+        past=Past(history, dialect, trio.current_time),
         follower=follower,
         bus=LocalBus(follower, fanout),
     )
@@ -232,6 +235,7 @@ def _served(current: Current, delivery: Delivery, clients: Clients, nurseries: N
         sources=clients.sources,
         rates=Rates(delivery.hub),
         trends=Trends(clients.sources.now),
+        past=delivery.past,
         health=Health(Canary(delivery.fanout), shutdown.leaving.is_set, settings.ready_seconds),
         control=Control(delivery.hub, clients.connections),
         drain=lambda: shutdown.drain(current.settings.drain_seconds),

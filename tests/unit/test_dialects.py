@@ -227,6 +227,14 @@ def test_two_errors_of_dialect_3_carry_the_id_of_the_connection(code: str) -> No
     assert THREE.error(ClientError(code, '"a"'), "4-2") == expected
 
 
+@given(st.sampled_from([TWO, THREE]), json_values.map(lambda value: json.dumps(value).encode()) | st.binary())
+@example(TWO, b', "type": "publish", "data": 1}')
+@example(THREE, b'1, "requestId": ')
+def test_the_data_of_a_publication_can_be_cut_out_of_its_frame(dialect: Dialect, data: bytes) -> None:
+    left, right, *_ = dialect.publication(data)
+    assert dialect.data(left, right) == data
+
+
 def test_idleness_ends_only_dialect_3() -> None:
     assert (TWO.idle_seconds, THREE.idle_seconds) == (None, 300)
 

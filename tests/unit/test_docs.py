@@ -106,7 +106,7 @@ def kinds_of(*roots: type[TemplarError]) -> set[type[TemplarError]]:
 
 def test_every_status_of_the_trigger_address_is_in_the_tables() -> None:
     statuses = {kind.status for kind in kinds_of(TemplarError) - kinds_of(BackendError, Refused)}
-    assert statuses == {400, 401, 403, 404, 408, 413, 415, 422, 500, 503}
+    assert statuses == {400, 401, 403, 404, 408, 410, 413, 415, 422, 500, 503}
     for status in {200, *statuses} - {TemplarError.status}:
         assert f"\n| {status}" in page("docs/operating.md").partition("### Of the trigger address")[2]
 
@@ -154,9 +154,9 @@ async def test_every_route_is_in_the_page_of_the_http_api() -> None:
     assert shown | {("POST", "/trigger")} == routes
 
 
-@pytest.mark.parametrize("path", ["/status", "/connections/", "/rooms/", "/trends"])
+@pytest.mark.parametrize("path", ["/status", "/connections/", "/rooms/", "/trends", "/history/?room={}"])
 async def test_the_answers_of_the_http_api_have_the_keys_that_are_shown(path: str) -> None:
-    section = page("docs/http.md").partition(f"### `GET {path}`")[2]
+    section = page("docs/http.md").partition(f"### `GET {path.partition('?')[0]}`")[2]
     shown = json.loads(section.partition("```json\n")[2].partition("```")[0])
     async with open_gateway(backend=FakeBackend([{"target": "car"}])) as running:
         await running.subscriber(1, {"target": "car"})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -139,6 +139,9 @@ class Dialect(Protocol):
     def publication(self, data: bytes) -> Publication:
         """Return a publish message as its two sides around the requestId; `data` is JSON in UTF-8, sent as it is."""
 
+    def data(self, left: bytes, right: bytes) -> bytes:
+        """Return the `data` of which `publication` made these two sides, byte for byte."""
+
 
 def unsubscribed(request_id: str, reason: str) -> str:
     """Return the message that we ended the subscription `request_id` (JSON); it is the same in both dialects."""
@@ -158,6 +161,11 @@ def subscribed(request_id: str, at: str | None, recovered: bool | None) -> str: 
 def position(at: str) -> str:
     """Return the message that all up to `at` was said, in each subscription; it is the same in both dialects."""
     return f'{{"type": "position", "at": "{at}"}}'
+
+
+_DATA_2: Final = b', "type": "publish", "data": '
+_DATA_3: Final = b'{"type": "publish", "data": '
+_ID_3: Final = b', "requestId": '
 
 
 class Dialect2:
@@ -184,7 +192,11 @@ class Dialect2:
 
     def publication(self, data: bytes) -> Publication:
         """`{"requestId": …, "type": "publish", "data": …}`."""
-        return Publication(b'{"requestId": ', b', "type": "publish", "data": ' + data + b"}")
+        return Publication(b'{"requestId": ', _DATA_2 + data + b"}")
+
+    def data(self, left: bytes, right: bytes) -> bytes:  # it is on the right
+        """Cut it out of `right`."""
+        return right[len(_DATA_2) : -1]
 
 
 class Dialect3:
@@ -213,7 +225,11 @@ class Dialect3:
 
     def publication(self, data: bytes) -> Publication:
         """`{"type": "publish", "data": …, "requestId": …}`."""
-        return Publication(b'{"type": "publish", "data": ' + data + b', "requestId": ', b"}")
+        return Publication(_DATA_3 + data + _ID_3, b"}")
+
+    def data(self, left: bytes, right: bytes) -> bytes:  # it is on the left
+        """Cut it out of `left`."""
+        return left[len(_DATA_3) : -len(_ID_3)]
 
 
 DIALECTS: dict[Literal["2", "3"], Dialect] = {"2": Dialect2(), "3": Dialect3()}

@@ -15,11 +15,18 @@ from typing import Final
 EPOCH_BYTES: Final = 6
 # What `Positions.token` makes, and nothing that only resembles it: `int` takes signs, spaces and underscores too.
 _TOKEN: Final = re.compile(r"([0-9a-f]+)\.(0|[1-9a-f][0-9a-f]{0,15})", re.ASCII)
+# What the token of any gateway looks like, also of another version: that of a gateway which is no more is no mistake.
+_SHAPE: Final = re.compile(r"(?=.{1,100}\Z)[0-9a-z]+(\.[0-9a-z]+)+", re.ASCII)
 
 
 def new_epoch() -> bytes:
     """Return an epoch that no other start of any gateway has had."""
     return secrets.token_hex(EPOCH_BYTES).encode()
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` can be the token of a position, of this gateway or another."""
+    return _SHAPE.fullmatch(text) is not None
 
 
 class Positions:

@@ -13,6 +13,7 @@ from trio_templar.clients.control import Control
 from trio_templar.clients.statistics import Sources
 from trio_templar.clock import Clock
 from trio_templar.core.hub import Hub
+from trio_templar.core.past import Past
 from trio_templar.core.settings import Settings
 from trio_templar.core.triggers import TriggerReader
 from trio_templar.delivery.budget import Budget
@@ -23,6 +24,7 @@ from trio_templar.http.app import HttpApi
 from trio_templar.http.authorization import Authorization
 from trio_templar.http.control import control_routes
 from trio_templar.http.health import Health
+from trio_templar.http.history import history_routes
 from trio_templar.http.rates import Rates
 from trio_templar.http.tree import NamedTask, tree_routes
 from trio_templar.http.trends import Trends
@@ -44,6 +46,7 @@ class Served:
     sources: Sources
     rates: Rates
     trends: Trends
+    past: Past
     health: Health
     control: Control
     drain: Callable[[], None]
@@ -65,6 +68,7 @@ def http_app(served: Served, settings: Settings, demo_url: str | None = None) ->
     app.routes |= served.health.routes()
     app.routes |= metrics_routes(served.sources, app.answers)
     app.routes |= Views(served.hub, served.connections, served.rates, served.clock, served.sources).routes()
+    app.routes |= history_routes(served.past)
     app.routes |= served.trends.routes()
     app.routes |= control_routes(served.control, served.drain)
     app.routes |= tree_routes(served.nurseries, served.tasks)
