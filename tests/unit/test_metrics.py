@@ -15,9 +15,9 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
-from tests.unit.conftest import CAR, RIDE, operator, parts, quiet
+from tests.unit.conftest import CAR, RIDE, operator, parts, quiet, settled
 from tests.unit.test_gateway import stuck_subscriber
-from tests.unit.test_views import named, open_gateway_with_rooms, publish_to_many
+from tests.unit.test_views import named, open_gateway_with_rooms, publish_to_many, see
 from trio_templar import Refused, Unavailable
 from trio_templar.counters import ConnectionCounts, Histogram
 from trio_templar.http.metrics import FAMILIES
@@ -169,6 +169,40 @@ async def test_a_room_channel_shows_while_it_waits_and_its_seconds_count_from_th
         seen = await scrape(running)
     assert seen("publication_seconds_count") == 3
     assert 0 < seen("publication_seconds_sum") <= 3 * took
+
+
+async def test_what_is_kept_and_who_comes_back_to_it_shows_everywhere(autojump_clock: MockClock) -> None:
+    async with open_gateway_with_rooms(outbox_frames=10) as running:
+        start = running.gateway.history(CAR).at
+        for _ in range(3):
+            await running.gateway.publish([CAR, RIDE], "x")
+        await trio.sleep(4)
+        await running.gateway.publish([{"n": 1}], "x")
+        for _ in range(20):
+            await running.gateway.publish([{"n": 2}], "x")
+        client = await named(running, "ada")
+        for number, (room, since) in enumerate(
+            [(CAR, start), (CAR, start), (CAR, "x"), ({"n": 2}, start), (RIDE, None)]
+        ):
+            await client.send({"type": "subscribe", "requestId": number, "room": room, "since": since})
+        await settled()
+        statistics, seen = running.gateway.statistics(), await scrape(running)
+        status = await see(running, "/status")
+    assert statistics.recoveries == status["recoveries"] == {"recovered": 2, "too large": 1, "unknown": 1}
+    assert seen.by("recoveries_total") == statistics.recoveries
+    assert statistics.replayed == status["replayed"] == seen("replayed_total") == 6
+    assert statistics.history_publications == status["history"]["publications"] == seen("history_publications") == 24
+    assert statistics.history_span_seconds == status["history"]["span_seconds"] == seen("history_span_seconds") == 4
+    assert statistics.history_bytes == status["history"]["bytes"] == seen("history_bytes") > 24 * 100
+
+
+async def test_without_a_history_its_numbers_are_0(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(history_seconds=0)) as running:
+        await running.gateway.publish([CAR], "x")
+        status = await see(running, "/status")
+        seen = await scrape(running)
+    assert status["history"] == {"publications": 0, "bytes": 0, "span_seconds": 0}
+    assert seen.by("recoveries_total") == {"recovered": 0, "too large": 0, "unknown": 0}
 
 
 async def test_bootstraps_and_refusals_are_counted_by_what_came_of_them(autojump_clock: MockClock) -> None:

@@ -52,6 +52,7 @@ async def test_a_snapshot_has_totals_rates_connections_and_rooms() -> None:
         assert '{"target": "car"}' in text
         assert '"a[bold]da\\u001b"' in text  # as it is, and nothing that a terminal obeys
         assert "1 connections  1 rooms  1 subscriptions" in text
+        assert f"3 publications kept, {size(snapshot['status']['history']['bytes'])}, of 0 s" in text
 
 
 async def test_rates_are_differences_and_start_again_with_the_gateway() -> None:

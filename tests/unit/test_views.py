@@ -170,10 +170,36 @@ async def test_rooms_have_their_figures_and_their_order(autojump_clock: MockCloc
         await trio.sleep(8)
         by_subscribers = (await see(running, "/rooms/"))["rooms"]
         by_publications = (await see(running, "/rooms/", sort="publications"))["rooms"]
-    car = {"room": CAR, "subscribers": 2, "publications": 1, "channel": 0, "rate": 0.125}
-    ride = {"room": RIDE, "subscribers": 1, "publications": 30, "channel": 0, "rate": 3.75}
+    car = {"room": CAR, "subscribers": 2, "publications": 1, "channel": 0, "rate": 0.125, "kept": 1}
+    ride = {"room": RIDE, "subscribers": 1, "publications": 30, "channel": 0, "rate": 3.75, "kept": 30}
     assert by_subscribers == [car, ride]
     assert by_publications == [ride, car]
+
+
+async def test_rooms_that_nobody_is_in_follow_while_something_of_them_is_kept(autojump_clock: MockClock) -> None:
+    async with open_gateway_with_rooms(history_seconds=10) as running:
+        client = await named(running, "ada", CAR, RIDE)
+        for number in range(3):
+            for _ in range(number + 1):
+                await running.gateway.publish([{"n": number}], 1)
+        await running.gateway.publish([RIDE], 1)
+        seen = (await see(running, "/rooms/", sort="kept"))["rooms"]
+        last = (await see(running, "/rooms/", sort="kept", limit=2, offset=3))["rooms"]
+        pages = [await see(running, "/rooms/", limit=2, offset=offset) for offset in (0, 2, 4)]
+        await client.send({"type": "unsubscribe", "requestId": 1})
+        await client.receive()
+        left = await see(running, "/rooms/")
+        await trio.sleep(12)
+        later = await see(running, "/rooms/")
+    counts = [(room["room"], room["subscribers"], room["kept"]) for room in seen]
+    assert counts == [(RIDE, 1, 1), (CAR, 1, 0), ({"n": 2}, 0, 3), ({"n": 1}, 0, 2), ({"n": 0}, 0, 1)]
+    assert last == seen[3:]
+    assert seen[2] == {"room": {"n": 2}, "subscribers": 0, "publications": 0, "channel": 0, "rate": 0, "kept": 3}
+    assert [page["total"] for page in pages] == [5, 5, 5]
+    assert [page["next"] for page in pages] == [2, 4, None]
+    assert [room["room"] for page in pages for room in page["rooms"]] == [CAR, RIDE, *({"n": n} for n in range(3))]
+    assert (left["total"], left["rooms"][0]["room"], left["rooms"][-1]["room"]) == (5, CAR, RIDE)
+    assert [(room["room"], room["kept"]) for room in later["rooms"]] == [(CAR, 0)]
 
 
 async def test_a_rate_is_that_of_the_last_seconds(autojump_clock: MockClock) -> None:
@@ -215,7 +241,7 @@ async def test_a_full_channel_shows_in_its_room(autojump_clock: MockClock) -> No
         ("/connections/", "user=1&user=2", "user: given twice"),
         ("/connections/", "user=%ff", "the query cannot be read"),
         ("/rooms/", "room=%7B%7D", "there is no such name: `room`"),
-        ("/rooms/", "sort=age", "sort: expected subscribers or publications or rate"),
+        ("/rooms/", "sort=age", "sort: expected subscribers or publications or rate or kept"),
         ("/tree", "depth=1", "there is no such name: `depth`"),
     ],
 )

@@ -15,6 +15,7 @@ from trio_templar.clients.admission import Admission
 from trio_templar.clients.bootstrap import BootstrapLimiter
 from trio_templar.clients.connection import Connection
 from trio_templar.core.hub import Hub
+from trio_templar.core.recovery import Recovery
 from trio_templar.counters import ConnectionCounts, Distribution
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.fanout import Fanout
@@ -45,6 +46,10 @@ class Statistics:
 
     `waiting_bytes` is what waits for clients, `memory_bytes` what that and the room channels take, shared bytes once;
     over `memory_soft_bytes` publishers wait, over `memory_hard_bytes` clients are closed.
+    `history_publications` are kept for clients that come back, the oldest for `history_span_seconds`; they take
+    `history_bytes`, which give way to what waits. `recoveries` counts the positions that clients came back with, by
+    outcome: `recovered`, `unknown` (it cannot be proved what came behind it) or `too large`; `replayed` the
+    publications that they got again.
     `queued` deliveries had to wait; of these a newer one took the place of `conflated`, and `dropped` were given up,
     by policy. `drops` counts slow clients that were closed, by cause: `bytes`, `frames`, `room`, `progress`, `lag`,
     `age`, `memory`. `slowest` are the largest backlogs, at most ten. `client_errors` counts the messages of
@@ -71,6 +76,11 @@ class Statistics:
     memory_bytes: int
     memory_soft_bytes: int
     memory_hard_bytes: int
+    history_bytes: int
+    history_publications: int
+    history_span_seconds: float
+    recoveries: Mapping[str, int]
+    replayed: int
     slow_connections: int
     queued: int
     conflated: int
@@ -90,6 +100,7 @@ class Sources:
     connections: Collection[Connection]
     fanout: Fanout
     backlogs: Backlogs
+    recovery: Recovery
     admission: Admission
     bootstrap_limiter: BootstrapLimiter
     counts: ConnectionCounts
@@ -101,8 +112,9 @@ class Sources:
     def now(self) -> Statistics:
         """Return the numbers that the parts keep: as quick with many clients as with none, so each may ask."""
         fanout, backlogs, budget = self.fanout, self.backlogs, self.backlogs.budget
+        history, now = self.recovery.history, trio.current_time()
         return Statistics(
-            uptime_seconds=trio.current_time() - self.since,
+            uptime_seconds=now - self.since,
             draining=self.draining(),
             connections=len(self.connections),
             opened=self.counts.opened,
@@ -120,6 +132,11 @@ class Sources:
             memory_bytes=budget.used_bytes,
             memory_soft_bytes=budget.soft_bytes,
             memory_hard_bytes=budget.hard_bytes,
+            history_bytes=history.bytes,
+            history_publications=len(history),
+            history_span_seconds=0.0 if history.oldest is None else now - history.oldest,
+            recoveries=dict[str, int](self.recovery.outcomes.items()),
+            replayed=self.recovery.replayed,
             slow_connections=len(backlogs.outboxes),
             queued=backlogs.losses.queued,
             conflated=backlogs.losses.conflated,

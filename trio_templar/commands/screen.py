@@ -48,7 +48,8 @@ def picture(snapshot: dict[str, Any]) -> Group:
 
 
 def _totals(snapshot: dict[str, Any]) -> Text:
-    status, rates, memory = snapshot["status"], snapshot["per_second"], snapshot["status"]["memory"]
+    status, rates = snapshot["status"], snapshot["per_second"]
+    memory, kept = status["memory"], status["history"]
     text = Text.assemble(
         (f"trio-templar {printable(status['version'])}", "bold"),
         f"  up {duration(status['uptime_seconds'])}",
@@ -57,6 +58,7 @@ def _totals(snapshot: dict[str, Any]) -> Text:
         f"  {status['subscriptions']:,} subscriptions",
         f"\n{_rate(rates['triggers'])} triggers/s  {_rate(rates['deliveries'])} deliveries/s",
         f"\n{size(status['waiting_bytes'])} wait, memory {size(memory['used_bytes'])} of {size(memory['hard_bytes'])}",
+        f"\n{kept['publications']:,} publications kept, {size(kept['bytes'])}, of {duration(kept['span_seconds'])}",
     )
     for title, counts in (("closed as too slow", status["drops"]), ("messages refused", status["client_errors"])):
         found = [f"{cause} {number:,}" for cause, number in counts.items() if number]
@@ -84,9 +86,10 @@ def _connections(connections: list[dict[str, Any]]) -> Table:
 
 
 def _rooms(rooms: list[dict[str, Any]]) -> Table:
-    table = _table("rooms, busiest first", "room", ">subscribers", ">per second", ">publications", ">wait")
+    table = _table("rooms, busiest first", "room", ">subscribers", ">per second", ">publications", ">wait", ">kept")
     for one in rooms:
-        numbers = (f"{one['subscribers']:,}", _rate(one["rate"]), f"{one['publications']:,}", f"{one['channel']:,}")
+        counts = (f"{one[name]:,}" for name in ("publications", "channel", "kept"))
+        numbers = (f"{one['subscribers']:,}", _rate(one["rate"]), *counts)
         table.add_row(_plain(one["room"]), *map(Text, numbers))
     return table
 

@@ -127,6 +127,16 @@ class History:
         for kept in self._rooms.values():
             yield kept.key, len(kept.entries) - kept.gone
 
+    @property
+    def room_count(self) -> int:
+        """How many rooms have entries."""
+        return len(self._rooms)
+
+    def kept(self, key: bytes) -> int:
+        """Return how many entries the room of `key` has."""
+        kept = self._rooms.get(key)
+        return 0 if kept is None else len(kept.entries) - kept.gone
+
     # What comes in, and what goes
 
     def add(self, position: int, keys: Iterable[bytes], publication: Publication, now: float) -> None:

@@ -12,6 +12,7 @@ from trio_templar.clients.connection import Connection
 from trio_templar.clients.control import Control
 from trio_templar.clients.statistics import Sources
 from trio_templar.clock import Clock
+from trio_templar.core.history import History
 from trio_templar.core.hub import Hub
 from trio_templar.core.past import Past
 from trio_templar.core.settings import Settings
@@ -41,12 +42,13 @@ class Served:
     reader: TriggerReader
     bus: Bus
     hub: Hub
+    history: History
+    past: Past
     connections: Collection[Connection]
     clock: Clock
     sources: Sources
     rates: Rates
     trends: Trends
-    past: Past
     health: Health
     control: Control
     drain: Callable[[], None]
@@ -67,7 +69,9 @@ def http_app(served: Served, settings: Settings, demo_url: str | None = None) ->
     app.routes |= TriggerApi(served.bus, served.reader, _cache(settings)).routes()
     app.routes |= served.health.routes()
     app.routes |= metrics_routes(served.sources, app.answers)
-    app.routes |= Views(served.hub, served.connections, served.rates, served.clock, served.sources).routes()
+    app.routes |= Views(
+        served.hub, served.history, served.connections, served.rates, served.clock, served.sources
+    ).routes()
     app.routes |= history_routes(served.past)
     app.routes |= served.trends.routes()
     app.routes |= control_routes(served.control, served.drain)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -15,6 +17,7 @@ from trio_templar.clients.connection import Connection
 from trio_templar.clients.selection import Selection
 from trio_templar.clients.statistics import Sources, Statistics
 from trio_templar.clock import Clock, utc
+from trio_templar.core.history import History
 from trio_templar.core.hub import Hub, LiveRoom
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
 from trio_templar.http.input import NoQuery, given, read_query, read_room
@@ -47,7 +50,7 @@ class _ConnectionsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _RoomsQuery(msgspec.Struct, forbid_unknown_fields=True):
-    sort: Literal["subscribers", "publications", "rate"] = "subscribers"
+    sort: Literal["subscribers", "publications", "rate", "kept"] = "subscribers"
     limit: Limit = 100
     offset: Offset = 0
 
@@ -58,12 +61,14 @@ class Views:
     def __init__(
         self,
         hub: Hub,
+        history: History,
         connections: Collection[Connection],
         rates: Rates,
         clock: Clock,
         sources: Sources,
     ) -> None:
         self._hub = hub
+        self._history = history
         self._connections = connections
         self._rates = rates
         self._clock = clock
@@ -97,25 +102,35 @@ class Views:
         return _page("connections", items, len(found), query.offset, query.limit)
 
     async def rooms(self, request: Request) -> Response:
-        """`GET /rooms/`: a page of them."""
+        """`GET /rooms/`: a page of those that have a subscriber, then of those of which only publications are kept."""
         await trio.lowlevel.checkpoint()
         query = read_query(request, _RoomsQuery)
         figure: dict[str, Callable[[LiveRoom], float]] = {
             "subscribers": lambda room: len(room.subscriptions),
             "publications": lambda room: room.publications,
             "rate": self._rates.of,
+            "kept": lambda room: self._history.kept(room.key),
         }
-        found = sorted(self._hub.rooms.values(), key=lambda room: (-figure[query.sort](room), room.key))
-        items = (self._room_view(room) for room in islice(found, query.offset, None))
-        return _page("rooms", items, len(found), query.offset, query.limit)
+        live = self._hub.rooms
+        found = sorted(live.values(), key=lambda room: (-figure[query.sort](room), room.key))
+        # There may be many of these, and none has a subscriber, so they are not sorted unless that is asked for.
+        quiet: Iterable[tuple[bytes, int]] = (each for each in self._history.rooms() if each[0] not in live)
+        if query.sort == "kept":
+            quiet = heapq.nlargest(query.offset + query.limit, quiet, key=itemgetter(1))
+        total = len(found) + self._history.room_count - sum(self._history.kept(key) > 0 for key in live)
+        keys = chain((room.key for room in found), (key for key, _ in quiet))
+        items = (self._room_view(key) for key in islice(keys, query.offset, None))
+        return _page("rooms", items, total, query.offset, query.limit)
 
-    def _room_view(self, room: LiveRoom) -> Mapping[str, Any]:
+    def _room_view(self, key: bytes) -> Mapping[str, Any]:
+        room = self._hub.rooms.get(key)
         return {
-            "room": msgspec.Raw(room.key),
-            "subscribers": len(room.subscriptions),
-            "publications": room.publications,
-            "channel": room.channel.publications if room.channel else 0,
-            "rate": round(self._rates.of(room), 3),
+            "room": msgspec.Raw(key),
+            "subscribers": len(room.subscriptions) if room else 0,
+            "publications": room.publications if room else 0,
+            "channel": room.channel.publications if room and room.channel else 0,
+            "rate": round(self._rates.of(room), 3) if room else 0.0,
+            "kept": self._history.kept(key),
         }
 
     def _connection_view(self, connection: Connection) -> Mapping[str, Any]:
@@ -162,6 +177,13 @@ def _totals(now: Statistics) -> Mapping[str, Any]:
             "soft_bytes": now.memory_soft_bytes,
             "hard_bytes": now.memory_hard_bytes,
         },
+        "history": {
+            "publications": now.history_publications,
+            "bytes": now.history_bytes,
+            "span_seconds": round(now.history_span_seconds, 3),
+        },
+        "recoveries": now.recoveries,
+        "replayed": now.replayed,
         "drops": now.drops,
         "client_errors": now.client_errors,
     }

@@ -69,6 +69,7 @@ function byCause(counts) {
 
 function showTotals(status) {
   const { used_bytes, soft_bytes, hard_bytes } = status.memory;
+  const kept = status.history;
   element("totals").replaceChildren(
     total("Rooms", numbers.count(status.rooms)),
     total("Subscriptions", numbers.count(status.subscriptions)),
@@ -78,6 +79,8 @@ function showTotals(status) {
     total("Dropped", ...byCause(status.drops)),
     total("Refused", ...byCause(status.client_errors)),
     total("Memory", numbers.bytes(used_bytes), `soft limit ${numbers.bytes(soft_bytes)}, hard limit ${numbers.bytes(hard_bytes)}`),
+    total("Kept", numbers.bytes(kept.bytes), `${numbers.count(kept.publications)} publications of the last ${numbers.duration(kept.span_seconds)}, for clients that come back`),
+    total("Came back", ...byCause(status.recoveries)),
   );
 }
 

@@ -15,13 +15,14 @@ export class Rooms {
     this.form.onsubmit = (event) => event.preventDefault();
     this.table = new LiveTable(element("rooms"), {
       key: (it) => json(it.room),
-      empty: "Nobody is subscribed to anything.",
+      empty: "Nobody is subscribed to anything, and nothing is kept.",
       columns: [
         { title: "Room", text: (it) => json(it.room), className: "code name" },
         { title: "Rate", text: (it) => `${numbers.rate(it.rate)}/s`, className: "number" },
         { title: "Subscribers", text: (it) => numbers.count(it.subscribers), className: "number" },
         { title: "Publications", text: (it) => numbers.count(it.publications), className: "number medium" },
         { title: "In the channel", text: (it) => numbers.count(it.channel), hint: () => "publications that wait for a pass", className: "number wide" },
+        { title: "Kept", text: (it) => numbers.count(it.kept), hint: () => "publications for those who come back", className: "number wide" },
         { title: "", text: () => "Publish…", press: (it) => publishIn(it.room), label: (it) => `Publish in ${json(it.room)}`, className: "action" },
       ],
     });
