@@ -16,7 +16,7 @@ from tests.e2e.api import Api
 from tests.e2e.clients import CAR, closing, receive, request, subscriber, trigger
 from tests.e2e.processes import SLOWNESS, GatewayProcess, Process, eventually, gateway
 
-ROUTES = ["/status", "/connections/", "/rooms/", "/tree", "/metrics", "/trends"]
+ROUTES = ["/status", "/connections/", "/rooms/", "/tree", "/metrics", "/trends", "/history/?room=%7B%7D"]
 TOKEN = {"Authorization": "Bearer s3cret"}
 # A gateway whose fan-out stands still for as long as a file is there.
 STUCK = """
@@ -89,6 +89,27 @@ def test_the_views_name_the_clients_that_are_there(running: GatewayProcess) -> N
         assert f"connection {seen['id'][:8]}…" in json.dumps(tree, ensure_ascii=False)
         assert ask(running, "/unsubscribe/", {"room": CAR, "reason": "sold"}) == (200, {"unsubscribed": 1})
         assert json.loads(receive(client)) == {"type": "unsubscribed", "requestId": "a", "reason": "sold"}
+
+
+def test_a_room_has_a_history_until_the_gateway_starts_again(api: Api) -> None:
+    path = "/history/?room=%7B%22target%22:%22car%22,%22car%22:1%7D"
+    with gateway(f"--api-url={api.url}") as process:
+        for number in range(5):
+            trigger(process, {"number": number})
+        status, newest = ask(process, f"{path}&limit=2")
+        assert (status, [each["data"]["number"] for each in newest["publications"]]) == (200, [3, 4])
+        since = f"{path}&since={newest['publications'][0]['at']}"
+        assert [each["data"]["number"] for each in ask(process, since)[1]["publications"]] == [4]
+        assert ask(process, f"{path}&since={'a.1' * 1000}")[0] == 400
+        assert ask(process, f"{path}&since={'a.1' * 333_333}")[0] == 414
+        assert (status, ask(process, "/status")[1]["history"]["publications"]) == (200, 5)
+    with gateway(f"--api-url={api.url}") as process:
+        status, answer = ask(process, since)
+        assert (status, list(answer)) == (410, ["at"])
+        trigger(process, "new")
+        _, found = ask(process, f"{path}&since={answer['at']}")
+        assert [each["data"] for each in found["publications"]] == ["new"]
+        assert process.crashes() == []
 
 
 @pytest.mark.parametrize("path", ROUTES)
