@@ -6,9 +6,10 @@ import json
 import random
 import socket
 import struct
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 
@@ -132,7 +133,7 @@ class Heard:
 class Storm:
     """What all clients and the publisher of one test share. `published` are the numbers that were answered with 200.
 
-    Once `calm_at` is set nobody is cut off any more, nor held up: it is how many were published by then.
+    Once `calm_at` is set nobody is cut off any more, nor held up: it is how many were posted by then.
     """
 
     def __init__(self, address: tuple[str, int], head: bytes, seed: int) -> None:
@@ -292,7 +293,7 @@ class Client:
         if message.get("type") == "publish":
             heard.complete = message["data"][1].endswith("last")
             # What was published in the calm has come through a proxy that cuts no more.
-            if answered and self._storm.calm_at is not None and heard.numbers[-1] > self._storm.calm_at:
+            if answered and self._storm.calm_at is not None and heard.numbers[-1] >= self._storm.calm_at:
                 self.stays.set()
         if answered:
             self.joined.set()
@@ -301,19 +302,40 @@ class Client:
 
 
 class Publisher:
-    """Posts to a gateway over one connection, one after the other; each is answered with success."""
+    """Posts to a gateway over one connection, without waiting for the answers, which come in order: all are successes.
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    Numbers are `published` once they are answered.
+    """
+
+    def __init__(self, stream: trio.SocketStream, published: list[int]) -> None:
         self._stream = stream
+        self._published = published
+        self._asked: deque[int | None] = deque()
+        self.posted = 0
 
-    async def post(self, *triggers: tuple[Sequence[Any], Any]) -> None:
+    async def post(self, *triggers: tuple[Sequence[Any], Any], number: int | None = None) -> None:
         """Publish, in one request, each data to its rooms."""
         body = json.dumps([{"rooms": rooms, "data": data} for rooms, data in triggers]).encode()
         head = f"POST /trigger/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        self._asked.append(number)
+        self.posted += number is not None
         await self._stream.send_all(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-        answer = b""
-        while not answer.endswith(b"publish success"):
+
+    async def read(self) -> NoReturn:
+        """Read answers, until cancelled."""
+        answers = b""
+        while True:
             data = await self._stream.receive_some()
-            assert data, answer
-            answer += data
-        assert answer.startswith(b"HTTP/1.1 200 "), answer
+            assert data, answers
+            answers += data
+            *whole, answers = answers.split(b"publish success")
+            for answer in whole:
+                assert answer.startswith(b"HTTP/1.1 200 "), answer
+                number = self._asked.popleft()
+                if number is not None:
+                    self._published.append(number)
+
+    async def answered(self) -> None:
+        """Wait until all is answered."""
+        while self._asked:
+            await trio.sleep(0.01)

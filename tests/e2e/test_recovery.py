@@ -78,7 +78,8 @@ async def weather(storm: Storm, process: GatewayProcess) -> None:
     stream = await trio.open_tcp_stream(*http_address(process))
     with trio.fail_after(90 * SLOWNESS):
         async with stream, trio.open_nursery() as nursery:
-            publisher = Publisher(stream)
+            publisher = Publisher(stream, storm.published)
+            nursery.start_soon(publisher.read)
             for client in storm.clients:
                 await nursery.start(client.proxy.serve)
                 nursery.start_soon(client.run)
@@ -87,30 +88,32 @@ async def weather(storm: Storm, process: GatewayProcess) -> None:
             await forget_quiet(publisher, process)
             start = trio.current_time()
             while not all(client.stays.is_set() for client in storm.clients):
-                await publish_next(storm, publisher)
-                await trio.sleep_until(start + len(storm.published) / RATE)
+                await publish_next(publisher)
+                await trio.sleep_until(start + publisher.posted / RATE)
                 if not storm.calm and all(storm.sum_of(room, "returns") >= RETURNS for room in (QUIET, HOT)):
-                    storm.calm_at = len(storm.published)
+                    storm.calm_at = publisher.posted
             await publisher.post(([QUIET], [1, PAD + "last"]))
-            await publish_next(storm, publisher, "last")
+            await publish_next(publisher, "last")
+            await publisher.answered()
             for client in storm.clients:
                 await client.done.wait()
             nursery.cancel_scope.cancel()
 
 
-async def publish_next(storm: Storm, publisher: Publisher, end: str = "") -> None:
+async def publish_next(publisher: Publisher, end: str = "") -> None:
     """Publish the next number, to the rooms that may lose something with more bytes."""
-    number = len(storm.published)
-    await publisher.post(([HOT], [number, PAD + end]), ([DROPS, CONFLATES], [number, PAD * 8 + end]))
-    storm.published.append(number)
+    number = publisher.posted
+    await publisher.post(([HOT], [number, PAD + end]), ([DROPS, CONFLATES], [number, PAD * 8 + end]), number=number)
 
 
 async def forget_quiet(publisher: Publisher, process: GatewayProcess) -> None:
     """Publish once to the quiet room, then elsewhere until that is forgotten."""
     before = (await trio.to_thread.run_sync(subscribed, process, QUIET, None))["at"]
     await publisher.post(([QUIET], [0, PAD]))
+    await publisher.answered()
     while (await trio.to_thread.run_sync(subscribed, process, QUIET, before))["recovered"]:
         await publisher.post(*[([ELSEWHERE], "x" * 500_000)] * 10)
+        await publisher.answered()
 
 
 def http_address(process: GatewayProcess) -> tuple[str, int]:
