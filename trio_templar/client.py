@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+import msgspec
 import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
@@ -24,6 +25,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import RemoteProtocolError
 
+from trio_templar.core.dialects import Since
 from trio_templar.core.rooms import Room
 from trio_templar.errors import Close
 
@@ -49,12 +51,31 @@ class Closed(Exception):
         self.close = close
 
 
+class _Placed(msgspec.Struct, rename={"request_id": "requestId"}):
+    """What a message says of positions."""
+
+    at: str | None = None
+    type: str = ""
+    request_id: msgspec.Raw = msgspec.Raw(b"")
+
+
 class WebsocketClient:
-    """A small websocket client on any stream, which it owns. Answers pings while it receives."""
+    """A small websocket client on any stream, which it owns. Answers pings while it receives.
+
+    `positions` has up to where each subscription that asked for positions has received what its room got, by its
+    requestId as JSON. A client that comes back takes over those of the connection before, and passes each as `since`:
+
+        client.positions = before.positions
+        reply = await client.subscribe(1, room, since=client.position(1))
+
+    Where the reply has `"recovered": false`, publications are missing that must be fetched elsewhere.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.pings = 0
+        self.positions: dict[str, str] = {}
+        self._placed: set[str] = set()  # those that this connection has told a position
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._events: Iterator[Event] = iter(())
         self._parts: list[str] = []
@@ -102,7 +123,9 @@ class WebsocketClient:
 
         Raises Closed: if the gateway ends the connection instead, or sends more than `MAX_TEXT`.
         """
-        return self._early.popleft() if self._early else await self._next_text()
+        text = self._early.popleft() if self._early else await self._next_text()
+        self._follow(text)
+        return text
 
     async def _next_text(self) -> str:
         while True:
@@ -132,10 +155,24 @@ class WebsocketClient:
         text = await self.receive_text()
         return text if text == "pong" else json.loads(text)
 
-    async def subscribe(self, request_id: Any, room: Room) -> Any:
-        """Subscribe and return the reply; `receive` returns later what came before it."""
-        await self.send({"type": "subscribe", "requestId": request_id, "room": room})
-        return await self._reply()
+    def position(self, request_id: Any) -> str | None:
+        """Return what to pass as `since` to go on behind what this subscription has received; None if nothing did."""
+        return self.positions.get(json.dumps(request_id))
+
+    async def subscribe(self, request_id: Any, room: Room, since: Since = msgspec.UNSET) -> Any:
+        """Subscribe and return the reply; `receive` returns later what came before it.
+
+        `since` asks for positions: with None for those alone, with a position also for what came behind it. In the
+        latter case the reply has `recovered`, also if the gateway is an older one, which knows nothing of it.
+        """
+        message = {"type": "subscribe", "requestId": request_id, "room": room}
+        if isinstance(since, str):
+            self.positions[json.dumps(request_id)] = since  # it still is where we are if no reply comes
+        await self.send(message if since is msgspec.UNSET else {**message, "since": since})
+        reply = await self._reply()
+        if isinstance(since, str) and reply["code"] == "success":
+            reply.setdefault("recovered", False)
+        return reply
 
     async def unsubscribe(self, request_id: Any) -> Any:
         """Unsubscribe and return the reply, as `subscribe`."""
@@ -146,8 +183,24 @@ class WebsocketClient:
         while True:
             text = await self._next_text()
             if text != "pong" and "code" in (message := json.loads(text)):
+                self._follow(text)
                 return message
             self._early.append(text)
+
+    def _follow(self, text: str) -> None:
+        """Note the position that a message has, once it is handed on."""
+        if '"at": "' not in text:
+            return
+        with suppress(msgspec.MsgspecError, RecursionError):
+            placed = msgspec.json.decode(text, type=_Placed)
+            if placed.at is None:
+                return
+            if placed.type == "position":  # of a room that this connection has told none yet it says nothing
+                self.positions.update(dict.fromkeys(self._placed, placed.at))
+                return
+            request_id = bytes(placed.request_id).decode()
+            self._placed.add(request_id)
+            self.positions[request_id] = placed.at
 
     async def aclose(self, code: int = 1000) -> None:
         """Say goodbye, wait for the answer without a deadline, and close the stream, also if this is cancelled.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, Pong, Request
+from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, Pong, Request, TextMessage
 
+from tests.unit.conftest import CAR, RIDE, quiet
 from trio_templar import Close
 from trio_templar.client import Closed, Rejected, WebsocketClient
+from trio_templar.testing import FakeBackend, open_gateway
 
 
 class Scripted:
@@ -132,3 +136,98 @@ async def test_a_header_can_be_given_twice_and_a_rejection_be_in_any_encoding(au
     (request,) = server.heard
     assert isinstance(request, Request)
     assert request.extra_headers[-2:] == [(b"x-a", b"1"), (b"x-a", b"2")]
+
+
+def said(message: Any) -> TextMessage:
+    return TextMessage(json.dumps(message))
+
+
+def publication(request_id: Any, at: str) -> TextMessage:
+    return said({"requestId": request_id, "at": at, "type": "publish", "data": {"at": "no position"}})
+
+
+async def test_positions_are_those_of_the_last_message_that_was_received(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        assert client.position(1) is None
+        await server.say(publication("1", "e.1"), publication(1, "e.2"), said({"requestId": 1, "type": "publish"}))
+        await server.say(said({"type": "gap", "requestId": 1, "lost": None, "at": "e.3"}), TextMessage("pong"))
+        await server.say(said({"requestId": 1, "code": "success", "at": "e.4", "recovered": True}))
+        positions = []
+        for _ in range(5):
+            await client.receive()
+            positions.append((client.position(1), client.position("1")))
+    assert positions == [(None, "e.1"), ("e.2", "e.1"), ("e.2", "e.1"), ("e.3", "e.1"), ("e.3", "e.1")]
+
+
+async def test_what_came_before_a_reply_counts_once_it_is_received(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.say(publication(1, "e.1"), said({"requestId": 2, "code": "success", "at": "e.5"}))
+        assert await client.subscribe(2, CAR, since=None) == {"requestId": 2, "code": "success", "at": "e.5"}
+        assert client.positions == {"2": "e.5"}
+        await client.receive()
+        assert client.positions == {"1": "e.1", "2": "e.5"}
+
+
+async def test_a_position_for_all_is_none_of_those_that_have_no_reply_yet(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        client.positions = {"1": "e.1", "2": "e.1"}  # those of the connection before
+        await server.say(said({"requestId": 1, "code": "success", "at": "e.1", "recovered": True}))
+        await server.say(said({"type": "position", "at": "e.9"}))
+        await client.subscribe(1, CAR, since=client.position(1))
+        await client.receive()
+        assert client.positions == {"1": "e.9", "2": "e.1"}
+
+
+async def test_a_position_that_was_asked_for_stays_until_there_is_a_reply(autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.say(CloseConnection(1012))
+        with pytest.raises(Closed):
+            await client.subscribe(1, CAR, since="e.1")
+        assert client.position(1) == "e.1"
+
+
+@pytest.mark.parametrize("reply", [{"requestId": 1, "code": "success"}, {"code": "success"}])
+async def test_an_older_gateway_recovers_nothing(reply: dict[str, Any], autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.say(said(reply), said(reply))
+        assert await client.subscribe(1, CAR, since="e.1") == {**reply, "recovered": False}
+        assert await client.subscribe(2, CAR, since=None) == reply
+    asked = [json.loads(event.data) for event in server.heard if isinstance(event, TextMessage)]
+    assert asked == [
+        {"type": "subscribe", "requestId": 1, "room": CAR, "since": "e.1"},
+        {"type": "subscribe", "requestId": 2, "room": CAR, "since": None},
+    ]
+
+
+@pytest.mark.parametrize("dialect", ["2", "3"])
+async def test_who_comes_back_gets_what_it_missed_once(dialect: str, autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(dialect=dialect), backend=FakeBackend([CAR, RIDE])) as running:
+        before, rooms = await running.connect(), {1: CAR, "b": RIDE}
+        await before.receive()
+        for request_id, room in rooms.items():
+            assert "recovered" not in await before.subscribe(request_id, room, since=None)
+        await running.gateway.publish([CAR, RIDE], "heard")
+        assert [(await before.receive())["data"] for _ in range(2)] == ["heard", "heard"]
+        await before.aclose()
+
+        for number in range(3):
+            await running.gateway.publish([CAR, RIDE], number)
+        client = await running.connect()
+        await client.receive()
+        client.positions = before.positions
+        for request_id, room in rooms.items():
+            assert (await client.subscribe(request_id, room, since=client.position(request_id)))["recovered"] is True
+        await running.gateway.publish([RIDE, CAR], 3)
+        heard: dict[Any, list[Any]] = {1: [], "b": []}
+        for _ in range(8):
+            message = await client.receive()
+            heard[message["requestId"]].append(message["data"])
+        assert heard == {1: [0, 1, 2, 3], "b": [0, 1, 2, 3]}
+
+
+async def test_what_is_not_asked_for_is_not_there(autojump_clock: MockClock) -> None:
+    async with open_gateway(backend=FakeBackend([CAR])) as running:
+        client = await running.subscriber(1, CAR)
+        await running.gateway.publish([CAR], 1)
+        assert await client.receive() == {"requestId": 1, "type": "publish", "data": 1}
+        assert client.positions == {}
