@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair
 
-from tests.unit.conftest import CAR, frames, parts, quiet, settled
+from tests.unit.conftest import CAR, RIDE, frames, parts, quiet, settled
 from trio_templar import Client, Hooks
 from trio_templar.clients.connection import Connection
 from trio_templar.clients.control import Control
@@ -23,6 +23,7 @@ from trio_templar.core.hub import Hub
 from trio_templar.core.rooms import room_key
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.fanout import DELIVERY_SECONDS, EXPENSIVE_SECONDS, RoomChannel
+from trio_templar.errors import CROWDED
 from trio_templar.http.app import HttpApi
 from trio_templar.http.authorization import Access, Authorization
 from trio_templar.http.control import control_routes
@@ -240,6 +241,80 @@ async def test_who_is_sent_away_last_still_has_its_goodbye_seconds(autojump_cloc
         running.gateway.drain()  # it is the last of four: sent away after 9 of 12 seconds
         await running.served.wait()
         assert trio.current_time() == 9 + 5
+
+
+async def with_positions(client: WebsocketClient, *request_ids: int) -> WebsocketClient:
+    """Return `client` once it is subscribed with positions."""
+    await client.receive()
+    for request_id in request_ids:
+        assert "at" in await client.subscribe(request_id, CAR, since=None)
+    return client
+
+
+async def last_words(client: WebsocketClient) -> list[Any]:
+    """All that a client hears until it is closed with 1012."""
+    heard = []
+
+    async def hear() -> None:
+        while True:
+            heard.append(await client.receive())
+
+    with pytest.raises(Closed, match="1012 the gateway is stopping"):
+        await hear()
+    return heard
+
+
+async def test_a_client_with_positions_hears_where_it_stands_right_before_its_close(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR, RIDE])) as running:
+        knows = await with_positions(await running.connect(), 1, 2)
+        await knows.subscribe(3, CAR)
+        plain = await running.subscriber(1, CAR)
+        await running.gateway.publish([RIDE], "of no room of theirs")
+        await running.gateway.publish([CAR], "the last")
+        running.gateway.drain()
+        heard = await last_words(knows)
+        assert [(message.get("requestId"), message["type"]) for message in heard] == [
+            *[(number, "publish") for number in (1, 2, 3)],
+            (None, "position"),
+        ]
+        assert list(heard[-1]) == ["type", "at"]
+        assert heard[0]["at"] == heard[-1]["at"] == knows.position(1) == knows.position(2)
+        assert knows.position(3) is None, "it did not ask"
+        assert [message["type"] for message in await last_words(plain)] == ["publish"]
+        await running.served.wait()
+
+
+async def test_where_a_client_stands_comes_behind_what_waits_for_it(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as running:
+        slow = await with_positions(await running.connect(make_pair=lockstep_stream_pair), 1)
+        for number in range(3):
+            await running.gateway.publish([CAR], number)
+        running.gateway.drain()
+        await trio.sleep(11)
+        *heard, position = await last_words(slow)
+        assert [message["data"] for message in heard] == [0, 1, 2]
+        assert position == {"type": "position", "at": heard[-1]["at"]}
+        await slow.stream.aclose()
+        await running.served.wait()
+
+
+async def test_a_client_that_loses_publications_in_a_drain_is_told_no_position(autojump_clock: MockClock) -> None:
+    async with open_gateway(quiet(drain_seconds=16), backend=FakeBackend([CAR])) as running:
+        stuck = await with_positions(await running.connect(make_pair=lockstep_stream_pair), 1)
+        for number in range(9):
+            await running.gateway.publish([CAR], [number, "x" * 10_000])
+        (connection,) = parts(running).clients.connections
+        running.gateway.drain()
+        await settled()
+        assert connection.outbox.cut(CROWDED), "memory is short, and it loses all but what is under way"
+        heard = await last_words(stuck)
+        assert [message["data"][0] for message in heard] == list(range(len(heard)))
+        assert 0 < len(heard) < 9
+        assert stuck.position(1) == heard[-1]["at"]
+        await stuck.stream.aclose()
+        await running.served.wait()
 
 
 async def test_the_last_quarter_is_for_goodbyes_and_hooks(autojump_clock: MockClock) -> None:
