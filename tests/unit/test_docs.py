@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trio.testing import MockClock
 
-from tests.unit.conftest import operator, parts
+from tests.unit.conftest import operator, parts, texts
 from tests.unit.test_docs_terminal import flags
 from trio_templar import Settings, errors
 from trio_templar.commands.cli import COMMANDS
-from trio_templar.core.dialects import DIALECTS, unsubscribed
+from trio_templar.core.dialects import DIALECTS, position, subscribed, unsubscribed
+from trio_templar.core.frames import Batch, hole_frame
+from trio_templar.core.position import Positions
 from trio_templar.core.settings import options
 from trio_templar.errors import BackendError, ClientError, Close, Refused, TemplarError
 from trio_templar.http import page as dashboard
-from trio_templar.testing import FakeBackend, open_gateway
+from trio_templar.testing import FakeBackend, WebsocketClient, open_gateway
 from trio_templar.wiring import http_app_of
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +146,57 @@ def test_the_frames_are_those_of_the_dialects(name: str) -> None:
     rows = page("docs/wire.md")
     frames.append(unsubscribed("1", "sold"))
     assert [frame for frame in frames if f"`{frame}`" not in rows] == []
+
+
+@pytest.mark.parametrize("name", ["2", "3"])
+def test_the_frames_with_positions_are_those_of_the_dialects(name: str) -> None:
+    dialect = DIALECTS[name]  # type: ignore[index]  # one of both
+    positions = Positions(b"0123456789ab")
+    publication = dialect.publication(b"[1.50]")._replace(position=positions.last)
+    frames = Batch([publication]).render(b"1", positions.epoch) + hole_frame(b"1", positions.token(positions.last))
+    expected = [
+        *texts(frames),
+        subscribed("1", "P", None),
+        subscribed("1", "P", True),
+        subscribed("1", "P", False),
+        subscribed("1", None, False),
+        position("P"),
+    ]
+    rows = page("docs/wire.md").partition("### What the gateway sends with positions")[2]
+    told = positions.token(positions.last)
+    assert [frame for frame in expected if f"`{frame.replace(told, 'P')}`" not in rows] == []
+
+
+async def test_the_conversation_with_positions_is_what_a_gateway_says(autojump_clock: MockClock) -> None:
+    shown = re.findall(r"```text\n(.*?)```", page("docs/wire.md").partition("## Positions\n")[2], re.DOTALL)
+    room, said = {"target": "news"}, []
+
+    async def subscribed_client(since: str | None) -> WebsocketClient:
+        client = await running.connect()
+        await client.receive()
+        message = json.dumps({"type": "subscribe", "requestId": 1, "room": room, "since": since})
+        await client.send(message)
+        said.extend([f"→ {message}", f"← {await client.receive_text()}"])
+        return client
+
+    async with open_gateway(backend=FakeBackend([room])) as running:
+        before = await subscribed_client(None)
+        await running.gateway.publish([room], 1)
+        said.append(f"← {await before.receive_text()}")
+        await before.aclose()
+        await running.gateway.publish([room], 2)
+        await running.gateway.publish([room], 3)
+        client = await subscribed_client(before.position(1))
+        said += [f"← {await client.receive_text()}" for _ in range(2)]
+    assert numbered("\n".join(said)) == numbered("".join(shown).rstrip())
+
+
+def numbered(conversation: str) -> str:
+    """Return a conversation with a number for each position, in the order they come."""
+    found: dict[str, str] = {}
+    return re.sub(
+        r"\b[0-9a-f]{12}\.[0-9a-f]+\b", lambda match: found.setdefault(match[0], f"P{len(found)}"), conversation
+    )
 
 
 async def test_every_route_is_in_the_page_of_the_http_api() -> None:
