@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
@@ -21,7 +23,7 @@ from trio_templar.client import Rejected, WebsocketClient
 from trio_templar.commands.addresses import Address
 from trio_templar.commands.command import CommandError, ExitStatus
 from trio_templar.commands.connecting import Ended, _rejection, connect
-from trio_templar.commands.listen import _headers, _with_token
+from trio_templar.commands.listen import _headers, _with_token, position
 from trio_templar.commands.printer import Printer
 from trio_templar.commands.subscriber import GOODBYE_SECONDS, Subscriber
 from trio_templar.core.rooms import Room
@@ -42,6 +44,7 @@ class Terminal:
             self.notes.append,
             as_json=options.get("as_json", False),
             count=options.get("count"),
+            shows_positions="since" in options,
         )
 
         async def connect() -> WebsocketClient:
@@ -51,7 +54,8 @@ class Terminal:
                 raise _rejection(rejected) from rejected
 
         reconnect = options.get("reconnect", False)
-        return Subscriber(connect, printer, rooms, name="ws", reconnect=reconnect, chance=lambda: 1.0)
+        since = options.get("since", msgspec.UNSET)
+        return Subscriber(connect, printer, rooms, name="ws", reconnect=reconnect, since=since, chance=lambda: 1.0)
 
 
 @pytest.fixture
@@ -219,6 +223,92 @@ async def test_it_comes_back_after_growing_pauses_and_subscribes_again(
             assert terminal.notes[-1] == "ws: closed with 1012: again; again in 1.0 s"
 
 
+@pytest.mark.parametrize("dialect", ["2", "3"])
+@pytest.mark.parametrize("given", [(), (CAR, RIDE)], ids=["allowed", "given"])
+async def test_who_comes_back_gets_what_it_missed_of_each_room(
+    given: tuple[Room, ...], dialect: str, terminal: Terminal, autojump_clock: MockClock
+) -> None:
+    backend = FakeBackend([CAR, RIDE])
+    async with open_gateway(quiet(dialect=dialect), backend=backend) as running:
+        async with listening(terminal.subscriber(running, *given, reconnect=True)):
+            await running.gateway.publish([CAR], "heard")
+            await settled()
+            close_all(running, Close(1012, "again"))
+            await settled()
+            for number in range(3):
+                await running.gateway.publish([CAR, RIDE], number)
+            backend.allowed_rooms.reverse()  # an API may answer in another order
+            await trio.sleep(2)
+            await running.gateway.publish([CAR, RIDE], 3)
+            await settled()
+    assert [line for line in terminal.lines if "car" in line] == [
+        '{"target": "car"} "heard"',
+        *(f'{{"target": "car"}} {number}' for number in range(4)),
+    ]
+    assert [line for line in terminal.lines if "ride" in line] == [f'{{"target": "ride"}} {n}' for n in range(4)]
+    assert not any("missed" in note for note in terminal.notes)
+
+
+async def test_one_who_cannot_get_what_it_missed_is_told_to_fetch(
+    terminal: Terminal, autojump_clock: MockClock
+) -> None:
+    async with open_gateway(quiet(history_seconds=10), backend=FakeBackend([CAR])) as running:
+        async with listening(terminal.subscriber(running, CAR, reconnect=True)):
+            close_all(running, Close(1012, "again"))
+            await settled()
+            await running.gateway.publish([CAR], "missed")
+            running.backend.error = RuntimeError("away for long")
+            await trio.sleep(60)
+            running.backend.error = None
+            await trio.sleep(60)
+    assert terminal.lines == []
+    words = 'publications of {"target": "car"} were missed and cannot be recovered: fetch'
+    assert [note for note in terminal.notes if "missed" in note] == [words]
+
+
+async def test_positions_are_shown_where_they_are_asked_for(terminal: Terminal, autojump_clock: MockClock) -> None:
+    async with open_gateway(backend=FakeBackend([CAR, RIDE])) as running:
+        async with listening(terminal.subscriber(running, CAR, since=None)):
+            await running.gateway.publish([CAR], 1)
+            await running.gateway.publish([CAR], 2)
+            await settled()
+        start = terminal.notes[0].removeprefix('ws: listening to {"target": "car"} from ')
+        first, second = [line.split(" ") for line in terminal.lines]
+        assert (first[1], second[1]) == ("1", "2")
+
+        async with listening(terminal.subscriber(running, CAR, RIDE, since=first[0])):
+            assert terminal.lines[2:] == [f'{second[0]} {{"target": "car"}} 2']
+        async with listening(terminal.subscriber(running, CAR, since=start, as_json=True)):
+            lines = [json.loads(line) for line in terminal.lines[3:]]
+        assert [list(line) for line in lines] == [["time", "room", "at", "data"]] * 2
+        assert [(line["at"], line["data"]) for line in lines] == [(first[0], 1), (second[0], 2)]
+        assert not any("missed" in note for note in terminal.notes)
+
+
+@pytest.mark.parametrize("reply", ['{"code": "success"}', '{"code": "success", "at": "e.2", "recovered": false}'])
+async def test_a_position_that_is_of_no_use_is_said_so(
+    reply: str, terminal: Terminal, autojump_clock: MockClock
+) -> None:
+    await error_at(terminal, '{"allowed_rooms": []}', reply, CloseConnection(1012, "over"), since="e.1")
+    assert terminal.notes[0] == 'publications of {"target": "car"} were missed and cannot be recovered: fetch'
+    await error_at(terminal, '{"allowed_rooms": []}', reply, CloseConnection(1012, "over"), since="e.1", as_json=True)
+    (line,) = map(json.loads, terminal.lines)
+    del line["time"]
+    assert line == {"room": CAR, "lost": None} | ({"at": "e.2"} if "at" in reply else {})
+
+
+async def test_a_gap_without_a_number_is_said_to_need_a_fetch(terminal: Terminal, autojump_clock: MockClock) -> None:
+    gap = '{"type": "gap", "requestId": 1, "lost": null, "at": "e.2"}'
+    await error_at(terminal, '{"allowed_rooms": []}', '{"code": "success"}', gap, CloseConnection(1012), since=None)
+    assert terminal.notes[1:] == ['publications of {"target": "car"} were missed and cannot be recovered: fetch']
+
+
+def test_a_room_is_no_position() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="put --since behind the rooms"):
+        position('{"target": "car"}')
+    assert position("e.1") == "e.1"
+
+
 async def test_pauses_do_not_grow_without_end(terminal: Terminal, autojump_clock: MockClock) -> None:
     async with open_gateway() as running:
         pauses = terminal.subscriber(running)._pauses()
@@ -285,7 +375,13 @@ async def test_the_answer_to_a_goodbye_is_not_waited_for_long(terminal: Terminal
     assert trio.current_time() - start == GOODBYE_SECONDS
 
 
-async def error_at(terminal: Terminal, *says: str | Event, reads: int | None = None) -> CommandError:
+async def error_at(
+    terminal: Terminal,
+    *says: str | Event,
+    reads: int | None = None,
+    since: str | msgspec.UnsetType | None = msgspec.UNSET,
+    as_json: bool = False,
+) -> CommandError:
     """Listen to a gateway that says so much and then nothing, whatever it is asked; return how that ends.
 
     With `reads` nothing is on its way: it takes so many messages, and the next one waits to be sent.
@@ -307,12 +403,13 @@ async def error_at(terminal: Terminal, *says: str | Event, reads: int | None = N
             if number < (reads or 0):
                 await stream.receive_some()
 
-    printer = Printer(terminal.lines.append, terminal.notes.append, as_json=False, count=None)
+    shows = since is not msgspec.UNSET
+    printer = Printer(terminal.lines.append, terminal.notes.append, as_json=as_json, count=None, shows_positions=shows)
     errors: list[CommandError] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         try:
-            await Subscriber(connect, printer, [CAR], name="ws", reconnect=False).listen(None)
+            await Subscriber(connect, printer, [CAR], name="ws", reconnect=False, since=since).listen(None)
         except CommandError as error:
             errors.append(error)
     return errors[0]

@@ -11,6 +11,8 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
+import msgspec
+
 from trio_templar.commands.addresses import Address, websocket_address
 from trio_templar.commands.command import (
     Command,
@@ -49,7 +51,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--header", metavar="NAME:VALUE", action="append", help="any other header; repeatable")
     parser.add_argument("--count", type=count, metavar="N", help="end after N publications")
     parser.add_argument("--seconds", type=seconds, metavar="SECONDS", help="end after so many seconds")
-    parser.add_argument("--reconnect", action="store_true", help="connect again when the connection ends")
+    parser.add_argument(
+        "--reconnect", action="store_true", help="connect again when the connection ends, and get what was missed"
+    )
+    parser.add_argument(
+        "--since",
+        nargs="?",
+        type=position,
+        default=msgspec.UNSET,
+        metavar="POSITION",
+        help="print the position of each publication; begin behind POSITION, which an earlier one had [now]",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print JSON objects, one on each line, with time, room, and data or lost"
     )
@@ -57,6 +69,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the gateway's TOML file, for its bind and path")
     parser.add_argument("--url", help="the gateway, as ws://HOST:PORT/PATH, wss://… or unix:PATH [that of bind]")
     add_connection_options(parser)
+
+
+def position(text: str) -> str:
+    """Return a position as it is. Raises argparse.ArgumentTypeError: if it is a room, which may stand behind it."""
+    if text.lstrip().startswith("{"):
+        raise argparse.ArgumentTypeError(f"{text!r} is a room and no position: put --since behind the rooms")
+    return text
 
 
 def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
@@ -72,13 +91,21 @@ def run(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> int:
         if not arguments["quiet"]:
             print(f"trio-templar: {printable(text)}", file=sys.stderr, flush=True)
 
-    printer = Printer(partial(print, flush=True), note, as_json=arguments["json"], count=arguments["count"])
+    since = arguments["since"]
+    printer = Printer(
+        partial(print, flush=True),
+        note,
+        as_json=arguments["json"],
+        count=arguments["count"],
+        shows_positions=since is not msgspec.UNSET,
+    )
     subscriber = Subscriber(
         partial(connect, address, headers, arguments["ca"] or "", arguments["timeout"]),
         printer,
         rooms,
         name=address.url.partition("?")[0] if not address.socket else str(address),
         reconnect=arguments["reconnect"],
+        since=since,
     )
     if arguments["show_rooms"]:
         return run_on_trio(subscriber.show_rooms)
@@ -151,5 +178,6 @@ COMMAND: Final = Command(
   trio-templar listen '{"target": "car", "car": 7}' --cookie sessionid=8d3f…
   trio-templar listen --rooms --url wss://example.com/ws/ --token-file token
   trio-templar listen '{"target": "car", "car": 7}' --token ada --count 1 --seconds 10 --json
+  trio-templar listen '{"target": "car", "car": 7}' --token ada --reconnect --since
 """,
 )

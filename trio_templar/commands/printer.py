@@ -17,12 +17,19 @@ class Printer:
     """What comes, as lines: `write` gets those of standard output, `note` what is for people beside it."""
 
     def __init__(
-        self, write: Callable[[str], object], note: Callable[[str], object], *, as_json: bool, count: int | None
+        self,
+        write: Callable[[str], object],
+        note: Callable[[str], object],
+        *,
+        as_json: bool,
+        count: int | None,
+        shows_positions: bool = False,
     ) -> None:
         self.write = write
         self.note = note
         self._as_json = as_json
         self._wanted = self._left = count
+        self.shows_positions = shows_positions
         self.shows_rooms = False
 
     @property
@@ -37,14 +44,15 @@ class Printer:
             return ""
         return f"only {self._wanted - self._left} of {self._wanted} publications"
 
-    def published(self, room: Room, data: bytes) -> None:
-        """Print a publication."""
+    def published(self, room: Room, data: bytes, at: str | None = None) -> None:
+        """Print a publication, which brings its subscription to the position `at`."""
         # Line ends and tabs between its parts would make several lines of it. Inside strings JSON has none.
         text = printable(data.decode().translate(BLANKS))
         if self._as_json:
-            self._object(room, f'"data": {text}')
+            self._object(room, f'"data": {text}', at)
         else:
-            self.write(f"{shown(room)} {text}" if self.shows_rooms else text)
+            place = f"{printable(at)} " if at and self.shows_positions else ""
+            self.write(place + (f"{shown(room)} {text}" if self.shows_rooms else text))
         if self._left:
             self._left -= 1
 
@@ -55,9 +63,17 @@ class Printer:
         else:
             self.note(f"lost {number} publications of {shown(room)}: too slow for them")
 
-    def _object(self, room: Room, rest: str) -> None:
+    def missed(self, room: Room, at: str | None) -> None:
+        """Print that any number of publications of `room` may be missing before the position `at`."""
+        if self._as_json:
+            self._object(room, '"lost": null', at)
+        else:
+            self.note(f"publications of {shown(room)} were missed and cannot be recovered: fetch")
+
+    def _object(self, room: Room, rest: str, at: str | None = None) -> None:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self.write(f'{{"time": "{time}", "room": {shown(room)}, {rest}}}')
+        place = f'"at": {printable(json.dumps(at))}, ' if at and self.shows_positions else ""
+        self.write(f'{{"time": "{time}", "room": {shown(room)}, {place}{rest}}}')
 
 
 def shown(room: Room) -> str:

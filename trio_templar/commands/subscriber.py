@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import starmap
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +16,7 @@ from trio_templar.client import Closed, WebsocketClient
 from trio_templar.commands.command import CommandError, ExitStatus, UsageError
 from trio_templar.commands.connecting import Ended
 from trio_templar.commands.printer import Printer, shown
+from trio_templar.core.dialects import Since
 from trio_templar.core.rooms import WILDCARD, Room
 
 # A client that sends `ping` this often is not idle, not even in dialect 3, and notices when the gateway has gone.
@@ -34,13 +37,19 @@ class _Message(msgspec.Struct, rename="camel"):
     reason: str = ""
     request_id: int | str | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
-    lost: int = 0
+    lost: int | None = 0
+    at: str | None = None
+    recovered: bool = False
     is_authorized: bool = msgspec.field(default=True, name="is_authorized")
     allowed_rooms: list[dict[str, Any]] = msgspec.field(default_factory=list, name="allowed_rooms")
 
 
 class Subscriber:
-    """A client that listens: `connect` opens its websocket, and what comes goes to `printer`."""
+    """A client that listens: `connect` opens its websocket, and what comes goes to `printer`.
+
+    `since` is the position to begin behind in each room; None begins now. One that reconnects asks for positions in any
+    case, so that it misses nothing.
+    """
 
     def __init__(
         self,
@@ -50,6 +59,7 @@ class Subscriber:
         *,
         name: str,
         reconnect: bool,
+        since: Since = msgspec.UNSET,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._connect = connect
@@ -58,8 +68,11 @@ class Subscriber:
         self._name = name
         self._reconnect = reconnect
         self._chance = chance
+        self._since = None if reconnect and since is msgspec.UNSET else since
         self._admitted = False
         self._rooms: dict[int | str, Room] = {}
+        self._numbers: dict[str, int] = {}
+        self._positions: dict[str, str] = {}
 
     async def show_rooms(self) -> int:
         """Print the rooms this client may enter, one a line."""
@@ -121,6 +134,7 @@ class Subscriber:
     async def _websocket(self) -> AsyncIterator[WebsocketClient]:
         """Dial, and say goodbye at the end, whatever brings it. Raises CommandError: if the gateway ends it."""
         client = await self._connect()
+        client.positions = self._positions
         try:
             yield client
         except Closed as closed:
@@ -149,14 +163,26 @@ class Subscriber:
             choice = ", ".join(map(shown, allowed)) or "none"
             raise UsageError(f"listen to which ROOM? Allowed: {choice}")
         self._printer.shows_rooms = len(wanted) > 1
-        self._rooms = dict(enumerate(wanted, 1))
+        self._rooms = {self._number(room): room for room in wanted}
         for number, room in self._rooms.items():
-            await self._send(client, {"type": "subscribe", "requestId": number, "room": room})
+            asked = {"type": "subscribe", "requestId": number, "room": room}
+            since = self._positions.get(str(number), self._since)
+            await self._send(client, asked if since is msgspec.UNSET else {**asked, "since": since})
             while not (message := await self._receive(client)).code:
                 self._hear(message)
             if message.code != "success":
                 raise CommandError(ExitStatus.REFUSED, f"{message.message}: {shown(room)}")
-        self._printer.note(f"{self._name}: listening to {', '.join(map(shown, wanted))}")
+            if isinstance(since, str) and not message.recovered:
+                self._printer.missed(room, message.at)
+        self._printer.note(f"{self._name}: listening to {', '.join(starmap(self._place, self._rooms.items()))}")
+
+    def _number(self, room: Room) -> int:
+        """Return the requestId for `room`: the same on each connection, because its position is known by that."""
+        return self._numbers.setdefault(json.dumps(room, sort_keys=True), len(self._numbers) + 1)
+
+    def _place(self, number: int | str, room: Room) -> str:
+        at = self._positions.get(str(number)) if self._printer.shows_positions else None
+        return f"{shown(room)} from {at}" if at else shown(room)
 
     def _hear(self, message: _Message) -> None:
         room = self._rooms.get(message.request_id or "")
@@ -164,9 +190,11 @@ class Subscriber:
             return
         match message.type:
             case "publish":
-                self._printer.published(room, bytes(message.data))
+                self._printer.published(room, bytes(message.data), message.at)
+            case "gap" if (lost := message.lost) is not None:
+                self._printer.lost(room, lost)
             case "gap":
-                self._printer.lost(room, message.lost)
+                self._printer.missed(room, message.at)
             case "unsubscribed":
                 del self._rooms[message.request_id or ""]
                 self._printer.note(f"{self._name}: no longer in {shown(room)}: {message.reason or 'no reason given'}")
