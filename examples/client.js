@@ -1,22 +1,39 @@
-// A browser client without a library. It subscribes to rooms, and reconnects when it loses the connection.
+// A browser client without a library. It subscribes to rooms. When it loses the connection, it comes back and gets what
+// it missed; where that cannot be had it calls the third argument, so that the page fetches.
 //
 //   const client = connect(`${location.protocol.replace("http", "ws")}//${location.host}/ws/`);
-//   client.subscribe({ target: "car", car: 1 }, (data) => console.log(data));
+//   client.subscribe({ target: "car", car: 1 }, (data) => console.log(data), () => location.reload());
 
 export function connect(url) {
-  const subscriptions = new Map(); // requestId -> [room, onData]
-  let socket, number = 0;
+  const subscriptions = new Map(); // requestId -> { room, onData, refetch, at: its position, socket: who told that }
+  let socket, unanswered, number = 0;
 
-  const send = (message) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(message));
-  const enter = (requestId, room) => send({ type: "subscribe", requestId, room });
+  function send(message) {
+    if (socket.readyState !== WebSocket.OPEN) return; // it is sent when it is open
+    unanswered.push(message.requestId);
+    socket.send(JSON.stringify(message));
+  }
+  const enter = (requestId, { room, at }) => send({ type: "subscribe", requestId, room, since: at ?? null });
+
+  function hear(sub, { type, code, data, at, recovered }) {
+    const missed = type === "gap" || (code === "success" && sub.at && !recovered); // older gateways say nothing of it
+    if (at) Object.assign(sub, { at, socket });
+    if (type === "publish") sub.onData(data);
+    if (missed) sub.refetch?.();
+  }
 
   function open() {
     socket = new WebSocket(url);
-    socket.onopen = () => subscriptions.forEach(([room], requestId) => enter(requestId, room));
+    unanswered = []; // replies come in the order of the messages, and not all of them have a requestId
+    socket.onopen = () => subscriptions.forEach((sub, requestId) => enter(requestId, sub));
     socket.onmessage = ({ data }) => {
       if (data === "pong") return;
       const message = JSON.parse(data);
-      if (message.type === "publish") subscriptions.get(message.requestId)?.[1](message.data);
+      const asked = message.code && unanswered.shift();
+      const sub = subscriptions.get(message.requestId ?? asked);
+      if (sub) hear(sub, message);
+      // This one is for all that got a reply here: another may still miss what came before.
+      if (message.type === "position") subscriptions.forEach((sub) => sub.socket === socket && (sub.at = message.at));
       if (message.code === "error") console.warn("gateway:", data);
     };
     // Each client waits for a random time, because after a restart all of them come back.
@@ -26,10 +43,10 @@ export function connect(url) {
   open();
   setInterval(() => socket.readyState === WebSocket.OPEN && socket.send("ping"), 30_000);
   return {
-    subscribe(room, onData) {
+    subscribe(room, onData, refetch) {
       const requestId = ++number;
-      subscriptions.set(requestId, [room, onData]);
-      enter(requestId, room);
+      subscriptions.set(requestId, { room, onData, refetch });
+      enter(requestId, subscriptions.get(requestId));
       return () => subscriptions.delete(requestId) && send({ type: "unsubscribe", requestId });
     },
   };
