@@ -357,6 +357,39 @@ def test_callers_that_do_not_read_the_page_keep_nobody_waiting(demo: GatewayProc
         trigger(demo, 1, CAR)
 
 
+def test_a_client_of_the_demo_that_was_away_comes_back_to_what_it_missed(page: Page) -> None:
+    frames = "[...document.querySelectorAll('#ada .frame.publish code')].map((it) => JSON.parse(it.textContent).data)"
+    with gateway("--demo") as process:
+        opened(page, process)
+        for name in ("ada", "grace"):
+            wait_subscribed(page, name)
+        trigger(process, "heard", {"target": "news"})
+        page.wait(f"{frames}.length === 1")
+        page.click("#ada .away")
+        page.wait(f"{frames}.length === 4")
+        missed = [{"text": f"While ada was away: {number}"} for number in (1, 2, 3)]
+        assert page.evaluate(frames) == ["heard", *missed]
+        page.wait("document.querySelectorAll('#grace .frame.publish').length === 4")
+        wait_subscribed(page, "ada")
+        assert "Back in news: nothing is lost." in page.text("#ada .frames")
+        assert "cannot be recovered" not in page.text("#ada .frames")
+        trigger(process, "later", {"target": "news"})
+        page.wait(f"{frames}.length === 5")
+        assert page.evaluate(frames)[4] == "later"
+        assert page.complaints() == []
+
+
+def test_a_client_of_the_demo_says_when_what_it_missed_is_gone(page: Page) -> None:
+    with gateway("--demo", "--history-bytes=4096") as process:
+        opened(page, process)
+        wait_subscribed(page, "ada")
+        page.click("#ada .connect")
+        page.wait("document.querySelector('#ada .connect').textContent === 'Connect'")
+        trigger(process, "x" * 10_000, {"target": "news"})  # more than is kept
+        page.click("#ada .connect")
+        page.wait("document.querySelector('#ada .frames').textContent.includes('cannot be recovered')")
+
+
 def test_the_demo_shows_two_clients_subscribe_and_a_button_that_sends_them_frames(page: Page) -> None:
     with gateway("--demo") as process:
         opened(page, process)

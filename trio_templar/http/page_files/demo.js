@@ -1,5 +1,6 @@
 // The demo: two websocket clients in plain browser JavaScript. `Client` is all that a client needs to know.
 
+import { ask } from "./api.js";
 import { element, json, make } from "./dom.js";
 import { clock } from "./numbers.js";
 
@@ -7,6 +8,7 @@ const ROOMS = [{ target: "news" }, { target: "car", car: 1 }, { target: "car", c
 const USERS = { ada: [ROOMS[0], ROOMS[1]], grace: [ROOMS[0], ROOMS[2]] }; // what they subscribe to at first
 const PING_MS = 30_000;
 const KEPT_FRAMES = 100;
+const FETCH = "What was missed cannot be recovered: an application fetches it from its API now.";
 
 const label = (room) => Object.values(room).join(" ");
 
@@ -15,6 +17,7 @@ class Client {
     this.name = name;
     this.url = `${url}?token=${this.name}`;
     this.wanted = new Set(rooms); // entered again after each reconnect
+    this.positions = new Map(); // room -> up to where this client has received what was published there
     this.numbers = 0;
     const shown = name[0].toUpperCase() + name.slice(1);
     this.panel = make("section", { className: "card client", id: name, ariaLabel: `Client ${shown}` });
@@ -25,6 +28,7 @@ class Client {
     this.part(".frames").ariaLabel = `Frames of ${shown}`;
     this.buttons = new Map(ROOMS.map((room) => [room, this.roomButton(room)]));
     this.part(".connect").onclick = () => (this.stay ? this.leave() : this.connect());
+    this.part(".away").onclick = () => this.goAway();
     this.connect();
   }
 
@@ -54,6 +58,24 @@ class Client {
     this.socket.close(1000);
   }
 
+  /** Leave, publish meanwhile, and come back to what was missed. */
+  async goAway() {
+    const [room] = this.entered.keys();
+    const gone = new Promise((over) => this.socket.addEventListener("close", over));
+    this.leave();
+    await gone;
+    try {
+      for (const number of [1, 2, 3]) {
+        const body = json({ rooms: [room], data: { text: `While ${this.name} was away: ${number}` } });
+        await ask("trigger/", { method: "POST", body, accept: "application/json" });
+      }
+      this.note(`Three times published to ${label(room)} meanwhile.`);
+    } catch (error) {
+      this.note(`Not published: ${error.message}.`);
+    }
+    if (!this.stay) this.connect(); // somebody may have been faster
+  }
+
   closed({ code, reason }) {
     clearInterval(this.pinging);
     this.entered = new Map();
@@ -73,42 +95,58 @@ class Client {
 
   subscribe(room) {
     const requestId = `${this.name}-${++this.numbers}`;
-    this.send({ type: "subscribe", requestId, room }, () => {
+    const since = this.positions.get(room) ?? null;
+    this.send({ type: "subscribe", requestId, room, since }, ({ recovered }) => {
       this.wanted.add(room);
       this.entered.set(room, requestId);
+      if (since !== null) this.note(recovered ? `Back in ${label(room)}: nothing is lost.` : FETCH);
     });
   }
 
   unsubscribe(room) {
     this.send({ type: "unsubscribe", requestId: this.entered.get(room) }, () => {
-      this.wanted.delete(room);
-      this.entered.delete(room);
+      this.forget(room);
     });
+  }
+
+  forget(room) {
+    this.wanted.delete(room);
+    this.entered.delete(room);
+    this.positions.delete(room);
   }
 
   receive(text) {
     if (text === "pong") return;
     const message = JSON.parse(text);
     if (message.type === "publish") {
-      const room = this.roomOf(message);
-      this.show("received publish", text, label(room));
+      this.show("received publish", text, label(this.roomOf(message)));
     } else if ("allowed_rooms" in message) {
       this.show("received", text, "welcome");
       this.wanted.forEach((room) => this.subscribe(room));
     } else if (message.type === "unsubscribed") {
-      const room = this.roomOf(message);
-      this.wanted.delete(room);
-      this.entered.delete(room);
+      this.forget(this.roomOf(message));
       this.show("received refused", text, "unsubscribed");
       this.paintRooms();
+    } else if (message.type === "gap") {
+      this.show("received refused", text, "gap");
+      this.note(FETCH);
+    } else if (message.type === "position") {
+      this.show("received", text, "position");
+      this.entered.forEach((_, room) => this.positions.has(room) && this.positions.set(room, message.at));
+      return;
     } else {
-      const onSuccess = this.unanswered.shift();
-      const succeeded = message.code === "success";
-      if (succeeded) onSuccess?.();
-      this.show(succeeded ? "received" : "received refused", text, message.code ?? "refused");
-      if (message.message === "room-not-found") this.note("The API did not allow this room (see the welcome frame).");
-      this.paintRooms();
+      this.answered(message, text);
     }
+    if (message.at) this.positions.set(this.roomOf(message), message.at);
+  }
+
+  answered(message, text) {
+    const onSuccess = this.unanswered.shift();
+    const succeeded = message.code === "success";
+    this.show(succeeded ? "received" : "received refused", text, message.code ?? "refused");
+    if (succeeded) onSuccess?.(message);
+    if (message.message === "room-not-found") this.note("The API did not allow this room (see the welcome frame).");
+    this.paintRooms();
   }
 
   roomOf({ requestId }) {
@@ -128,6 +166,7 @@ class Client {
       button.ariaPressed = this.entered.has(room);
       button.disabled = this.socket?.readyState !== WebSocket.OPEN;
     }
+    this.part(".away").disabled = !this.entered.size;
   }
 
   show(kind, text, about) {
