@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.api import Api
-from tests.e2e.clients import CAR, receive, subscriber
+from tests.e2e.clients import CAR, receive, subscriber, trigger
 from tests.e2e.processes import PATIENCE_SECONDS, ROOT, SLOWNESS, GatewayProcess, Process, gateway, reserved_address
+from tests.e2e.relay import relay
 
 ROOM = json.dumps(CAR)
 
@@ -189,6 +190,29 @@ def test_a_signal_ends_listen_with_a_goodbye(number: signal.Signals, status: int
             assert " code=1000 " in process.log.wait(" close ")[0]
         finally:
             listener.end()
+
+
+def test_a_listener_that_was_cut_off_prints_what_it_missed_and_can_be_followed_by_another(api: Api) -> None:
+    with gateway(f"--api-url={api.url}") as process, relay(process.address) as way:
+        listen = [sys.executable, "-m", "trio_templar", "listen", ROOM, f"--url={way.url}", "--json"]
+        one = Process([*listen, "--reconnect", "--since", "--count=8"])
+        try:
+            for start in (0, 4):
+                one.log.wait("listening to", 1 + start // 4)
+                trigger(process, start)
+                one.output.wait(f'"data": {start}}}')
+                assert way.cut() == 1
+                for number in (1, 2, 3):
+                    trigger(process, start + number)
+            assert one.wait() == 0
+            lines = [json.loads(line) for line in one.output.all]
+            assert [line["data"] for line in lines] == list(range(8))
+            assert not [note for note in one.log.all if "missed" in note]
+        finally:
+            one.end()
+        status, output, note = command(*listen[3:], "--count=5", f"--since={lines[2]['at']}")
+        assert (status, [json.loads(line)["data"] for line in output.splitlines()]) == (0, list(range(3, 8)))
+        assert "missed" not in note
 
 
 def test_what_a_terminal_cannot_show_is_printed_as_json_escapes_it(shared: GatewayProcess) -> None:
