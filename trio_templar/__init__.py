@@ -45,6 +45,7 @@ The map. A package imports from those above it, never from those below. In each,
     delivery/    from a publication to a socket
       bus          the log that publishers append to
       follower     what a node does with what is in it: keep it, hand it on
+      entrance     the bounds of what may be published, and who waits before them
       fanout       room channels, the fan-out loop
       outbox       the bounded way to one client's socket
       backlog      the publications and replies that wait for it

@@ -100,7 +100,7 @@ async def _run(settings: Settings, api: Api, endpoints: Endpoints, task_status: 
                         await parts.clients.shutdown.leaving.wait()
                         await _send_away(parts, clients)
                     finally:
-                        parts.delivery.fanout.close()
+                        parts.delivery.fanout.entrance.close()
                 await parts.clients.departure.close_all()
             watch.cancel_scope.cancel()  # what watches does not end by itself
 

@@ -38,7 +38,8 @@ from trio_templar.counters import ConnectionCounts
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.bus import Bus, LocalBus
-from trio_templar.delivery.fanout import Bounds, Fanout
+from trio_templar.delivery.entrance import Bounds
+from trio_templar.delivery.fanout import Fanout
 from trio_templar.delivery.follower import Follower
 from trio_templar.http.app import HttpApi
 from trio_templar.http.authorization import Authorization, access_by
@@ -143,10 +144,11 @@ def wire(settings: Settings, api: Api, endpoints: Endpoints, nurseries: Nurserie
 
 def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
     hub, clock, dialect = Hub(settings.policies), Clock(), DIALECTS[settings.dialect]
-    budget = Budget(settings.memory_bytes or memory_bytes() // 4)
+    hard_bytes = settings.memory_bytes or memory_bytes() // 4
+    history = History(Positions(wall=time.time), _span(settings, hard_bytes), _kept_seconds(settings.policies))
+    budget = Budget(hard_bytes, history)
     fanout = Fanout(hub, rooms, budget, _bounds(settings))
-    history = History(Positions(wall=time.time), _span(settings, budget), _kept_seconds(settings.policies))
-    follower = Follower(history, hub, fanout, budget)
+    follower = Follower(history, hub, fanout)
     return Delivery(
         hub=hub,
         clock=clock,
@@ -161,8 +163,8 @@ def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
     )
 
 
-def _span(settings: Settings, budget: Budget) -> Span:
-    return Span(settings.history_seconds, min(settings.history_bytes, budget.hard_bytes // HISTORY_SHARE))
+def _span(settings: Settings, hard_bytes: int) -> Span:
+    return Span(settings.history_seconds, min(settings.history_bytes, hard_bytes // HISTORY_SHARE))
 
 
 def _kept_seconds(policies: Policies) -> Callable[[bytes], float] | None:
@@ -183,7 +185,7 @@ def _clients(settings: Settings, api: Api, delivery: Delivery, nurseries: Nurser
     limiter = BootstrapLimiter(api.bootstrap, settings)
     refuses_by_message = DIALECTS[settings.dialect].refusal() is not None
     admission = Admission(settings, limiter, refuses_by_message=refuses_by_message)
-    shutdown = Shutdown(nurseries.scope, delivery.fanout, connections)
+    shutdown = Shutdown(nurseries.scope, delivery.fanout.entrance, connections)
     return Clients(
         connections=connections,
         counts=counts,
@@ -191,9 +193,7 @@ def _clients(settings: Settings, api: Api, delivery: Delivery, nurseries: Nurser
         hook_queue=nurseries.hook_queue,
         bootstrap_limiter=limiter,
         admission=admission,
-        supervisor=Supervisor(
-            _timeouts(settings), connections, delivery.backlogs, delivery.clock, (delivery.follower, delivery.recovery)
-        ),
+        supervisor=Supervisor(_timeouts(settings), connections, delivery.backlogs, delivery.clock, delivery.recovery),
         lag=lag,
         shutdown=shutdown,
         departure=Departure(connections, delivery.hub, shutdown.stopped),
@@ -327,10 +327,9 @@ def reload(parts: Parts, new: Settings) -> Reloaded:
     # A room that somebody has entered stays one to publish to.
     parts.delivery.reader.max_room_bytes = max(parts.delivery.reader.max_room_bytes, settings.max_room_bytes)
     parts.delivery.hub.apply(policies)
-    parts.delivery.fanout.bounds = _bounds(settings)
-    parts.delivery.follower.history.apply(
-        _span(settings, parts.delivery.budget), _kept_seconds(policies), trio.current_time(), longer=keep_longer
-    )
+    parts.delivery.fanout.entrance.bounds = _bounds(settings)
+    span, history = _span(settings, parts.delivery.budget.hard_bytes), parts.delivery.recovery.history
+    history.apply(span, _kept_seconds(policies), trio.current_time(), longer=keep_longer)
     parts.clients.supervisor.timeouts = _timeouts(settings)
     if "max_connections" in reloaded.changed:
         warn_of_descriptors(settings)

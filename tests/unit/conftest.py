@@ -167,9 +167,9 @@ class FakeReceiver:
         return [message["data"] for message in self.messages]
 
 
-def local_bus(hub: Hub, fanout: Fanout, budget: Budget, history: History | None = None) -> LocalBus:
+def local_bus(hub: Hub, fanout: Fanout, history: History | None = None) -> LocalBus:
     """The log of a gateway that is alone; without `history` it keeps nothing."""
-    return LocalBus(Follower(history or History(Positions()), hub, fanout, budget), fanout)
+    return LocalBus(Follower(history or History(Positions()), hub, fanout), fanout)
 
 
 def parts(running: MemoryGateway) -> Parts:

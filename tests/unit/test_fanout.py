@@ -21,14 +21,13 @@ from trio_templar.core.hub import Hub, Subscription
 from trio_templar.core.triggers import Trigger
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.bus import LocalBus
+from trio_templar.delivery.entrance import Bounds, Full
 from trio_templar.delivery.fanout import (
     DELIVERY_SECONDS,
     PASS_BYTES,
     SMALL_SUBSCRIBERS,
     TURN_DELIVERIES,
-    Bounds,
     Fanout,
-    Full,
     RoomChannel,
 )
 from trio_templar.errors import Busy, TooLarge
@@ -98,7 +97,7 @@ def make_gateway(nursery: trio.Nursery | Standstill, **bounds: Any) -> Gateway:
     budget = Budget(2 * bounds.pop("soft_bytes", 10**6))
     hub = Hub()
     fanout = Fanout(hub, cast(trio.Nursery, nursery), budget, Bounds(**{**defaults, **bounds}))
-    return Gateway(fanout, local_bus(hub, fanout, budget), hub)
+    return Gateway(fanout, local_bus(hub, fanout), hub)
 
 
 @asynccontextmanager

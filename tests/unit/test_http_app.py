@@ -21,7 +21,8 @@ from trio_templar.core.hub import Hub
 from trio_templar.core.rooms import room_key
 from trio_templar.core.triggers import TriggerReader
 from trio_templar.delivery.budget import Budget
-from trio_templar.delivery.fanout import Bounds, Fanout
+from trio_templar.delivery.entrance import Bounds
+from trio_templar.delivery.fanout import Fanout
 from trio_templar.delivery.idempotency import IdempotencyCache
 from trio_templar.errors import Busy
 from trio_templar.http.app import HttpApi, Request, Response, Route
@@ -67,7 +68,7 @@ def make_app(nursery: trio.Nursery, **bounds: Any) -> tuple[HttpApi, Hub, Fanout
     reader = TriggerReader(DIALECTS["2"], 5000)
     access = Access(bounds.pop("token", "").encode(), bounds.pop("hosts", None))
     app = HttpApi(Authorization(access), **{"max_bytes": 10_000, "body_seconds": 10, "budget": Budget(10**7), **bounds})
-    app.routes |= TriggerApi(local_bus(hub, fanout, budget), reader, make_cache()).routes()
+    app.routes |= TriggerApi(local_bus(hub, fanout), reader, make_cache()).routes()
     return app, hub, fanout
 
 

@@ -17,7 +17,8 @@ from trio_templar.core.policies import Policies, RoomPolicy
 from trio_templar.core.triggers import Trigger
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.bus import LocalBus
-from trio_templar.delivery.fanout import Bounds, Fanout
+from trio_templar.delivery.entrance import Bounds
+from trio_templar.delivery.fanout import Fanout
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.delivery.tally import Report, RoomTally
 from trio_templar.errors import GONE
@@ -73,7 +74,7 @@ async def running() -> AsyncIterator[Gateway]:
     hub = Hub(Policies([LATEST, RECENT], backlogs.max_bytes))
     async with trio.open_nursery() as nursery:
         fanout = Fanout(hub, nursery, backlogs.budget, BOUNDS)
-        yield Gateway(hub, fanout, local_bus(hub, fanout, backlogs.budget), backlogs)
+        yield Gateway(hub, fanout, local_bus(hub, fanout), backlogs)
 
 
 async def test_what_was_written_at_once_and_what_waits_are_told_apart() -> None:

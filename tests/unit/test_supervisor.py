@@ -17,6 +17,7 @@ from trio_templar.clients.supervisor import Supervisor, Timeouts
 from trio_templar.clock import Clock
 from trio_templar.core.frames import close_frame
 from trio_templar.core.policies import Policy
+from trio_templar.core.recovery import no_recovery
 from trio_templar.core.rooms import room_key
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.outbox import Outbox
@@ -174,7 +175,7 @@ async def test_a_client_that_takes_a_little_is_slow_but_stays(autojump_clock: Mo
 
 def supervisor(backlogs: Backlogs, **changes: Any) -> Supervisor:
     bounds = {"slow": 10.0, "age": 1000.0, "ping": 30.0, "pong": 20.0, "idle": None, **changes}
-    return Supervisor(Timeouts(**bounds), [], backlogs, Clock())
+    return Supervisor(Timeouts(**bounds), [], backlogs, Clock(), no_recovery())
 
 
 async def test_progress_is_any_byte() -> None:
@@ -395,7 +396,9 @@ async def late(work: float) -> float:
     """Return what the clock that clients are judged by says after a minute in which the process worked so long."""
     cpu = Now()
     clock = Clock()
-    watch = Supervisor(Timeouts(slow=15, age=60, ping=30, pong=20, idle=None), [], make_backlogs(), clock, cpu=cpu)
+    watch = Supervisor(
+        Timeouts(slow=15, age=60, ping=30, pong=20, idle=None), [], make_backlogs(), clock, no_recovery(), cpu
+    )
     virtual = trio.lowlevel.current_clock()
     assert isinstance(virtual, MockClock)
     async with trio.open_nursery() as nursery:

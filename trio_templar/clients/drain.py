@@ -12,7 +12,7 @@ import trio
 
 from trio_templar.clients.connection import Connection
 from trio_templar.core.hub import Hub
-from trio_templar.delivery.fanout import Fanout
+from trio_templar.delivery.entrance import Entrance
 from trio_templar.errors import STOPPING
 from trio_templar.log import log
 
@@ -43,9 +43,9 @@ class Shutdown:
     that we have accepted come in until the end. `stopped` is set when no client has any time left.
     """
 
-    def __init__(self, scope: trio.CancelScope, fanout: Fanout, connections: Collection[Connection]) -> None:
+    def __init__(self, scope: trio.CancelScope, entrance: Entrance, connections: Collection[Connection]) -> None:
         self._scope = scope
-        self._fanout = fanout
+        self._entrance = entrance
         self._connections = connections
         self.leaving = trio.Event()
         self.stopped = trio.Event()
@@ -63,7 +63,7 @@ class Shutdown:
         self._end_within(seconds)
         self.leaving.set()
         self.stopped.set()
-        self._fanout.close()
+        self._entrance.close()
 
     def _end_within(self, seconds: float) -> None:
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)

@@ -6,15 +6,16 @@ An outbox judges its own bounds when something is put into it; what only time ca
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 import trio
 
 from trio_templar.clients.connection import Connection
 from trio_templar.clock import Clock
 from trio_templar.core.frames import PING
+from trio_templar.core.recovery import Recovery
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import CROWDED, IDLE, LAGGING, SILENT, STALE, STUCK
@@ -65,20 +66,10 @@ class _Watch:
             self.over_since = now
 
 
-class Kept(Protocol):
-    """Something that keeps what nobody waits for."""
-
-    def tidy(self) -> None:
-        """Let go of what is old, or in the way."""
-
-    def give_way(self) -> None:
-        """Let go of everything."""
-
-
 class Supervisor:
     """Watches `connections` and `backlogs`, which others fill. `cpu` says how many seconds this thread has worked.
 
-    `timeouts` can be replaced at any time.
+    What is kept for a `recovery` is forgotten at each tick once it is too old. `timeouts` can be replaced at any time.
     """
 
     def __init__(
@@ -87,14 +78,14 @@ class Supervisor:
         connections: Iterable[Connection],
         backlogs: Backlogs,
         clock: Clock,
-        kept: Collection[Kept] = (),
+        recovery: Recovery,
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self.timeouts = timeouts
         self._connections = connections
         self._backlogs = backlogs
         self._clock = clock
-        self._kept = kept
+        self._recovery = recovery
         self._cpu = cpu
         self._watches: dict[Outbox, _Watch] = {}
 
@@ -117,8 +108,9 @@ class Supervisor:
                 await trio.lowlevel.checkpoint()  # what clients sent meanwhile is read before they are judged
             await self.look(self._clock.now())
             await self._look_for_silence()
-            for kept in self._kept:
-                kept.tidy()
+            self._backlogs.budget.make_way()
+            while self._recovery.tidy():  # noqa: ASYNC110  # nothing is waited for
+                await trio.lowlevel.checkpoint()
 
     async def relief_loop(self) -> NoReturn:
         """Close the worst clients whenever all backlogs are more than memory allows, until cancelled."""
@@ -151,8 +143,7 @@ class Supervisor:
 
         Those that are being closed, as in a drain, lose the publications that wait. What is only kept goes before any.
         """
-        for kept in self._kept:
-            kept.give_way()
+        self._backlogs.budget.make_way()
         outboxes = sorted(self._backlogs.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
         for outbox in outboxes:
             if not self._backlogs.budget.exceeded:

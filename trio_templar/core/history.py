@@ -7,6 +7,7 @@ quiet room can be told that it missed nothing, however long it was away. Nothing
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,11 +155,15 @@ class History:
         while self.bytes > self.span.bytes:
             self._forget_oldest()
 
-    def trim(self, now: float) -> None:
-        """Forget what is older than the span."""
+    def trim(self, now: float, most: int = sys.maxsize) -> bool:
+        """Forget what is older than the span, at `most` so many entries; return whether there are more."""
         before = now - self.span.seconds
         while self._window and self._window[0][4] <= before:
+            if not most:
+                return True
+            most -= 1
             self._forget_oldest()
+        return False
 
     def give_way(self, size: int) -> None:
         """Forget the oldest until `size` bytes more are free, or nothing is left."""

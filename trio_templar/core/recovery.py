@@ -25,6 +25,8 @@ Outcome = Literal["recovered"] | Failure
 
 # Equal replays are one batch; so many bytes of them are kept for the next.
 SHARED_BYTES: Final = 1_048_576
+# How many entries that are too old are forgotten before other tasks get their turn: about a millisecond.
+TRIMMED_ENTRIES: Final = 1000
 
 
 class Answer(NamedTuple):
@@ -98,16 +100,16 @@ class Recovery:
             return None
         return self.history.positions.token(self.history.positions.last)
 
-    def tidy(self) -> None:
-        """Let go of the batches that were kept for equal replays."""
+    def tidy(self) -> bool:
+        """Let go of what is too old, some of it, and of the batches for equal replays; return whether there is more."""
+        self._let_go()
+        return self.history.trim(self._now(), TRIMMED_ENTRIES)
+
+    def _let_go(self) -> None:
         for batch in self._shared.values():
             batch.finish()  # its shares too: of one that waits somewhere they outlive it
         self._shared.clear()
         self._shared_bytes = 0
-
-    def give_way(self) -> None:
-        """Let go of the same."""
-        self.tidy()
 
     def _missed(
         self, subscription: Subscription, room: LiveRoom, position: int, until: int
@@ -132,7 +134,7 @@ class Recovery:
         if batch is None:
             batch = Batch([Publication(left, right, None, position) for position, _, left, right, _ in entries])
             if self._shared_bytes + batch.size > SHARED_BYTES:
-                self.tidy()
+                self._let_go()
             self._shared[bounds] = batch
             self._shared_bytes += batch.size
         return batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -52,14 +52,26 @@ class Publishers:
         self.waiting.unpark_all()
 
 
+class Kept(Protocol):
+    """What is kept though nobody waits for it. `bytes` is what it takes; they do not count as used."""
+
+    @property
+    def bytes(self) -> int:
+        """What it takes."""
+
+    def give_way(self, size: int) -> None:
+        """Let go of `size` bytes, or of all of it."""
+
+
 class Budget:
     """Bytes that wait in one gateway, against two marks.
 
     Above `soft_bytes` publishers wait in `publishers`; above `hard_bytes` the supervisor, which waits in `alarm`,
-    closes the worst clients.
+    closes the worst clients. What is only `kept` gives way before either.
     """
 
-    def __init__(self, hard_bytes: int) -> None:
+    def __init__(self, hard_bytes: int, kept: Kept | None = None) -> None:
+        self._kept = kept
         self.hard_bytes = hard_bytes
         self.soft_bytes = int(hard_bytes * SOFT_SHARE)
         self.used_bytes = 0
@@ -76,6 +88,13 @@ class Budget:
     def fits(self, size: int) -> bool:
         """Whether publications of `size` bytes may come in; into an empty gateway they always may."""
         return self.used_bytes == 0 or self.used_bytes + size <= self.soft_bytes
+
+    def make_way(self, size: int = 0) -> None:
+        """Let what is kept go as far as it and `size` bytes more than wait are over the soft mark."""
+        if self._kept is not None:
+            over = self.used_bytes + size + self._kept.bytes - self.soft_bytes
+            if over > 0:
+                self._kept.give_way(over)
 
     def fits_arriving(self, size: int, held: int) -> bool:
         """Whether a request that holds `held` bytes may hold `size` more; the only one always may."""

@@ -50,14 +50,13 @@ class LocalBus:
         history = self._follower.history
         appended = placed(triggers, history.positions.next()) if history.on else triggers
         plan = self._fanout.plan(appended)
-        self._follower.make_way(plan.cost)
-        self._fanout.check(plan)
+        self._fanout.entrance.check(plan)
         self._follower.take(appended, plan)
         return appended[-1].publication.position if appended else 0
 
     async def append(self, triggers: Sequence[Trigger]) -> int:
         """Append and hand on `triggers`, all or none; return the last position. Blocks and raises as `Bus.append`."""
-        return await self._fanout.when_free(self.append_nowait, triggers)
+        return await self._fanout.entrance.when_free(lambda: self.append_nowait(triggers))
 
     async def follow(self) -> None:
         """Return at once: there is no other node."""

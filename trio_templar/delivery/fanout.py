@@ -1,16 +1,15 @@
 """From a trigger to the outboxes: all or nothing, decided at once; coalesced where that is cheaper.
 
-A small room in which nothing waits is delivered to inline: by `publish_nowait` itself. Otherwise publications go into
+A small room in which nothing waits is delivered to inline: by `hand_on` itself. Otherwise publications go into
 the room's channel, and a fan-out loop, started then, takes everything that waits there in one pass.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -19,8 +18,8 @@ from trio_templar.core.frames import PUBLICATION_BYTES, Batch, Publication
 from trio_templar.core.hub import Hub, LiveRoom, Subscription
 from trio_templar.core.triggers import Trigger
 from trio_templar.counters import DELIVERY_BOUNDS, Histogram
-from trio_templar.delivery.budget import Budget, Publishers
-from trio_templar.errors import Busy, TooLarge
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.entrance import Bounds, Entrance, Plan
 
 logger = logging.getLogger("trio_templar.connection")  # which logs a crash of its own by the same name
 
@@ -38,20 +37,10 @@ DELIVERY_SECONDS: Final = 8e-6  # what one is taken to cost; only to judge what 
 EXPENSIVE_SECONDS: Final = 0.002  # a pass that costs less is not worth waiting for
 ARRIVAL_SHARE: Final = 0.375
 COALESCING_PASSES: Final = 2
-# How much of a room's key is told to a publisher.
-SHOWN_BYTES: Final = 200
-
-
-class Full(trio.WouldBlock):
-    """There is no space for a trigger now: in `room`, or in memory if that is None. The text says so."""
-
-    def __init__(self, text: str, room: LiveRoom | None = None) -> None:
-        super().__init__(text)
-        self.room = room
 
 
 class RoomChannel:
-    """Publications between trigger and fan-out for one room, in order. `Fanout` keeps their bounds: all or nothing.
+    """Publications between trigger and fan-out for one room, in order. Their bounds are the entrance's.
 
     `taken` counts those that left it, `passed` those of them that were offered to everybody: a drain waits for them.
     `published_at` is when the publications of the pass that is being made were published. Up to the position
@@ -94,106 +83,29 @@ class RoomChannel:
         return Batch(taken)
 
 
-class Plan:
-    """What becomes of triggers in one gateway: what each room that somebody is in gets, in order.
-
-    What goes to the rooms `inline`, a turn of them, waits nowhere. `cost` is the memory that the others take.
-    """
-
-    __slots__ = ("batches", "cost", "inline", "triggers")
-
-    def __init__(self, triggers: int, batches: Sequence[tuple[LiveRoom, Batch]], inline: AbstractSet[LiveRoom]) -> None:
-        self.triggers = triggers
-        self.batches = batches
-        self.inline = inline
-        shared: dict[int, int] = {}
-        self.cost = 0
-        for room, batch in batches:
-            if room not in inline:
-                self.cost += PUBLICATION_BYTES * batch.count
-                for left, right, _, _ in batch.publications:
-                    shared[id(left)] = len(left)
-                    shared[id(right)] = len(right)
-        self.cost += sum(shared.values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """What may wait: in one room, publications and bytes; before all rooms, triggers, and for how many seconds."""
-
-    room_publications: int
-    room_bytes: int
-    max_triggers_waiting: int
-    wait_seconds: float
-
-
 class Fanout:
     """The publications in flight in one gateway. Its loops run in the rooms nursery.
 
-    `bounds` can be replaced at any time; what waits already is not judged again.
+    `entrance` is where publishers ask; what is handed on is not judged again.
     """
 
     def __init__(self, hub: Hub, nursery: trio.Nursery, budget: Budget, bounds: Bounds) -> None:
         self._hub = hub
         self._nursery = nursery
         self._budget = budget
-        self.bounds = bounds
+        self.entrance = Entrance(budget, bounds)
         self.in_flight_bytes = 0
         self.triggers = 0
         self.publications = 0
         self.deliveries = 0
-        self._closed = False
-        self._waiting = 0  # triggers, before all rooms
-        self._full_rooms: defaultdict[LiveRoom, Publishers] = defaultdict(Publishers)  # that had no space for a trigger
         self._passed: dict[float, int] = {}  # how many were offered to all and are not in `seconds` yet, by when
         self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
-
-    async def when_free(self, publish: Callable[[Sequence[Trigger]], int], triggers: Sequence[Trigger]) -> int:
-        """Return what `publish` does for `triggers`, as soon as it does not raise Full.
-
-        Raises Busy: if it did for `wait_seconds`, or `close` was called; then nothing was published.
-        """
-        await trio.lowlevel.checkpoint()
-        publishers = None  # those of whom this is one, once it had to wait
-        with trio.move_on_after(self.bounds.wait_seconds):
-            while True:
-                try:
-                    position = publish(triggers)
-                except Full as error:
-                    full = error
-                else:
-                    if publishers is not None:
-                        publishers.wake_next()
-                    return position
-                if self._waiting >= self.bounds.max_triggers_waiting:
-                    raise Busy(f"{full}, and too many triggers wait already (max_triggers_waiting)")
-                publishers = self._budget.publishers if full.room is None else self._full_rooms[full.room]
-                self._waiting += 1
-                try:
-                    await publishers.wait()
-                finally:
-                    self._waiting -= 1
-        raise Busy(f"{full}; nothing was published")
 
     def plan(self, triggers: Sequence[Trigger]) -> Plan:
         """Return what becomes of `triggers` here: nothing is done yet, and it holds until the next checkpoint."""
         batches = self._by_room(triggers)
-        return Plan(len(triggers), batches, self._inline(batches))
-
-    def check(self, plan: Plan) -> None:
-        """Return if there is space for `plan`: what a publisher must know before anything is published.
-
-        Raises Full (a `trio.WouldBlock`): if a room, or memory, is full. Raises Busy: if `close` was called.
-        Raises TooLarge: if it never will fit.
-        """
-        if self._closed:
-            raise Busy("the gateway is stopping")
-        for room, batch in plan.batches:
-            self._check_room(room, batch)
-        if plan.cost > self._budget.soft_bytes:
-            raise TooLarge(f"it takes {plan.cost} bytes at once, over {self._budget.soft_bytes} (half of memory_bytes)")
-        if not self._budget.fits(plan.cost):
-            raise Full("the gateway is full (memory_bytes)")
+        inline = self._inline(batches)
+        return Plan(len(triggers), batches, inline, _cost([batch for room, batch in batches if room not in inline]))
 
     def hand_on(self, plan: Plan) -> None:
         """Put the publications of `plan` on their way."""
@@ -214,20 +126,14 @@ class Fanout:
             self._nursery.start_soon(self._fanout_loop, small_rooms, name="small rooms")
         self.seconds.observe(trio.current_time() - start, delivered)
 
-    def close(self) -> None:
-        """Take nothing more, also from those who wait; what was taken is still delivered."""
-        self._closed = True
-        for publishers in (self._budget.publishers, *self._full_rooms.values()):
-            publishers.wake_all()
-
     def probe(self, room: LiveRoom, batch: Batch) -> None:
         """Put `batch` on its way to `room`, which is in no hub, through a channel and a loop. It is not counted.
 
         Raises Full: if the channel, or memory, is full.
         Raises TooLarge: if memory never holds it.
-        Raises Busy: if `close` was called.
+        Raises Busy: if the entrance is closed.
         """
-        self.check(Plan(0, [(room, batch)], frozenset()))
+        self.entrance.check(Plan(0, [(room, batch)], frozenset(), _cost([batch])))
         rooms: deque[LiveRoom] = deque()
         self._enqueue(room, batch, rooms, trio.current_time())
         if rooms:
@@ -256,17 +162,6 @@ class Fanout:
                 rooms.add(room)
         return rooms
 
-    def _check_room(self, room: LiveRoom, batch: Batch) -> None:
-        bounds, channel = self.bounds, room.channel
-        if batch.count > bounds.room_publications:
-            raise TooLarge(f"{batch.count} publications for one room at once (room_publications)")
-        if channel is None:
-            return
-        if batch.count + channel.publications > bounds.room_publications:
-            raise Full(f"the room {_shown(room)} is full (room_publications)", room)
-        if channel.bytes and batch.size + channel.bytes > bounds.room_bytes:
-            raise Full(f"the room {_shown(room)} is full (room_bytes)", room)
-
     def _is_inline(self, room: LiveRoom, batch: Batch) -> bool:
         """Whether `room` is small, nothing waits there, and `batch` is no more than a pass."""
         return room.channel is None and _is_small(room) and (batch.count == 1 or batch.size <= PASS_BYTES)
@@ -291,8 +186,7 @@ class Fanout:
                 await self._let_triggers_in(rooms[0], rooms[0].channel)
                 room = rooms[0]
                 batch = room.channel.take()
-                if room in self._full_rooms:
-                    self._full_rooms[room].wake()
+                self.entrance.has_space(room)
                 self.in_flight_bytes -= batch.size
                 left = await self._pass(room, batch, left)
                 self._note_passed(room)
@@ -309,8 +203,7 @@ class Fanout:
 
     def _end_channel(self, room: LiveRoom) -> None:
         room.channel = None
-        if room in self._full_rooms:
-            self._full_rooms.pop(room).wake()
+        self.entrance.is_empty(room)
 
     def _note_passed(self, room: LiveRoom) -> None:
         """Take note of the publications that a pass over `room` has offered to all."""
@@ -376,6 +269,18 @@ class Fanout:
             tally.offer(offered)
 
 
+def _cost(batches: Iterable[Batch]) -> int:
+    """Return the memory that the publications of `batches` take while they wait; their bytes count once."""
+    count = 0
+    shared: dict[int, int] = {}
+    for batch in batches:
+        count += batch.count
+        for left, right, _, _ in batch.publications:
+            shared[id(left)] = len(left)
+            shared[id(right)] = len(right)
+    return PUBLICATION_BYTES * count + sum(shared.values())
+
+
 def _is_small(room: LiveRoom) -> bool:
     return len(room.subscriptions) <= SMALL_SUBSCRIBERS
 
@@ -390,7 +295,3 @@ def _put_rest(subscription: Subscription, batch: Batch) -> None:
 def _turn_share(batch: Batch) -> int:
     """Return the bytes of a turn that one delivery of `batch` uses up; a small one takes its time too."""
     return max(batch.size, -(-TURN_BYTES // TURN_DELIVERIES))
-
-
-def _shown(room: LiveRoom) -> str:
-    return room.key[:SHOWN_BYTES].decode(errors="replace")

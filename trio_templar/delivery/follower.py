@@ -10,18 +10,17 @@ from trio_templar.core.frames import Publication, Tally, hole_frame
 from trio_templar.core.history import History
 from trio_templar.core.hub import Hub
 from trio_templar.core.triggers import Trigger
-from trio_templar.delivery.budget import Budget
-from trio_templar.delivery.fanout import Fanout, Plan
+from trio_templar.delivery.entrance import Plan
+from trio_templar.delivery.fanout import Fanout
 
 
 class Follower:
     """The reading end of the log, in one node."""
 
-    def __init__(self, history: History, hub: Hub, fanout: Fanout, budget: Budget) -> None:
+    def __init__(self, history: History, hub: Hub, fanout: Fanout) -> None:
         self.history = history
         self._hub = hub
         self._fanout = fanout
-        self._budget = budget
 
     def take(self, triggers: Sequence[Trigger], plan: Plan | None = None) -> None:
         """Keep `triggers`, whose positions are behind all before, and hand them on; `plan` if it is made already."""
@@ -30,21 +29,6 @@ class Follower:
             for room_keys, publication, _, _ in triggers:
                 self.history.add(publication.position, room_keys, publication, now)
         self._fanout.hand_on(plan or self._fanout.plan(triggers))
-
-    def make_way(self, size: int) -> None:
-        """Forget so much that `size` bytes more can wait: nobody is refused for what is only kept."""
-        over = self._budget.used_bytes + size + self.history.bytes - self._budget.soft_bytes
-        if over > 0:
-            self.history.give_way(over)
-
-    def tidy(self) -> None:
-        """Forget what is older than the history reaches, and what is in the way of what waits."""
-        self.history.trim(trio.current_time())
-        self.make_way(0)
-
-    def give_way(self) -> None:
-        """Forget everything that is kept."""
-        self.history.give_way(self.history.bytes)
 
     def tell_hole(self) -> None:
         """Tell each subscription with positions that something may be missing before the floor of the history.

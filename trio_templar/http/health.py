@@ -16,7 +16,8 @@ from trio_templar.core.hub import LiveRoom, Subscription
 from trio_templar.core.policies import DISCONNECT_ALL
 from trio_templar.delivery.backlog import Backlogs
 from trio_templar.delivery.budget import Budget
-from trio_templar.delivery.fanout import Fanout, Full
+from trio_templar.delivery.entrance import Full
+from trio_templar.delivery.fanout import Fanout
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import Busy, TooLarge
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of

@@ -13,7 +13,7 @@ from trio_templar.core.preferences import Preferences
 from trio_templar.core.rooms import trimmed
 from trio_templar.core.triggers import Trigger, TriggerReader, is_array
 from trio_templar.delivery.bus import Bus
-from trio_templar.delivery.fanout import Full
+from trio_templar.delivery.entrance import Full
 from trio_templar.delivery.idempotency import Claim, IdempotencyCache, KeyReused, claim
 from trio_templar.delivery.tally import Report, RoomTally
 from trio_templar.errors import Busy, TriggerError
