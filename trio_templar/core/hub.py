@@ -30,7 +30,7 @@ class Receiver(Protocol):
         """Return how many bytes and frames may be put at once, for a room of this policy, until half of it is full."""
 
     def first_waiting(self, subscription: Subscription) -> int | None:
-        """Return the position of the first publication in the backlog of `subscription`; None if there is none."""
+        """Return the position of the first publication that `subscription` is yet to be sent, or told that it lost."""
 
 
 class Subscription:

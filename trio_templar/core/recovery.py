@@ -90,13 +90,19 @@ class Recovery:
             return NOTHING if since is None else self._lost("unknown", NOTHING)
         # The reply overtakes what waits, so it must not count that as said.
         first = subscription.receiver.first_waiting(subscription)
-        return Answer(
-            self.history.positions.token(self.handed_on(room) if first is None else max(first, self.history.floor) - 1)
-        )
+        if first is not None:
+            said = first - 1
+        else:
+            said = self.history.positions.last if room.channel is None else room.channel.offered(subscription)
+        return Answer(self.history.positions.token(max(said, subscription.after, self.history.floor - 1)))
 
     def position(self, rooms: Iterable[LiveRoom | None]) -> str | None:
-        """Return up to where the publications of all `rooms` were offered; None if some are on their way."""
-        if any(room is not None and room.channel is not None for room in rooms):
+        """Return up to where the publications of all `rooms` were offered; None if some are on their way.
+
+        Rooms that are not kept (any more) have no say; None if all are such.
+        """
+        kept = [room for room in rooms if room is not None and self.history.keeps(room.key)]
+        if not kept or any(room.channel is not None for room in kept):
             return None
         return self.history.positions.token(self.history.positions.last)
 

@@ -78,9 +78,12 @@ class Reference:
 
 
 class Queue:
-    """What waits for one subscription: its references in order, how many bytes, and how many publications it lost."""
+    """What waits for one subscription: its references in order, and how many bytes.
 
-    __slots__ = ("by_key", "bytes", "lost", "policy", "references", "subscription")
+    It is yet to be told that it lost so many publications; the first of them was at the position `lost_from`.
+    """
+
+    __slots__ = ("by_key", "bytes", "lost", "lost_from", "policy", "references", "subscription")
 
     def __init__(self, subscription: Subscription, policy: Policy) -> None:
         self.subscription = subscription
@@ -88,7 +91,13 @@ class Queue:
         self.references: deque[Reference] = deque()
         self.by_key: dict[bytes, Reference] = {}
         self.bytes = 0
-        self.lost = 0
+        self.lost = self.lost_from = 0
+
+    def lose(self, batch: Batch) -> None:
+        """Take note that the publications of `batch` are left out."""
+        if not self.lost:
+            self.lost_from = batch.position
+        self.lost += batch.count
 
 
 class Backlog:
@@ -154,10 +163,15 @@ class Backlog:
         return True
 
     def first_waiting(self, subscription: Subscription) -> int | None:
-        """Return the position of the first publication that waits for `subscription`; None if none does."""
+        """Return the position of the first publication that `subscription` is yet to be sent, or told that it lost."""
         queue = self._queues.get(subscription)
-        reference = self._head(queue) if queue is not None else None
-        return None if reference is None or reference.batch is None else reference.batch.position
+        if queue is None:
+            return None
+        reference = self._head(queue)
+        found = [queue.lost_from] if queue.lost else []
+        if reference is not None and reference.batch is not None:
+            found.append(reference.batch.position)
+        return min(found, default=None)
 
     @property
     def full(self) -> bool:
@@ -299,7 +313,7 @@ class Backlog:
 
     def _replace(self, reference: Reference) -> None:
         batch = self._take_back(reference)
-        reference.queue.lost += batch.count
+        reference.queue.lose(batch)
         self.lost += batch.count
         self._backlogs.losses.conflated += batch.count
         for tally in batch.tallies:
@@ -312,16 +326,16 @@ class Backlog:
     def _drop_oldest(self, queue: Queue) -> None:
         reference = self._head(queue)
         assert reference is not None
-        count = self._give_up(reference)
-        queue.lost += count
-        self.lost += count
-        self._backlogs.losses.dropped[queue.policy.kind] += count
+        batch = self._give_up(reference)
+        queue.lose(batch)
+        self.lost += batch.count
+        self._backlogs.losses.dropped[queue.policy.kind] += batch.count
 
-    def _give_up(self, reference: Reference) -> int:
+    def _give_up(self, reference: Reference) -> Batch:
         batch = self._take_back(reference)
         for tally in batch.tallies:
             tally.drop()
-        return batch.count
+        return batch
 
     def _take_back(self, reference: Reference) -> Batch:
         """Make `reference` void, and return what it referred to."""

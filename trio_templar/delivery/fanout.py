@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -44,13 +44,14 @@ class RoomChannel:
 
     `taken` counts those that left it, `passed` those of them that were offered to everybody: a drain waits for them.
     `published_at` is when the publications of the pass that is being made were published. Up to the position
-    `handed_on` they were offered to everybody, or are just being.
+    `handed_on` they were offered to everybody, but for the subscriptions that the pass has `left`.
     """
 
-    __slots__ = ("_waiting", "bytes", "handed_on", "passed", "published_at", "taken")
+    __slots__ = ("_before", "_waiting", "bytes", "handed_on", "left", "passed", "published_at", "taken")
 
     def __init__(self, handed_on: int) -> None:
-        self.handed_on = handed_on
+        self.handed_on = self._before = handed_on
+        self.left: Collection[Subscription] = ()
         self._waiting: deque[tuple[Publication, float]] = deque()
         self.bytes = 0
         self.taken = self.passed = 0
@@ -77,10 +78,15 @@ class RoomChannel:
             self.published_at.append(published)
             size += publication.size
         self.bytes -= size
-        self.handed_on = taken[-1].position  # before the pass: who comes while it is made is not offered it
+        # Before the pass: who comes while it is made is not offered it.
+        self._before, self.handed_on = self.handed_on, taken[-1].position
         self.passed = self.taken  # the pass before this one is over; after the last one the channel is gone
         self.taken += len(taken)
         return Batch(taken)
+
+    def offered(self, subscription: Subscription) -> int:
+        """Return up to where the publications were offered to `subscription`."""
+        return self._before if subscription in self.left else self.handed_on
 
 
 class Fanout:
@@ -231,7 +237,7 @@ class Fanout:
     async def _pass(self, room: LiveRoom, batch: Batch, left: int) -> int:
         """Offer `batch` to all, giving way after each turn. `left` bytes are left of one; return the new rest."""
         self._budget.take(batch.size)  # the pieces of its frames
-        subscriptions = list(room.subscriptions)
+        subscriptions = room.channel.left = list(room.subscriptions)
         share = _turn_share(batch)
         while subscriptions:
             if left <= 0:

@@ -116,6 +116,7 @@ class Outbox:
         """Give up what waits for `subscription`, which has ended."""
         if self._backlog is not None:
             self._backlog.void(subscription)
+            self._retract(self._backlog)
 
     def drop_stale(self, before: float) -> bool:
         """Drop what has waited since `before` or longer, as far as policies allow; return whether some of it stays."""
@@ -207,8 +208,12 @@ class Outbox:
                 age = self._backlogs.now() - backlog.oldest
                 self._owner.too_slow(Overdue(why, backlog.bytes, backlog.frames, age, backlog.policies))
         self._backlogs.losses.dropped["disconnect"] += backlog.drop_publications()
-        if backlog.farewell and why is not None:
-            backlog.farewell = close_frame(why)  # what was there may say that everything was sent
+        self._retract(backlog)
+
+    def _retract(self, backlog: Backlog) -> None:
+        """Let the last words be the reason alone: what was to be said may be that everything was sent."""
+        if backlog.farewell and self.closing.why is not None:
+            backlog.farewell = close_frame(self.closing.why)
 
     # What it is like
 
@@ -258,7 +263,7 @@ class Outbox:
         return max(0, size), max(0, self._backlogs.max_frames // 2 - self.waiting_frames)
 
     def first_waiting(self, subscription: Subscription) -> int | None:
-        """Return the position of the first publication that waits for `subscription`; None if none does."""
+        """Return the position of the first publication that `subscription` is yet to be sent, or told that it lost."""
         return self._backlog.first_waiting(subscription) if self._backlog else None
 
     @property
