@@ -177,6 +177,8 @@ class Batch:
     def behind(self, position: int) -> Batch | None:
         """Return those of the publications that are behind `position`, or have none; None if there is none such."""
         kept = [each for each in self.publications if each.position > position or not each.position]
+        if len(kept) == self.count:
+            return self
         return Batch(kept) if kept else None
 
     def render(self, request_id: bytes, epoch: bytes = b"") -> bytes:

@@ -23,6 +23,8 @@ from trio_templar.core.position import Positions
 Failure = Literal["unknown", "too large"]
 Outcome = Literal["recovered"] | Failure
 
+# What a publication takes on the wire beside its bytes and the requestId: a header, and `, "at": "…"`.
+FRAME_BYTES: Final = 50
 # Equal replays are one batch; so many bytes of them are kept for the next.
 SHARED_BYTES: Final = 1_048_576
 # How many entries that are too old are forgotten before other tasks get their turn: about a millisecond.
@@ -48,11 +50,11 @@ class Recovery:
         self._now = now
         self.outcomes: Counter[Outcome] = Counter({"recovered": 0, "unknown": 0, "too large": 0})
         self.replayed = 0
-        self._shared: dict[tuple[bytes, int, int], Batch] = {}
+        self._shared: dict[tuple[bytes, int, int, int], Batch] = {}
         self._shared_bytes = 0
 
     def handed_on(self, room: LiveRoom) -> int:
-        """Return up to where the publications of `room` were offered to all its subscriptions, or are just being."""
+        """Return up to where the publications of `room` were offered, or are just being to those in it."""
         if room.channel is None:
             return self.history.positions.last
         # What was published before the floor, or without a position, cannot be asked for: a client that has none of it
@@ -79,7 +81,7 @@ class Recovery:
             return self._lost(missed, here)
         subscription.after = position
         self.outcomes["recovered"] += 1
-        return Answer(since, True, self._batch(room.key, missed) if missed else None)
+        return Answer(since, True, self._batch(subscription, room.key, missed) if missed else None)
 
     def again(self, subscription: Subscription, since: Since) -> Answer:
         """Return what is said to a `since` for which there is the `subscription` already; nothing changes."""
@@ -125,7 +127,8 @@ class Recovery:
         entries = self.history.since(room.key, position, self._now(), until=until, most=frames_left)
         if entries is None:
             return "unknown"
-        if len(entries) > frames_left or sum(len(left) + len(right) for _, _, left, right, _ in entries) > bytes_left:
+        size = sum([len(left) + len(right) for _, _, left, right, _ in entries])
+        if len(entries) > frames_left or _frame_bytes(subscription, len(entries), size) > bytes_left:
             return "too large"
         return entries
 
@@ -133,17 +136,24 @@ class Recovery:
         self.outcomes[outcome] += 1
         return answer._replace(recovered=False)
 
-    def _batch(self, key: bytes, entries: Sequence[Entry]) -> Batch:
+    def _batch(self, subscription: Subscription, key: bytes, entries: Sequence[Entry]) -> Batch:
         self.replayed += len(entries)
-        bounds = (key, entries[0][0], entries[-1][0])
+        # For requestIds of one length, or what is made for those of each would stay as long as the batch.
+        bounds = (key, entries[0][0], entries[-1][0], len(subscription.request_id))
         batch = self._shared.get(bounds)
         if batch is None:
             batch = Batch([Publication(left, right, None, position) for position, _, left, right, _ in entries])
-            if self._shared_bytes + batch.size > SHARED_BYTES:
+            size = _frame_bytes(subscription, batch.count, batch.size)
+            if self._shared_bytes + size > SHARED_BYTES:
                 self._let_go()
             self._shared[bounds] = batch
-            self._shared_bytes += batch.size
+            self._shared_bytes += size
         return batch
+
+
+def _frame_bytes(subscription: Subscription, count: int, size: int) -> int:
+    """Return at least what `count` publications of `size` bytes take as frames for `subscription`."""
+    return size + count * (len(subscription.request_id) + FRAME_BYTES)
 
 
 def no_recovery() -> Recovery:
