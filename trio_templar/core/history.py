@@ -67,22 +67,20 @@ class _Kept:
         self.entries: list[Entry] = []
         self.gone = 0
 
-    def forget_first(self) -> None:
-        """Forget the oldest entry that is left."""
-        self.entries[self.gone] = _GONE
-        self.gone += 1
-        if self.gone >= CUT_ENTRIES and self.gone * 2 >= len(self.entries):
-            del self.entries[: self.gone]
-            self.gone = 0
+    def forget_first(self) -> bool:
+        """Forget the oldest entry that is left; return whether another is."""
+        entries, gone = self.entries, self.gone
+        entries[gone] = _GONE
+        gone += 1
+        if gone >= CUT_ENTRIES and gone * 2 >= len(entries):
+            del entries[:gone]
+            gone = 0
+        self.gone = gone
+        return gone < len(entries)
 
     def first_behind(self, position: int) -> int:
         """Return the index of the first entry behind `position`."""
         return bisect_right(self.entries, position, self.gone, key=_position)
-
-    @property
-    def empty(self) -> bool:
-        """Whether all entries are forgotten."""
-        return self.gone == len(self.entries)
 
 
 class History:
@@ -97,6 +95,7 @@ class History:
     ) -> None:
         self.positions = positions
         self.span = span
+        self.on = span.on  # whether anything is kept: asked for each publication
         self._seconds_of = seconds_of
         self._window: deque[Entry] = deque()
         self._rooms: dict[bytes, _Kept] = {}
@@ -110,18 +109,13 @@ class History:
         return len(self._window)
 
     @property
-    def on(self) -> bool:
-        """Whether anything is kept."""
-        return self.span.on
-
-    @property
     def oldest(self) -> float | None:
         """When the oldest entry came; None if there is none."""
         return self._window[0][4] if self._window else None
 
     def keeps(self, key: bytes) -> bool:
         """Whether the room of `key` is kept."""
-        return self.span.on and (self._seconds_of is None or self._seconds_of(key) > 0)
+        return self.on and (self._seconds_of is None or self._seconds_of(key) > 0)
 
     def rooms(self) -> Iterator[tuple[bytes, int]]:
         """Yield the key of each room that has entries, and how many."""
@@ -143,13 +137,21 @@ class History:
     def add(self, position: int, keys: Iterable[bytes], publication: Publication, now: float) -> None:
         """Keep `publication`, which came `now` at `position`, in the rooms of `keys`, which are different ones."""
         self.positions.last = position
-        rooms = [self._room(key) for key in keys if self.keeps(key)]
+        if not self.on:
+            return
+        known, seconds_of = self._rooms, self._seconds_of
+        rooms, shared = [], []
+        for key in keys:
+            if seconds_of is None or seconds_of(key) > 0:
+                room = known.get(key) or self._new_room(key)
+                rooms.append(room.entries)
+                shared.append(room.key)
         if not rooms:
             return
-        left, right = publication.left, publication.right
-        entry = (position, tuple([room.key for room in rooms]), left, right, now)
-        for room in rooms:
-            room.entries.append(entry)
+        left, right, _, _ = publication
+        entry = (position, tuple(shared), left, right, now)
+        for entries in rooms:
+            entries.append(entry)
         self._window.append(entry)
         self.bytes += _size(entry)
         while self.bytes > self.span.bytes:
@@ -183,38 +185,35 @@ class History:
     def apply(self, span: Span, seconds_of: Callable[[bytes], float] | None, now: float, *, longer: bool) -> None:
         """Keep what `span` and `seconds_of` say from now on; `longer`: some room is kept for longer than before."""
         longer = longer or span.seconds > self.span.seconds or (span.on and not self.span.on)
-        self.span, self._seconds_of = span, seconds_of
+        self.span, self.on, self._seconds_of = span, span.on, seconds_of
         if longer or not span.on:
             self.restart()
         self.trim(now)
         self._bound_forgotten()
         self.give_way(max(0, self.bytes - span.bytes))
 
-    def _room(self, key: bytes) -> _Kept:
-        kept = self._rooms.get(key)
-        if kept is None:
-            key = trimmed(key)
-            kept = self._rooms[key] = _Kept(key)
-            self.bytes += ROOM_BYTES + len(key)
+    def _new_room(self, key: bytes) -> _Kept:
+        key = trimmed(key)
+        kept = self._rooms[key] = _Kept(key)
+        self.bytes += ROOM_BYTES + len(key)
         return kept
 
     def _forget_oldest(self) -> None:
         entry = self._window.popleft()
         self.bytes -= _size(entry)
         for key in entry[1]:
-            kept = self._rooms[key]
-            kept.forget_first()
-            if kept.empty:
+            if not self._rooms[key].forget_first():
                 del self._rooms[key]
                 self.bytes -= ROOM_BYTES + len(key)
             self._remember(key, entry[0])
 
     def _remember(self, key: bytes, position: int) -> None:
         """Note what was last forgotten of a room. The rooms that were quiet for longest fall out, into one number."""
-        if self._forgotten.pop(key, None) is None:
-            self._count_forgotten(FORGOTTEN_BYTES + len(key))
+        new = self._forgotten.pop(key, None) is None
         self._forgotten[key] = position
-        self._bound_forgotten()
+        if new:
+            self._count_forgotten(FORGOTTEN_BYTES + len(key))
+            self._bound_forgotten()
 
     def _bound_forgotten(self) -> None:
         while len(self._forgotten) > FORGOTTEN_ROOMS or self._forgotten_bytes > self.span.bytes // FORGOTTEN_SHARE:

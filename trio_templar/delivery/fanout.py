@@ -113,9 +113,8 @@ class Fanout:
         inline = self._inline(batches)
         return Plan(len(triggers), batches, inline, _cost([batch for room, batch in batches if room not in inline]))
 
-    def hand_on(self, plan: Plan) -> None:
-        """Put the publications of `plan` on their way."""
-        start = trio.current_time()
+    def hand_on(self, plan: Plan, now: float) -> None:
+        """Put the publications of `plan`, which were published `now`, on their way."""
         self.triggers += plan.triggers
         small_rooms, delivered = deque[LiveRoom](), 0
         for room, batch in plan.batches:
@@ -127,10 +126,10 @@ class Fanout:
                 batch.finish()
                 delivered += batch.count
             else:
-                self._enqueue(room, batch, small_rooms, start)
+                self._enqueue(room, batch, small_rooms, now)
         if small_rooms:
             self._nursery.start_soon(self._fanout_loop, small_rooms, name="small rooms")
-        self.seconds.observe(trio.current_time() - start, delivered)
+        self.seconds.observe(trio.current_time() - now, delivered)
 
     def probe(self, room: LiveRoom, batch: Batch) -> None:
         """Put `batch` on its way to `room`, which is in no hub, through a channel and a loop. It is not counted.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import trio
 
-from trio_templar.core.frames import Publication, Tally, hole_frame
+from trio_templar.core.frames import Publication, hole_frame
 from trio_templar.core.history import History
 from trio_templar.core.hub import Hub
 from trio_templar.core.triggers import Trigger
@@ -24,11 +25,11 @@ class Follower:
 
     def take(self, triggers: Sequence[Trigger], plan: Plan | None = None) -> None:
         """Keep `triggers`, whose positions are behind all before, and hand them on; `plan` if it is made already."""
+        now = trio.current_time()
         if self.history.on:
-            now = trio.current_time()
             for room_keys, publication, _, _ in triggers:
                 self.history.add(publication.position, room_keys, publication, now)
-        self._fanout.hand_on(plan or self._fanout.plan(triggers))
+        self._fanout.hand_on(plan or self._fanout.plan(triggers), now)
 
     def tell_hole(self) -> None:
         """Tell each subscription with positions that something may be missing before the floor of the history.
@@ -53,23 +54,23 @@ def placed(triggers: Sequence[Trigger], position: int) -> list[Trigger]:
     found: list[Trigger] = []
     for trigger in triggers:
         left, right, _, _ = trigger.publication
-        for keys, tallies in _rounds(trigger):
-            found.append(Trigger(keys, Publication(left, right, None, position + len(found)), tallies))
+        once = len(trigger.room_keys) < 2 or len(set(trigger.room_keys)) == len(trigger.room_keys)
+        for keys, _, tallies, _ in (trigger,) if once else _rounds(trigger):
+            found.append(Trigger(keys, Publication(left, right, None, position), tallies))
+            position += 1
     return found
 
 
-def _rounds(trigger: Trigger) -> Iterator[tuple[Sequence[bytes], Sequence[Tally] | None]]:
-    """Yield the rooms of `trigger`, each once, then those that it names a second time, and so on."""
+def _rounds(trigger: Trigger) -> Iterator[Trigger]:
+    """Yield `trigger` for its rooms, each once, then for those that it names a second time, and so on."""
     keys, tallies = trigger.room_keys, trigger.tallies
-    if len(set(keys)) == len(keys):
-        yield keys, tallies
-        return
     rounds: list[list[int]] = []
-    seen: dict[bytes, int] = {}
+    seen = Counter[bytes]()
     for index, key in enumerate(keys):
-        seen[key] = seen.get(key, 0) + 1
-        if seen[key] > len(rounds):
+        if seen[key] == len(rounds):
             rounds.append([])
-        rounds[seen[key] - 1].append(index)
+        rounds[seen[key]].append(index)
+        seen[key] += 1
     for indices in rounds:
-        yield [keys[index] for index in indices], tallies and [tallies[index] for index in indices]
+        some = [keys[index] for index in indices]
+        yield trigger._replace(room_keys=some, tallies=tallies and [tallies[index] for index in indices])
