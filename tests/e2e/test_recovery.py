@@ -14,8 +14,8 @@ import trio
 from websockets.sync.client import ClientConnection
 
 from tests.e2e.api import Api
-from tests.e2e.clients import closing, connect, head, receive, request, subscribe, trigger
-from tests.e2e.processes import SLOWNESS, GatewayProcess, Process, eventually, gateway
+from tests.e2e.clients import CAR, closing, connect, head, raw_subscriber, receive, request, subscribe, trigger
+from tests.e2e.processes import NEVER_LATE, SLOWNESS, GatewayProcess, Process, eventually, gateway
 from tests.e2e.returning import PAD, Client, Publisher, Storm
 from tests.e2e.test_restart import Holder
 
@@ -223,6 +223,41 @@ def test_without_history_it_answers_as_one_that_knows_of_none(api: Api) -> None:
         assert answers == [success, success, success[:-1] + b', "recovered": false}']
         process.signal(signal.SIGTERM)
         assert closing(client) == (1012, "the gateway is stopping")
+
+
+# Memory
+
+
+def test_what_is_kept_gives_way_before_a_publisher_is_refused(api: Api) -> None:
+    """With a mebibyte. As long as anything is kept nobody is refused, and who is refused finds that nothing is kept."""
+    bounds = ["--memory-bytes=1048576", f"--trigger-wait-seconds={0.2 * SLOWNESS}"]
+    with gateway(f"--api-url={api.url}", *bounds, *NEVER_LATE) as process, ExitStack() as stack:
+        client, _ = stack.enter_context(returning(process.websocket_url, CAR, None))
+
+        def publish_next() -> int:
+            status = request(process.trigger_url, json.dumps({"rooms": [CAR], "data": "x" * 30_000}).encode())[0]
+            assert status == 503 or len(json.loads(receive(client))["data"]) == 30_000
+            return status
+
+        assert {publish_next() for _ in range(50)} == {200}  # ten times what may be kept
+        assert 0 < kept(process) < 50
+        with ExitStack() as late:
+            for _ in range(10):
+                late.enter_context(raw_subscriber(process, receive_buffer=4096))
+            while publish_next() == 200:
+                pass
+            assert kept(process) == 0
+            assert process.log.matching(" slow | close ") == []
+        eventually(lambda: publish_next() == 200 and kept(process))
+        assert process.log.matching(" slow | close .*code=1013") == []
+
+
+def kept(process: GatewayProcess) -> int:
+    """How many publications are kept."""
+    status, body, _ = request(f"{process.http_url}/status")
+    assert status == 200
+    found: int = json.loads(body)["history"]["publications"]
+    return found
 
 
 @contextmanager
