@@ -144,7 +144,7 @@ class Batch:
         self.size = sum([len(left) + len(right) for left, right, _, _ in publications])
         self.tallies = [tally for _, _, tally, _ in publications if tally is not None]
         self.position = publications[0].position
-        self._pieces: dict[tuple[int, bytes], list[bytes]] = {}
+        self._pieces: dict[int | tuple[int, bytes], list[bytes]] = {}
         self._request_id = self._epoch = b""
         self._frames = b""
         self._key: tuple[Sequence[str], bytes | None] = ((), None)
@@ -189,13 +189,15 @@ class Batch:
         The last ones are kept until `finish`: clients of one program often use the same requestId for a room. So are
         the pieces.
         """
-        if request_id != self._request_id or epoch != self._epoch:
+        if request_id != self._request_id or epoch is not self._epoch:
             size = len(request_id)
-            pieces = self._pieces.get((size, epoch))
+            key = (size, epoch) if epoch else size  # most have none, and to hash a pair takes longer
+            pieces = self._pieces.get(key)
             if pieces is None:
-                pieces = self._pieces[size, epoch] = _pieces(self.publications, size, epoch)
+                pieces = self._pieces[key] = _pieces(self.publications, size, epoch)
             self._frames = request_id.join(pieces)
-            self._request_id, self._epoch = request_id, epoch
+            self._request_id = request_id
+            self._epoch = epoch
         return self._frames
 
     def render_once(self, request_id: bytes, epoch: bytes = b"") -> bytes:
