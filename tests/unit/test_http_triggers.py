@@ -29,7 +29,7 @@ from trio_templar.core.hub import LiveRoom
 from trio_templar.core.rooms import room_key
 from trio_templar.delivery.fanout import TURN_DELIVERIES
 from trio_templar.delivery.outbox import Outbox
-from trio_templar.testing import open_gateway
+from trio_templar.testing import FakeBackend, MemoryGateway, open_gateway
 
 JSON = {"accept": "application/json"}
 TWO = {"rooms": [CAR, RIDE], "data": 1}
@@ -326,3 +326,52 @@ async def test_triggers_that_wait_are_bounded_in_bytes(autojump_clock: MockClock
             budget.give(60_000)
         assert answers[2:] == [(0, "publish success")]
         assert (budget.arriving_bytes, budget.used_bytes) == (0, 0)
+
+
+# What is kept of it
+
+
+def kept(running: MemoryGateway, room: Any = CAR) -> list[tuple[int, Any]]:
+    """Return what is kept of `room`: by how much each position is behind the first, and the data."""
+    entries = parts(running).delivery.recovery.history.newest(room_key(room), trio.current_time(), most=100)
+    return [(entry[0] - entries[0][0], json.loads(entry[2] + b"1" + entry[3])["data"]) for entry in entries]
+
+
+async def test_what_was_published_under_its_key_is_kept_once() -> None:
+    async with open_gateway(quiet()) as running, operator(running.gateway) as http:
+        for _ in range(2):
+            await http.post("/trigger/", json={"rooms": [CAR], "data": "one"}, headers={"Idempotency-Key": "a"})
+            await http.post("/trigger/", json=[{"rooms": [CAR], "data": "item", "key": "b"}] * 2)
+            lines = "\n".join([json.dumps({"rooms": [CAR], "data": "line", "key": "c"})] * 2)
+            await http.post("/trigger/", content=lines, headers=NDJSON)
+        assert [data for _, data in kept(running)] == ["one", "item", "line"]
+        last = parts(running).delivery.recovery.history.positions.last
+        await http.post("/trigger/", json={"rooms": [CAR], "data": "one"}, headers={"Idempotency-Key": "a"})
+        assert parts(running).delivery.recovery.history.positions.last == last
+
+
+async def test_each_line_of_a_stream_has_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_gateway(quiet()) as running, operator(running.gateway) as http:
+        monkeypatch.setattr(parts(running).delivery.recovery.history.positions, "_wall", lambda: 0.0)
+        lines = "\n".join(json.dumps({"rooms": [CAR, RIDE], "data": number}) for number in range(3))
+        assert (await http.post("/trigger/", content=lines + "\nbad\n", headers=NDJSON)).status_code == 400
+        assert kept(running) == kept(running, RIDE) == [(0, 0), (1, 1), (2, 2)], "those before the bad one"
+
+
+async def test_of_an_array_with_a_bad_one_nothing_is_kept() -> None:
+    async with open_gateway(quiet()) as running, operator(running.gateway) as http:
+        last = parts(running).delivery.recovery.history.positions.last
+        assert (await http.post("/trigger/", json=[{"rooms": [CAR], "data": 1}, {"rooms": [CAR]}])).status_code == 400
+        assert (kept(running), parts(running).delivery.recovery.history.positions.last) == ([], last)
+
+
+@pytest.mark.parametrize("seconds", [60, 0], ids=["kept", "not kept"])
+async def test_a_room_that_is_named_twice_is_reported_twice(seconds: float) -> None:
+    settings = quiet(history_seconds=seconds)
+    async with open_gateway(settings, backend=FakeBackend([CAR, RIDE])) as running, operator(running.gateway) as http:
+        car, ride = await running.subscriber(1, CAR), await running.subscriber(1, RIDE)
+        named = {"rooms": [CAR, RIDE, CAR, {"target": "nobody"}], "data": 1}
+        response = await http.post("/trigger/", json=named, headers={**JSON, "Prefer": "wait=5"})
+        counts = [(each["room"], each["subscriptions"], each["waiting"]) for each in response.json()["rooms"]]
+        assert counts == [(CAR, 1, 0), (RIDE, 1, 0), (CAR, 1, 0), ({"target": "nobody"}, 0, 0)]
+        assert [(await client.receive())["data"] for client in (car, ride, car)] == [1, 1, 1]

@@ -15,11 +15,14 @@ from tests.unit.test_outbox import batch, make_client
 from trio_templar.clients.selection import Selection
 from trio_templar.clients.supervisor import Supervisor, Timeouts
 from trio_templar.clock import Clock
-from trio_templar.core.frames import close_frame
+from trio_templar.core.frames import Publication, close_frame
+from trio_templar.core.history import History, Span
 from trio_templar.core.policies import Policy
-from trio_templar.core.recovery import no_recovery
+from trio_templar.core.position import Positions
+from trio_templar.core.recovery import TRIMMED_ENTRIES, Recovery, no_recovery
 from trio_templar.core.rooms import room_key
 from trio_templar.delivery.backlog import Backlogs
+from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.outbox import Outbox
 from trio_templar.errors import CROWDED, LAGGING, SILENT, STALE, STUCK, Close
 from trio_templar.testing import Closed, FakeBackend, MemoryGateway, WebsocketClient, open_gateway
@@ -420,3 +423,57 @@ async def test_time_without_work_is_forgiven_and_work_is_not(mock_clock: MockClo
 
 async def test_of_time_with_some_work_the_rest_is_forgiven(mock_clock: MockClock) -> None:
     assert await late(20.0) == 20
+
+
+# What is only kept
+
+
+def history_of(count: int) -> History:
+    """Return a history of `count` publications of one room, all from the start of time."""
+    history = History(Positions(), Span(60, 10**7))
+    for position in range(history.positions.last + 1, history.positions.last + 1 + count):
+        history.add(position, [b"{}"], Publication(b"", b"%0100d" % position), 0.0)
+    return history
+
+
+async def test_what_is_kept_goes_before_anybody_is_cut() -> None:
+    history = history_of(100)
+    client = make_client(0)
+    backlogs = client.backlogs
+    backlogs.budget = Budget(1000, history)
+    client.outbox.put(client.subscription, batch("x" * 1100))
+    assert backlogs.budget.exceeded
+    await supervisor(backlogs).relieve()
+    assert (len(history), client.outbox.closed) == (0, CROWDED)
+
+
+async def test_what_is_kept_and_in_the_way_goes_at_the_next_tick(autojump_clock: MockClock) -> None:
+    history = history_of(100)
+    backlogs = Backlogs(10**6, 1000, Budget(2 * history.bytes, history), Now())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor(backlogs).supervisor_loop)
+        backlogs.budget.take(history.bytes // 2)
+        await trio.sleep(2)
+        assert 45 < len(history) < 55
+        backlogs.budget.give(backlogs.budget.used_bytes)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_idle_gateway_forgets_what_is_too_old_and_others_have_their_turn(autojump_clock: MockClock) -> None:
+    history = history_of(3 * TRIMMED_ENTRIES + 1)
+    watch = Supervisor(
+        Timeouts(slow=10, age=60, ping=30, pong=20, idle=None),
+        [],
+        make_backlogs(),
+        Clock(),
+        Recovery(history, trio.current_time),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.supervisor_loop)
+        await trio.sleep(59.5)
+        assert len(history) == 3 * TRIMMED_ENTRIES + 1
+        with Steps(lambda: -len(history)) as forgotten:
+            await trio.sleep(2)
+        assert len(history) == 0
+        assert [count for count in forgotten if count] == [TRIMMED_ENTRIES] * 3 + [1]
+        nursery.cancel_scope.cancel()
