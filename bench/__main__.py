@@ -15,6 +15,7 @@ SCRIPTS: dict[str, list[str]] = {
     "fanout": ["--runs", "2", "--triggers", "100"],
     "rooms": ["--runs", "2", "--triggers", "1000", "--batched-triggers", "10000"],
     "connect": ["--runs", "2", "--clients", "500"],
+    "recover": ["--runs", "1", "--clients", "500"],
     "memory": ["--runs", "1", "--clients", "1000"],
     "ping": ["--runs", "1", "--clients", "2000", "--triggers", "100"],
     "slow": ["--runs", "1", "--triggers", "100"],

@@ -11,6 +11,8 @@ from bench.wire import MARK, TOKEN_BYTES
 
 Tokens = list[str]
 
+FAULTS = ("lost", "duplicated", "disordered", "strange")
+
 
 @dataclass
 class Verdict:

@@ -1,14 +1,21 @@
 """The pure parts of the gateway, without sockets: what a regression would show first.
 
 Each case is one call in a loop, in this process, on the core of the server: microseconds of CPU per call. `publish` is
-a pass over a room of 1000 subscriptions whose receivers throw everything away, per delivery.
+a pass over a room of 1000 subscriptions whose receivers throw everything away, per delivery. `log` is a trigger on its
+way through the log of the gateway, to the same; and with a history that is full, so that each makes it forget the
+oldest. `recovery` is what is done before the write. `collector` is a full collection of what has come to be since.
 """
 
 import argparse
+import gc
+import itertools
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from inspect import iscoroutinefunction
+
+import trio
 
 from bench import options
 from bench.process import SERVER_CORE
@@ -17,14 +24,25 @@ from bench.target import room, trigger
 from bench.wire import canonical, data_of
 from trio_templar.core.dialects import Dialect2
 from trio_templar.core.frames import Batch, text_frame
+from trio_templar.core.history import OFF, History, Span
 from trio_templar.core.hub import Hub, Subscription
 from trio_templar.core.policies import Policy
+from trio_templar.core.position import Positions
+from trio_templar.core.recovery import Recovery
 from trio_templar.core.rooms import is_allowed, room_key
 from trio_templar.core.session import Rules, Session
-from trio_templar.core.triggers import TriggerReader
+from trio_templar.core.triggers import Trigger, TriggerReader
+from trio_templar.delivery.budget import Budget
+from trio_templar.delivery.bus import LocalBus
+from trio_templar.delivery.entrance import Bounds
+from trio_templar.delivery.fanout import Fanout
+from trio_templar.delivery.follower import Follower
 
 COLUMNS = (Column("us", "CPU µs/call", 3),)
 _SUBSCRIBERS = 1000
+_MANY_ROOMS = 100_000  # more than a history remembers
+_MISSED = 10
+_WARM_UP_SECONDS = 0.0001
 
 
 class Nowhere:
@@ -51,15 +69,21 @@ class Nowhere:
         """Let nothing wait."""
 
 
-Case = tuple[str, Callable[[], object], int]
+Call = Callable[[], object] | Callable[[], Awaitable[object]]
+Case = tuple[str, Call, int]
 
 
-def cases(size: int) -> Iterator[Case]:
+def cases(size: int, kept_bytes: int, nursery: trio.Nursery) -> Iterator[Case]:
     """Yield (name, call, how much one call does)."""
     yield from frame_cases(size)
     yield from room_cases()
     yield from message_cases(size)
     yield from publish_cases(size)
+    span = Span(3600, kept_bytes)
+    for one in (OFF, span):
+        yield from log_cases(size, one, nursery)
+    yield from recovery_cases(size, span, nursery)
+    yield from collector_cases(size, span, nursery)
 
 
 def frame_cases(size: int) -> Iterator[Case]:
@@ -114,27 +138,143 @@ def publish_cases(size: int) -> Iterator[Case]:
     yield "publish: per subscriber", publish, _SUBSCRIBERS
 
 
-def measure(call: Callable[[], object], amount: int, seconds: float) -> float:
+class Log:
+    """The log of a gateway that is alone, with a history of `span`, and what is appended to it next."""
+
+    def __init__(self, nursery: trio.Nursery, span: Span, room_numbers: Iterable[int], size: int) -> None:
+        self.hub = Hub()
+        self.history = History(Positions(wall=time.time), span)
+        self.recovery = Recovery(self.history, trio.current_time)
+        bounds = Bounds(room_publications=10_000, room_bytes=2**24, max_triggers_waiting=100, wait_seconds=1.0)
+        fanout = Fanout(self.hub, nursery, Budget(2**30, self.history), bounds)
+        self._bus = LocalBus(Follower(self.history, self.hub, fanout), fanout)
+        publication = Dialect2().publication(data_of(0, 0, size).encode())
+        self._triggers = itertools.cycle([[Trigger([room_key(room(each))], publication)] for each in room_numbers])
+
+    def append(self) -> None:
+        """Publish to the room whose turn it is."""
+        self._bus.append_nowait(next(self._triggers))
+
+    def fill(self) -> None:
+        """Append until the history is full, and all of that is forgotten; nothing, if nothing is kept."""
+        kept = -1
+        while len(self.history) > kept:
+            kept = len(self.history)
+            self.append()
+        for _ in range(kept):
+            self.append()
+
+
+def log_cases(size: int, span: Span, nursery: trio.Nursery) -> Iterator[Case]:
+    """Log: a trigger into an empty room, a small one, and many in turn; a delivery in a large one."""
+    said = "history" if span.on else "no history"
+    for name, rooms, subscribers in (("empty room", 1, 0), ("room of one", 1, 1), ("rooms in turn", _MANY_ROOMS, 0)):
+        log = Log(nursery, span, range(rooms), size)
+        log.fill()
+        for _ in range(subscribers):
+            log.hub.subscribe(room_key(room(0)), Nowhere(), f'"{uuid.uuid4()}"'.encode())
+        yield f"log: {name}, {said}", log.append, 1
+    yield f"log: per subscriber, {said}", _delivery(Log(nursery, span, [0], size)), _SUBSCRIBERS
+
+
+def _delivery(log: Log) -> Call:
+    """Return a pass over a large room, which ends with the last subscriber."""
+
+    class Last(Nowhere):
+        done: trio.Event
+
+        def put(self, subscription: Subscription, batch: Batch) -> None:
+            super().put(subscription, batch)
+            self.done.set()
+
+    last = Last()
+    log.fill()
+    for number in range(_SUBSCRIBERS):
+        receiver = last if number == _SUBSCRIBERS - 1 else Nowhere()
+        log.hub.subscribe(room_key(room(0)), receiver, f'"{uuid.uuid4()}"'.encode())
+
+    async def deliver() -> None:
+        last.done = trio.Event()
+        log.append()
+        await last.done.wait()
+
+    return deliver
+
+
+def recovery_cases(size: int, span: Span, nursery: trio.Nursery) -> Iterator[Case]:
+    """Recovery: of a client that knows no positions, asks for them, or missed some; of that one alone and of many."""
+    log, receiver = Log(nursery, span, [1], size), Nowhere()
+    log.fill()
+    since = log.history.positions.token(log.history.positions.last)
+    for _ in range(_MISSED):
+        log.append()
+    rules = Rules(Dialect2(), log.hub, 200, 2048, 128, recovery=log.recovery)
+    session = Session(rules, [{"target": "room", "id": "*"}], receiver, "bench")
+    command = {"type": "subscribe", "requestId": str(uuid.uuid4()), "room": room(1)}
+    unsubscribe = canonical({**command, "type": "unsubscribe"})
+
+    def come(asked: dict[str, object], *, alone: bool = False) -> Call:
+        subscribe = canonical({**command, **asked})
+
+        def call() -> None:
+            reply = session.receive(subscribe)
+            text_frame(reply.text.encode())
+            if reply.replay is not None:
+                receiver.put(*reply.replay)
+            session.receive(unsubscribe)
+            if alone:
+                log.recovery.tidy()
+
+        return call
+
+    yield "recovery: without since", come({}), 1
+    yield "recovery: since null", come({"since": None}), 1
+    yield f"recovery: {_MISSED} missed", come({"since": since}, alone=True), 1
+    yield f"recovery: {_MISSED} missed, as by others", come({"since": since}), 1
+
+
+def collector_cases(size: int, span: Span, nursery: trio.Nursery) -> Iterator[Case]:
+    """Collector: a full collection of what has come to be since this; with nothing, and with a full history."""
+    gc.collect()
+    gc.freeze()
+    log = Log(nursery, span, range(1000), size)
+    log.fill()
+    yield "collector: full history", gc.collect, 1
+
+
+async def measure(call: Call, amount: int, seconds: float) -> float:
     """Return the microseconds of CPU that a unit of `call` costs, called for about `seconds`."""
     count, spent = 1, 0.0
     while spent < seconds:
         count = max(count + 1, min(count * 10, int(count * seconds / spent * 1.1) if spent else count * 10))
         begin = time.process_time()
-        for _ in range(count):
-            call()
+        if iscoroutinefunction(call):
+            for _ in range(count):
+                await call()
+        else:
+            for _ in range(count):
+                call()
         spent = time.process_time() - begin
     return spent / count / amount * 1e6
 
 
+async def measure_all(args: argparse.Namespace) -> Report:
+    """Run all the cases in turn, `runs` times; the first measurement of each is its warm-up."""
+    async with trio.open_nursery() as nursery:
+        all_cases = list(cases(args.size, args.kept * 2**20, nursery))
+        report = Report("core", vars(args), COLUMNS, args.runs * len(all_cases))
+        for number in range(args.runs + 1):
+            for name, call, amount in all_cases:
+                us = await measure(call, amount, args.seconds if number else _WARM_UP_SECONDS)
+                if number:
+                    report.add(name, {"us": us})
+    return report
+
+
 def run(args: argparse.Namespace) -> Report:
-    """Run all the cases in turn, `runs` times; the first call of each is its warm-up."""
+    """Measure on the core of the server."""
     os.sched_setaffinity(0, {SERVER_CORE})
-    all_cases = list(cases(args.size))
-    report = Report("core", vars(args), COLUMNS, args.runs * len(all_cases))
-    for _ in range(args.runs):
-        for name, call, amount in all_cases:
-            call()
-            report.add(name, {"us": measure(call, amount, args.seconds)})
+    report = trio.run(measure_all, args)
     report.finish(args.json)
     return report
 
@@ -143,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     """Measure and print."""
     parser = options.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=0.2, help="CPU time of one measurement (default %(default)s)")
+    parser.add_argument("--kept", type=options.positive, default=32, help="MB of a history (default %(default)s)")
     options.add_size(parser)
     return run(parser.parse_args(arguments))
 

@@ -100,8 +100,8 @@ class Load:
 class Client:
     """One websocket client: joins by its script, then keeps what it receives as (time, bytes).
 
-    `ready` is called once it has joined. A refused or dropped attempt is made again after `retry_seconds`, as
-    browsers do, and counted.
+    `ready` is called once it has joined; `answer` is then what came last of that, with publications right behind it.
+    A refused or dropped attempt is made again after `retry_seconds`, as browsers do, and counted.
     """
 
     retry_seconds = 0.5
@@ -112,6 +112,7 @@ class Client:
         self.chunks: list[bytes] = []
         self.refused = 0
         self.joined = False
+        self.answer = b""
         self._load = load
         self._address = address
         self._script = script
@@ -121,7 +122,7 @@ class Client:
         """Begin to connect."""
         self._ready = ready
         self._step = 0
-        self._answer = b""
+        self.answer = b""
         self.sock = socket.socket()
         self.sock.setblocking(False)
         self.sock.connect_ex(self._address)
@@ -157,24 +158,28 @@ class Client:
             data = self.sock.recv(_CHUNK_BYTES)
         except OSError:
             data = b""
-        self._answer += data
-        if not data or (self._step == 0 and not b"HTTP/1.1 101".startswith(self._answer[:12])):
+        self.answer += data
+        if not data or (self._step == 0 and not b"HTTP/1.1 101".startswith(self.answer[:12])):
             self._try_again()
-        elif self._script[self._step].until in self._answer:
+        elif self._script[self._step].until in self.answer:
             self._next_step()
 
     def _next_step(self) -> None:
         self._step += 1
-        self._answer = b""
         if self._step == len(self._script):
             self._join()
         else:
+            self.answer = b""
             self.sock.send(self._script[self._step].send)
 
     def _join(self) -> None:
         self.joined = True
         self._recv = self.sock.recv
         self._load.watch(self.sock, self._receive if self._keep else self._discard)
+        if self._keep and MARK in self.answer:
+            self.times.append(time.monotonic())
+            self.chunks.append(self.answer)
+            self._load.marks += self.answer.count(MARK)
         self._ready()
 
     def _try_again(self) -> None:

@@ -3,12 +3,18 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from bench.process import LOAD_CORE, Cpu, Process, module, running
 from bench.wire import ENVELOPE_BYTES, Address, Script, Step, canonical, handshake, post, text_frame
+from trio_templar.core.dialects import Since
+
+# For runs of minutes: clients here answer no ping, and what is kept must outlast the run.
+PATIENT = {"history_seconds": "3600", "ping_seconds": "3600"}
 
 JoinScript = Callable[[int, int | None], Script]
 Request = Callable[[int, str], bytes]
@@ -43,8 +49,13 @@ def room(number: int) -> dict[str, object]:
     return {"target": "room", "id": number}
 
 
-def join_script(address: Address, *, same_request_id: bool = False) -> JoinScript:
-    """Return how a client joins the gateway: own cookie, bootstrap, one subscription with a uuid as requestId."""
+def join_script(address: Address, *, same_request_id: bool = False, since: Since = UNSET) -> JoinScript:
+    """Return how a client joins the gateway: own cookie, bootstrap, one subscription with a uuid as requestId.
+
+    One with a position as `since` has joined only if it is recovered.
+    """
+    asked = {} if since is UNSET else {"since": since}
+    subscribed = b'"code": "success"}' if since is UNSET else b'"}' if since is None else b'"recovered": true}'
 
     def script(number: int, room_number: int | None) -> Script:
         headers = {"Cookie": f"sessionid={number:032x}", "User-Agent": "bench"}
@@ -52,8 +63,8 @@ def join_script(address: Address, *, same_request_id: bool = False) -> JoinScrip
         if room_number is None:
             return (admitted,)
         request_id = str(uuid.UUID(int=0) if same_request_id else uuid.uuid4())
-        command = {"type": "subscribe", "requestId": request_id, "room": room(room_number)}
-        return (admitted, Step(text_frame(canonical(command)), b'"code": "success"}'))
+        command = {"type": "subscribe", "requestId": request_id, "room": room(room_number), **asked}
+        return (admitted, Step(text_frame(canonical(command)), subscribed))
 
     return script
 
@@ -71,12 +82,15 @@ def api() -> Iterator[tuple[Process, str]]:
 
 
 @contextmanager
-def gateway(clients: int, *, same_request_id: bool = False) -> Iterator[Target]:
+def gateway(
+    clients: int, *, same_request_id: bool = False, settings: Mapping[str, str] | None = None
+) -> Iterator[Target]:
     """Run the gateway on the core of the server, with bounds that let `clients` connect at once.
 
-    Settings can be given in the environment as usual (TRIO_TEMPLAR_...), and win over what is raised here.
+    Other settings can be given in the environment as usual (TRIO_TEMPLAR_...), and win over what is raised here and
+    over `settings`.
     """
-    with api() as (_, url), running(_command(url), env=_bounds(clients)) as process:
+    with api() as (_, url), running(_command(url), env=_environment(clients, settings or {})) as process:
         websocket = process.wait_said(r"ws://([\d.]+):(\d+)/ws/")
         http = process.wait_said(r"http://([\d.]+):(\d+)/trigger")
         address = (websocket[1], int(websocket[2]))
@@ -97,13 +111,11 @@ def _command(api_url: str) -> list[str]:
     return module("trio_templar", "serve", "--api-url", api_url, *bind)
 
 
-def _bounds(clients: int) -> dict[str, str]:
-    """A benchmark is one address, and a storm on purpose: raise the bounds meant against just that."""
-    raised = {
-        "TRIO_TEMPLAR_MAX_CONNECTIONS": str(clients + 100),
-        "TRIO_TEMPLAR_MAX_BOOTSTRAPS_WAITING": str(clients + 100),
-    }
-    return {name: os.environ.get(name, value) for name, value in raised.items()}
+def _environment(clients: int, settings: Mapping[str, str]) -> dict[str, str]:
+    # A benchmark is one address, and a storm on purpose: raise the bounds meant against just that.
+    bounds = {"max_connections": str(clients + 100), "max_bootstraps_waiting": str(clients + 100)}
+    named = {f"TRIO_TEMPLAR_{name.upper()}": value for name, value in {**bounds, **settings}.items()}
+    return {name: os.environ.get(name, value) for name, value in named.items()}
 
 
 def settle(target: Target, seconds: float = 0.2) -> None:

@@ -25,13 +25,14 @@ from bench.wire import Step, data_of, server_frame, text_frame
 
 ROOT = Path(__file__).parent.parent
 TINY = {
-    "core": ["--seconds", "0.001"],
+    "core": ["--seconds", "0.001", "--kept", "1"],
     "limit": ["--clients", "3", "--triggers", "2"],
     "fanout": ["--clients", "3", "--triggers", "4", "--publishers", "1,2"],
     "rooms": ["--rooms", "3", "--publishers", "2", "--triggers", "6", "--batched-triggers", "12", "--batch", "3"],
     "connect": ["--clients", "5", "--publishing", "1"],
+    "recover": ["--clients", "5", "--rooms", "2", "--missed", "3"],
     "memory": ["--clients", "3", "--cases", "shared room"],
-    "ping": ["--clients", "3", "--triggers", "4", "--publishers", "2", "--quiet-seconds", "0.1"],
+    "ping": ["--clients", "3", "--triggers", "4", "--publishers", "2", "--quiet-seconds", "0.1", "--kept", "1"],
     "soak": ["--seconds", "1", "--clients", "3", "--quiet-seconds", "1.5"],
     "slow": ["--clients", "3", "--triggers", "3", "--rate", "50"],
     "compare": [
