@@ -29,6 +29,8 @@ from tests.e2e.clients import (
 )
 from tests.e2e.processes import PATIENCE_SECONDS, SLOWNESS, GatewayProcess, gateway
 
+OTHER = {"target": "car", "car": 2}  # the bystander is not there
+
 
 @contextmanager
 def unharmed(process: GatewayProcess) -> Iterator[ClientConnection]:
@@ -297,6 +299,53 @@ def test_a_message_over_its_bound_closes_with_1009(shared: GatewayProcess) -> No
         receive(client)
         client.send("x" * 65_537)
         assert closing(client)[0] == 1009
+
+
+@pytest.mark.parametrize(
+    ("since", "answer"),
+    [
+        (5, {"code": "error", "message": "invalid-since"}),
+        ({"at": 1}, {"code": "error", "message": "invalid-since"}),
+        ("", {"code": "success", "recovered": False}),
+        ("nonsense", {"code": "success", "recovered": False}),
+        ("0123456789ab.1", {"code": "success", "recovered": False}),  # of another gateway
+        ("é.\0", {"code": "success", "recovered": False}),
+        ("x" * 65_000, {"code": "success", "recovered": False}),
+    ],
+    ids=range(7),
+)
+def test_a_since_that_is_none_has_a_reply_and_what_comes_is_heard(
+    shared: GatewayProcess, since: object, answer: dict[str, object]
+) -> None:
+    with unharmed(shared), connect(shared.websocket_url) as client:
+        receive(client)
+        client.send(json.dumps({"type": "subscribe", "requestId": 1, "room": OTHER, "since": since}))
+        reply = json.loads(receive(client))
+        at = reply.pop("at", None)
+        assert reply == {"requestId": 1, **answer}
+        assert (at is not None) == (answer["code"] == "success")
+        if at is not None:
+            trigger(shared, "heard", OTHER)
+            assert json.loads(receive(client))["data"] == "heard"
+            future = f"{at.partition('.')[0]}.{1 << 62:x}"
+            client.send(json.dumps({"type": "subscribe", "requestId": 2, "room": OTHER, "since": future}))
+            assert json.loads(receive(client))["recovered"] is False
+
+
+def test_a_since_of_a_megabyte_is_a_message_over_its_bound(shared: GatewayProcess) -> None:
+    with unharmed(shared), connect(shared.websocket_url) as client:
+        receive(client)
+        client.send(json.dumps({"type": "subscribe", "requestId": 1, "room": OTHER, "since": "x" * 1_000_000}))
+        assert closing(client)[0] == 1009
+
+
+def test_a_since_opens_no_room(shared: GatewayProcess) -> None:
+    with unharmed(shared), connect(shared.websocket_url) as client:
+        receive(client)
+        client.send(json.dumps({"type": "subscribe", "requestId": 1, "room": OTHER, "since": None}))
+        at = json.loads(receive(client))["at"]
+        client.send(json.dumps({"type": "subscribe", "requestId": 2, "room": {"target": "ride"}, "since": at}))
+        assert json.loads(receive(client)) == {"requestId": 2, "code": "error", "message": "room-not-found"}
 
 
 # Triggers
