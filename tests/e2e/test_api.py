@@ -188,7 +188,7 @@ def test_hooks_are_posts_with_the_headers_of_the_client(api: Api) -> None:
                 assert receive(client) == b"pong"
                 return len([call for call in api.calls if call.path == "/v1/user/online/"]) == 2
 
-            # A ping calls no hook while one is under way, and the API knows of a call before the gateway has its answer.
+            # A ping calls no hook while one is under way. The API knows of a call before the gateway has the answer.
             eventually(pinged)
         api.called("/v1/user/offline/")
     posts = [call for call in api.calls if call.method == "POST"]

@@ -616,6 +616,17 @@ async def test_who_asks_again_is_not_told_past_what_a_policy_left_out_and_it_has
         assert start == node.told(0)
 
 
+async def test_who_asks_again_is_not_told_past_what_a_key_left_out_last() -> None:
+    async with running(RoomPolicy(match=CAR, policy="conflate", key="id")) as node:
+        client = node.client(takes=[10**6, 0, 0, 0])
+        client.subscribe(since=None)
+        first = node.publish({"id": 0})
+        for key in (1, 2, 2, 1):
+            node.publish({"id": key})
+        assert client.subscribe(since=None)["at"] == first, "1 came before 2, and was left out after it"
+        write_all(client.outbox)
+
+
 # Before the end
 
 

@@ -95,8 +95,8 @@ class Queue:
 
     def lose(self, batch: Batch) -> None:
         """Take note that the publications of `batch` are left out."""
-        if not self.lost:
-            self.lost_from = batch.position
+        # With a key, what came later may be left out first.
+        self.lost_from = min(self.lost_from, batch.position) if self.lost else batch.position
         self.lost += batch.count
 
 
