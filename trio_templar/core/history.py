@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -28,7 +28,7 @@ Entry = tuple[int, tuple[bytes, ...], bytes, bytes, float]
 ENTRY_BYTES: Final = 210
 PLACE_BYTES: Final = 20
 ROOM_BYTES: Final = 230
-FORGOTTEN_BYTES: Final = 180
+FORGOTTEN_BYTES: Final = 250
 # Of how many rooms the last position that was forgotten is remembered, and in what share of the bytes.
 FORGOTTEN_ROOMS: Final = 50_000
 FORGOTTEN_SHARE: Final = 4
@@ -99,7 +99,8 @@ class History:
         self._seconds_of = seconds_of
         self._window: deque[Entry] = deque()
         self._rooms: dict[bytes, _Kept] = {}
-        self._forgotten: dict[bytes, int] = {}  # the room that was forgotten last is last
+        # The room that was forgotten last is last. To find the first, a plain dict walks over all that left before it.
+        self._forgotten: OrderedDict[bytes, int] = OrderedDict()
         self._forgotten_bytes = 0
         self.floor = self._map_floor = positions.last
         self.bytes = 0
@@ -209,16 +210,17 @@ class History:
 
     def _remember(self, key: bytes, position: int) -> None:
         """Note what was last forgotten of a room. The rooms that were quiet for longest fall out, into one number."""
-        new = self._forgotten.pop(key, None) is None
+        new = key not in self._forgotten
         self._forgotten[key] = position
+        self._forgotten.move_to_end(key)
         if new:
             self._count_forgotten(FORGOTTEN_BYTES + len(key))
             self._bound_forgotten()
 
     def _bound_forgotten(self) -> None:
         while len(self._forgotten) > FORGOTTEN_ROOMS or self._forgotten_bytes > self.span.bytes // FORGOTTEN_SHARE:
-            oldest = next(iter(self._forgotten))
-            self._map_floor = max(self._map_floor, self._forgotten.pop(oldest))
+            oldest, position = self._forgotten.popitem(last=False)
+            self._map_floor = max(self._map_floor, position)
             self._count_forgotten(-FORGOTTEN_BYTES - len(oldest))
 
     def _count_forgotten(self, size: int) -> None:
