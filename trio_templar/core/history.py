@@ -174,14 +174,17 @@ class History:
         while self._window and self.bytes > wanted:
             self._forget_oldest()
 
-    def restart(self) -> None:
-        """Forget everything, and prove nothing before now: there may be a hole."""
+    def restart(self, floor: int | None = None) -> None:
+        """Forget everything, and prove nothing up to the position `floor`: there may be a hole. Without one, up to now.
+
+        Then it gets a position of its own, so that one that was told before is below it.
+        """
         self._window.clear()
         self._rooms.clear()
         self._forgotten.clear()
         self._forgotten_bytes = self.bytes = 0
-        # A position of its own, so that one that was told before the hole is below it.
-        self.positions.last = self.floor = self._map_floor = self.positions.next()
+        self.floor = self._map_floor = self.positions.next() if floor is None else floor
+        self.positions.last = self.floor
 
     def apply(self, span: Span, seconds_of: Callable[[bytes], float] | None, now: float, *, longer: bool) -> None:
         """Keep what `span` and `seconds_of` say from now on; `longer`: some room is kept for longer than before."""

@@ -31,6 +31,24 @@ class Follower:
                 self.history.add(publication.position, room_keys, publication, now)
         self._fanout.hand_on(plan or self._fanout.plan(triggers), now)
 
+    def read(self, entries: Sequence[Trigger]) -> None:
+        """Take those of `entries`, which have positions, that are new: a log that is read again repeats some."""
+        positions = self.history.positions
+        new = [entry for entry in entries if entry.publication.position > positions.last]
+        if new:
+            self.take(new)
+            positions.last = new[-1].publication.position  # where nothing is kept, too
+
+    def restart(self, epoch: bytes, position: int) -> None:
+        """Read on behind `position` of `epoch`: up to there something may be missing, and subscriptions are told.
+
+        So it is after a hole in the log, and after a loss of unknown size, which begins an epoch. In both, `position`
+        is not below any that was read before.
+        """
+        self.history.positions.epoch = epoch
+        self.history.restart(position)
+        self.tell_hole()
+
     def tell_hole(self) -> None:
         """Tell each subscription with positions that something may be missing before the floor of the history.
 
