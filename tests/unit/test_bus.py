@@ -370,7 +370,7 @@ def apply(node: Node, span: Span, *policies: RoomPolicy, longer: bool = False) -
     node.history.apply(span, found.history_seconds, trio.current_time(), longer=longer)
 
 
-async def test_turned_on_what_waits_without_a_position_is_delivered_and_proves_nothing() -> None:
+async def test_turned_on_what_waits_without_a_position_is_delivered_and_was_before() -> None:
     async with running(span=OFF) as node:
         crowd = node.crowd()
         node.publish(0)
@@ -382,9 +382,8 @@ async def test_turned_on_what_waits_without_a_position_is_delivered_and_proves_n
         await settled()
         assert crowd[0].data == [0, 1]
         assert [(message["data"], message.get("at")) for message in new.published] == [(0, None), (1, node.at)]
-        for since, recovered in [(at, False), (new.at, True)]:
-            assert node.client().subscribe(since=since)["recovered"] is recovered
-        assert node.positions.read(new.at) == floor + 1
+        assert node.client().subscribe(since=at) == {"requestId": 1, "code": "success", "at": at, "recovered": True}
+        assert (node.positions.read(at), node.positions.read(new.at)) == (floor, floor + 1)
 
 
 async def test_turned_off_what_waits_is_delivered_and_who_comes_back_is_told_to_fetch() -> None:
@@ -415,9 +414,10 @@ async def test_kept_for_longer_what_was_there_before_proves_nothing(autojump_clo
         before = node.publish(0)
         apply(node, MINUTE)
         new = node.client()
-        assert node.client().subscribe(since=new.subscribe(since=None)["at"])["recovered"] is False, "something waits"
+        assert new.subscribe(since=None)["at"] > before
+        assert node.client().subscribe(since=new.at)["recovered"] is True
         await settled()
-        assert client.at == new.at == before
+        assert (client.at, new.data) == (before, []), "what waited is before what it was told"
         assert node.client().subscribe(since=before)["recovered"] is False
         assert node.client().subscribe(since=node.client().subscribe(since=None)["at"])["recovered"] is True
 

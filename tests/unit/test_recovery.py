@@ -534,17 +534,31 @@ def test_wherever_it_comes_back_it_gets_each_once(handed_on: int, known: int, pa
 @both_dialects
 @pytest.mark.parametrize("since", [None, "0123456789ab.1a3185c5000", "nonsense", FUTURE])
 @pytest.mark.parametrize("first", [{}, {"since": None}, {"since": "0123456789ab.1a3185c5001"}])
-def test_again_it_is_told_where_it_stands_and_nothing_changes(dialect: str, since: str | None, first: Any) -> None:
+def test_again_it_is_told_where_it_stands_and_gets_nothing_again(dialect: str, since: str | None, first: Any) -> None:
     desk = Desk(dialect)
     missed(desk, 2)
     client = Client(desk)
     client.subscribe(**first)
     known = client.subscription
-    state = (known.epoch, known.after, list(client.data), desk.outcomes, desk.recovery.replayed)
+    state = (known.after, list(client.data), desk.outcomes, desk.recovery.replayed)
     reply = client.say(type="subscribe", requestId=1, room=CAR, since=since)
     assert reply == Reply('{"requestId": 1, "code": "success", "at": "0123456789ab.1a3185c5002"}', None)
     assert client.subscription is known
-    assert (known.epoch, known.after, client.data, desk.outcomes, desk.recovery.replayed) == state
+    assert (known.after, client.data, desk.outcomes, desk.recovery.replayed) == state
+
+
+@both_dialects
+def test_who_asks_for_positions_later_has_them_from_then_on(dialect: str) -> None:
+    desk = Desk(dialect)
+    client = Client(desk)
+    client.subscribe()
+    desk.publish(CAR, 0)
+    assert client.subscribe(since=None) == success(desk.at)
+    at = desk.publish(CAR, 1)
+    assert [message.get("at") for message in client.receiver.messages] == [None, at]
+    back = Client(desk)
+    assert back.subscribe(since=at) == success(at, True)
+    assert back.data == [], "with the position of the reply it would get again what it has"
 
 
 def test_again_for_another_room_is_an_error() -> None:

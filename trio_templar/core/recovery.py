@@ -57,9 +57,7 @@ class Recovery:
         """Return up to where the publications of `room` were offered, or are just being to those in it."""
         if room.channel is None:
             return self.history.positions.last
-        # What was published before the floor, or without a position, cannot be asked for: a client that has none of it
-        # gets a position that proves nothing.
-        return max(int(room.channel.handed_on), self.history.floor - 1)
+        return int(room.channel.handed_on)
 
     def begin(self, subscription: Subscription, since: Since) -> Answer:
         """Return what is said to the `since` that `subscription`, which is in its room already, came with."""
@@ -70,7 +68,9 @@ class Recovery:
             return NOTHING if since is None else self._lost("unknown", NOTHING)
         subscription.epoch = self.history.positions.epoch
         handed_on = self.handed_on(room)
-        here = Answer(self.history.positions.token(handed_on))
+        # Not what waits in the channel from before the floor: it is known where all up to here is.
+        subscription.after = max(handed_on, self.history.floor)
+        here = Answer(self.history.positions.token(subscription.after))
         if since is None:
             return here
         position = self.history.positions.read(since)
@@ -84,19 +84,25 @@ class Recovery:
         return Answer(since, True, self._batch(subscription, room.key, missed) if missed else None)
 
     def again(self, subscription: Subscription, since: Since) -> Answer:
-        """Return what is said to a `since` for which there is the `subscription` already; nothing changes."""
+        """Return what is said to a `since` for which there is the `subscription` already: nothing is replayed.
+
+        It carries positions from now on if it did not. A client that was told one and never a newer would come back
+        with that, and get everything again.
+        """
         room = subscription.room
         if since is UNSET or room is None:
             return NOTHING
         if not self.history.keeps(room.key):
             return NOTHING if since is None else self._lost("unknown", NOTHING)
+        subscription.epoch = self.history.positions.epoch
         # The reply overtakes what waits, so it must not count that as said.
         first = subscription.receiver.first_waiting(subscription)
         if first is not None:
             said = first - 1
         else:
             said = self.history.positions.last if room.channel is None else room.channel.offered(subscription)
-        return Answer(self.history.positions.token(max(said, subscription.after, self.history.floor - 1)))
+        # No more than that, also where this node could prove neither: another may.
+        return Answer(self.history.positions.token(max(said, subscription.after)))
 
     def position(self, rooms: Iterable[LiveRoom | None]) -> str | None:
         """Return up to where the publications of all `rooms` were offered; None if some are on their way.
