@@ -93,7 +93,6 @@ class Delivery:
     fanout: Fanout
     recovery: Recovery
     past: Past
-    follower: Follower
     bus: Bus
 
 
@@ -148,7 +147,6 @@ def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
     history = History(Positions(wall=time.time), _span(settings, hard_bytes), _kept_seconds(settings.policies))
     budget = Budget(hard_bytes, history)
     fanout = Fanout(hub, rooms, budget, _bounds(settings))
-    follower = Follower(history, hub, fanout)
     return Delivery(
         hub=hub,
         clock=clock,
@@ -158,8 +156,7 @@ def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
         fanout=fanout,
         recovery=Recovery(history, trio.current_time),
         past=Past(history, dialect, trio.current_time),
-        follower=follower,
-        bus=LocalBus(follower, fanout),
+        bus=LocalBus(Follower(history, hub, fanout), fanout),
     )
 
 
@@ -231,7 +228,7 @@ def _served(current: Current, delivery: Delivery, clients: Clients, nurseries: N
         reader=delivery.reader,
         bus=delivery.bus,
         hub=delivery.hub,
-        history=delivery.follower.history,
+        history=delivery.recovery.history,
         past=delivery.past,
         connections=clients.connections,
         clock=delivery.clock,

@@ -46,7 +46,7 @@ async def test_nothing_is_kept_where_a_publisher_is_refused_or_a_client_closed(
     settings = quiet(memory_bytes=MEMORY_BYTES, goodbye_seconds=1)
     log = logging.getLogger("trio_templar.connection")
     async with open_gateway(settings, backend=FakeBackend(ROOMS)) as running:
-        history = parts(running).delivery.follower.history
+        history = parts(running).delivery.recovery.history
         witness, refused = Witness(history), []
         log.addHandler(witness)
         try:
@@ -90,7 +90,7 @@ async def test_what_gave_way_is_told_to_fetch_and_what_comes_later_is_kept_again
             while True:
                 running.gateway.publish_nowait([NEWS], "x" * 60_000)
                 await settled()
-        assert not parts(running).delivery.follower.history
+        assert not parts(running).delivery.recovery.history
         await trio.aclose_forcefully(late.stream)
         await settled()
         middle = running.gateway.publish_nowait([CAR], "middle").at
