@@ -51,6 +51,16 @@ def test_a_quoted_block_is_in_its_file(name: str, path: str, block: str) -> None
     assert block in ASIDE.sub("", page(path)), f"{name} quotes {path} differently"
 
 
+def test_every_guarantee_names_a_test_that_exists() -> None:
+    guarantees = re.split(r"^(?=- )", page("docs/guarantees.md"), flags=re.MULTILINE)[1:]
+    assert len(guarantees) > 15
+    for guarantee in guarantees:
+        named = re.findall(r"<!-- (\S+)::(\w+) -->", guarantee)
+        assert named, guarantee
+        for path, test in named:
+            assert f"def {test}(" in page(path), test
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text()):
