@@ -154,7 +154,7 @@ def subscribed(request_id: str, at: str | None, recovered: bool | None) -> str: 
     if at is not None:
         fields.append(f'"at": "{at}"')
     if recovered is not None:
-        fields.append(f'"recovered": {json.dumps(recovered)}')
+        fields.append('"recovered": true' if recovered else '"recovered": false')
     return f"{{{', '.join(fields)}}}"
 
 

@@ -242,8 +242,10 @@ class History:
         kept = self._rooms.get(key)
         if kept is None:
             return ()
-        first = kept.first_behind(position)
-        entries = kept.entries[first : min(kept.first_behind(until), first + most + 1)]
+        first, end = kept.first_behind(position), len(kept.entries)
+        if kept.entries[-1][0] > until:  # it is not, unless something is on its way to the room
+            end = kept.first_behind(until)
+        entries = kept.entries[first : min(end, first + most + 1)]
         return None if entries and entries[0][4] <= self._cut(key, now) else entries
 
     def newest(self, key: bytes, now: float, *, most: int) -> Sequence[Entry]:

@@ -40,6 +40,7 @@ class Answer(NamedTuple):
 
 
 NOTHING: Final = Answer()
+_publication: Final = Publication._make  # takes half as long as to call it
 
 
 class Recovery:
@@ -148,7 +149,7 @@ class Recovery:
         bounds = (key, entries[0][0], entries[-1][0], len(subscription.request_id))
         batch = self._shared.get(bounds)
         if batch is None:
-            batch = Batch([Publication(left, right, None, position) for position, _, left, right, _ in entries])
+            batch = Batch([_publication((left, right, None, position)) for position, _, left, right, _ in entries])
             size = _frame_bytes(subscription, batch.count, batch.size)
             if self._shared_bytes + size > SHARED_BYTES:
                 self._let_go()
