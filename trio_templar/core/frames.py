@@ -9,6 +9,7 @@ that is 17 times faster than building each of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from struct import Struct
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -20,6 +21,7 @@ CLOSE: Final = 0x88
 # What a publication takes in memory beside its bytes: 430 where it is alone in a batch, 140 in a batch of ten.
 PUBLICATION_BYTES: Final = 300
 PING: Final = b"\x89\x00"
+_short, _wide, _widest = Struct("!BB").pack, Struct("!BBH").pack, Struct("!BBQ").pack
 _canonical = msgspec.json.Encoder(order="deterministic")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -27,10 +29,10 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def header(first: int, size: int) -> bytes:
     """Return the header of a frame whose first byte is `first` and whose payload has `size` bytes."""
     if size < 126:
-        return bytes((first, size))
+        return _short(first, size)
     if size < 1 << 16:
-        return bytes((first, 126)) + size.to_bytes(2)
-    return bytes((first, 127)) + size.to_bytes(8)
+        return _wide(first, 126, size)
+    return _widest(first, 127, size)
 
 
 def text_frame(payload: bytes) -> bytes:
