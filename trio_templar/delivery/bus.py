@@ -34,9 +34,6 @@ class Bus(Protocol):
     async def follow(self) -> None:
         """Hand on what other nodes append, until cancelled."""
 
-    async def ask(self, question: bytes) -> Sequence[bytes]:
-        """Return what the other nodes answer to `question`."""
-
 
 class LocalBus:
     """The log of a gateway that is alone."""
@@ -61,8 +58,3 @@ class LocalBus:
     async def follow(self) -> None:
         """Return at once: there is no other node."""
         await trio.lowlevel.checkpoint()
-
-    async def ask(self, question: bytes) -> Sequence[bytes]:
-        """Return nothing: there is no other node."""
-        await trio.lowlevel.checkpoint()
-        return ()
