@@ -7,7 +7,7 @@ TemplarError
 ├── RequestError     what an operator asked for; nothing was done
 │   ├── NotFound     it names what is not there
 │   └── Forgotten    it asks what came behind a position, and that is not known any more
-├── Busy             no room for it now; try again after `retry_after` seconds
+├── Busy             no space for it now; try again after `retry_after` seconds
 ├── Refused          the backend does not want this client
 ├── BackendError     the backend did not do its part
 │   └── Unavailable  it is down, slow or failing; another try may help

@@ -290,7 +290,7 @@ def test_what_many_wait_for_counts_once() -> None:
     assert backlogs.budget.used_bytes - before == shared.size + PUBLICATION_BYTES + 3 * REFERENCE_BYTES
 
 
-def steps_to_make_room(rooms: int) -> int:
+def steps_to_make_space(rooms: int) -> int:
     """Return the steps of the interpreter for 500 publications to `rooms`, each of which makes another give way."""
     client = Client(max_bytes=10**6, max_frames=500)
     subscriptions = [client.enter("recent", number) for number in range(rooms)]
@@ -317,7 +317,7 @@ def steps_to_make_room(rooms: int) -> int:
 
 
 def test_what_gives_way_costs_the_same_in_few_rooms_and_in_many() -> None:
-    assert steps_to_make_room(200) < 1.5 * steps_to_make_room(2)
+    assert steps_to_make_space(200) < 1.5 * steps_to_make_space(2)
 
 
 def test_of_rooms_that_may_lose_some_a_quiet_one_loses_nothing_to_a_busy_one() -> None:

@@ -108,7 +108,7 @@ class Supervisor:
                 await trio.lowlevel.checkpoint()  # what clients sent meanwhile is read before they are judged
             await self.look(self._clock.now())
             await self._look_for_silence()
-            self._backlogs.budget.make_way()
+            self._backlogs.budget.make_space()
             while self._recovery.tidy():  # noqa: ASYNC110  # nothing is waited for
                 await trio.lowlevel.checkpoint()
 
@@ -143,7 +143,7 @@ class Supervisor:
 
         Those that are being closed, as in a drain, lose the publications that wait. What is only kept goes before any.
         """
-        self._backlogs.budget.make_way()
+        self._backlogs.budget.make_space()
         outboxes = sorted(self._backlogs.outboxes, key=lambda outbox: (-outbox.waiting_bytes, outbox.oldest))
         for outbox in outboxes:
             if not self._backlogs.budget.exceeded:

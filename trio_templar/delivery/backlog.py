@@ -141,7 +141,7 @@ class Backlog:
             if queue.policy.kind == "conflate":
                 self._conflate(queue, part)
             self._trim(queue)
-            self.make_room()  # for the second part of a batch and on, of which the first may be lost
+            self.make_space()  # for the second part of a batch and on, of which the first may be lost
             self._append(queue, part)
 
     def over(self, subscription: Subscription) -> bool:
@@ -149,7 +149,7 @@ class Backlog:
         queue = self._queues.get(subscription)
         return queue is not None and queue.policy.kind == "disconnect" and queue.bytes > queue.policy.outbox_bytes
 
-    def make_room(self) -> bool:
+    def make_space(self) -> bool:
         """Drop what may be lost until the bounds hold, conflatable publications first; return whether they do."""
         kinds: list[Kind] = ["conflate", "drop_oldest"]
         while self.full:

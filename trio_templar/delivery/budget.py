@@ -89,8 +89,8 @@ class Budget:
         """Whether publications of `size` bytes may come in; into an empty gateway they always may."""
         return self.used_bytes == 0 or self.used_bytes + size <= self.soft_bytes
 
-    def make_way(self, size: int = 0) -> None:
-        """Let what is kept go as far as it and `size` bytes more than wait are over the soft mark."""
+    def make_space(self, size: int = 0) -> None:
+        """Let what is kept give way, as far as it, what waits and `size` bytes more are over the soft mark."""
         if self._kept is not None:
             over = self.used_bytes + size + self._kept.bytes - self.soft_bytes
             if over > 0:

@@ -63,7 +63,7 @@ class Entrance:
         self._full_rooms: defaultdict[LiveRoom, Publishers] = defaultdict(Publishers)  # that had no space for a trigger
 
     def check(self, plan: Plan) -> None:
-        """Return if there is space for `plan`; what is only kept has given way to it then.
+        """Return if there is space for `plan`; then what is only kept has given way to it.
 
         Raises Full (a `trio.WouldBlock`): if a room, or memory, is full. Raises Busy: if `close` was called.
         Raises TooLarge: if it never will fit.
@@ -74,7 +74,7 @@ class Entrance:
             self._check_room(room, batch)
         if plan.cost > self._budget.soft_bytes:
             raise TooLarge(f"it takes {plan.cost} bytes at once, over {self._budget.soft_bytes} (half of memory_bytes)")
-        self._budget.make_way(plan.cost)
+        self._budget.make_space(plan.cost)
         if not self._budget.fits(plan.cost):
             raise Full("the gateway is full (memory_bytes)")
 
@@ -105,13 +105,13 @@ class Entrance:
                     self._waiting -= 1
         raise Busy(f"{full}; nothing was published")
 
-    def has_space(self, room: LiveRoom) -> None:
-        """Let those look who wait for `room`: something has left it."""
+    def note_space(self, room: LiveRoom) -> None:
+        """Take note that something has left `room`: let those look who wait for space there."""
         if room in self._full_rooms:
             self._full_rooms[room].wake()
 
-    def is_empty(self, room: LiveRoom) -> None:
-        """Let those look who wait for `room`, for the last time: nothing is left in it."""
+    def note_empty(self, room: LiveRoom) -> None:
+        """Take note that nothing is left in `room`: let those look who wait for it, for the last time."""
         if room in self._full_rooms:
             self._full_rooms.pop(room).wake()
 

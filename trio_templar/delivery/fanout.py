@@ -63,7 +63,7 @@ class RoomChannel:
         return len(self._waiting)
 
     def put(self, batch: Batch, now: float) -> None:
-        """Let the publications of `batch` wait; there must be room for them."""
+        """Let the publications of `batch` wait; there must be space for them."""
         self._waiting.extend([(publication, now) for publication in batch.publications])
         self.bytes += batch.size
 
@@ -191,7 +191,7 @@ class Fanout:
                 await self._let_triggers_in(rooms[0], rooms[0].channel)
                 room = rooms[0]
                 batch = room.channel.take()
-                self.entrance.has_space(room)
+                self.entrance.note_space(room)
                 self.in_flight_bytes -= batch.size
                 left = await self._pass(room, batch, left)
                 self._note_passed(room)
@@ -208,7 +208,7 @@ class Fanout:
 
     def _end_channel(self, room: LiveRoom) -> None:
         room.channel = None
-        self.entrance.is_empty(room)
+        self.entrance.note_empty(room)
 
     def _note_passed(self, room: LiveRoom) -> None:
         """Take note of the publications that a pass over `room` has offered to all."""

@@ -98,7 +98,7 @@ class Outbox:
                 self._publications += batch.count
             else:
                 self._keep(data, size, batch)
-        elif self._make_room(self._backlog, subscription):
+        elif self._make_space(self._backlog, subscription):
             self._backlog.put_off(subscription, batch)
         else:
             batch.refuse()
@@ -109,7 +109,7 @@ class Outbox:
             return
         if self._backlog is None:
             self._write_frame(frame)
-        elif self._make_room(self._backlog, None):
+        elif self._make_space(self._backlog, None):
             self._backlog.say(frame)
 
     def void(self, subscription: Subscription) -> None:
@@ -298,9 +298,9 @@ class Outbox:
         elif batch is not None:
             batch.refuse()
 
-    def _make_room(self, backlog: Backlog, subscription: Subscription | None) -> bool:
-        """Return whether there is room for more, after policies made some; a client that has none is cut."""
-        if not backlog.make_room():
+    def _make_space(self, backlog: Backlog, subscription: Subscription | None) -> bool:
+        """Return whether there is space for more, after policies made some; a client that has none is cut."""
+        if not backlog.make_space():
             return not self.cut(SLOW_BYTES if backlog.bytes > self._backlogs.max_bytes else SLOW_FRAMES)
         return subscription is None or not backlog.over(subscription) or not self.cut(SLOW_ROOM)
 

@@ -39,7 +39,7 @@ async def serve_http(
     async with trio.open_nursery() as nursery:
         async with trio.open_nursery() as accepting:  # the inner one: it ends before the callers that it accepted
             for listener in listeners:
-                accepting.start_soon(partial(accept_loop, listener, callers.serve, nursery, relieve=callers.make_room))
+                accepting.start_soon(partial(accept_loop, listener, callers.serve, nursery, relieve=callers.make_space))
             await stopped()
             accepting.cancel_scope.cancel()
         await callers.stop()
@@ -66,7 +66,7 @@ class Callers:
         for caller in list(self._shared.idle):
             caller.end()
 
-    def make_room(self) -> bool:
+    def make_space(self) -> bool:
         """End a caller that has its last answer, else the one that is idle longest; return whether there was one."""
         for scope in self._lingering:
             del self._lingering[scope]
@@ -95,7 +95,7 @@ class Callers:
             self._count -= 1
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
-        if self._count <= self._bound or self.make_room():
+        if self._count <= self._bound or self.make_space():
             caller = Caller(self._shared, stream)
             await caller.serve()
             if not caller.gives_way:
