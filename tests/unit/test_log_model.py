@@ -51,18 +51,18 @@ def test_a_schedule_can_be_played_again() -> None:
 Patch = pytest.MonkeyPatch
 
 
-def handed_on_is_set_after_the_pass(patch: Patch) -> None:
+def offered_is_set_after_the_pass(patch: Patch) -> None:
     take, make_pass = RoomChannel.take, Fanout._pass
 
     def late_take(channel: RoomChannel) -> Any:
-        before = channel.handed_on
+        before = channel.offered
         batch = take(channel)
-        channel.handed_on = before
+        channel.offered = before
         return batch
 
     async def late_pass(fanout: Fanout, room: Any, batch: Any, left: int) -> int:
         left = await make_pass(fanout, room, batch, left)
-        room.channel.handed_on = batch.publications[-1].position
+        room.channel.offered = batch.publications[-1].position
         return left
 
     patch.setattr(RoomChannel, "take", late_take)
@@ -80,7 +80,7 @@ def the_floor_is_not_raised(patch: Patch) -> None:
     patch.setattr(History, "restart", lenient)
 
 
-def a_new_channel_has_handed_on_nothing(patch: Patch) -> None:
+def a_new_channel_has_offered_nothing(patch: Patch) -> None:
     make = RoomChannel.__init__
     patch.setattr(RoomChannel, "__init__", lambda channel, *_: make(channel, 0))
 
@@ -109,7 +109,7 @@ def a_position_is_told_that_is_below_the_floor(patch: Patch) -> None:
         answer = known(recovery, subscription, since)
         if answer.at is not None and answer.recovered is not True:
             assert subscription.room is not None
-            subscription.after = recovery.handed_on(subscription.room)
+            subscription.after = recovery.offered(subscription.room)
             answer = answer._replace(at=recovery.history.positions.token(subscription.after))
         return answer
 
@@ -181,9 +181,9 @@ def memory_is_not_given_back(patch: Patch) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        handed_on_is_set_after_the_pass,
+        offered_is_set_after_the_pass,
         the_floor_is_not_raised,
-        a_new_channel_has_handed_on_nothing,
+        a_new_channel_has_offered_nothing,
         what_is_forgotten_is_not_remembered,
         what_falls_out_of_the_map_is_not_remembered,
         after_is_ignored,

@@ -488,21 +488,21 @@ def test_what_is_still_on_its_way_comes_once_whether_replayed_or_live() -> None:
     desk = Desk()
     Client(desk).subscribe()
     start = missed(desk, 2)
-    handed_on = desk.positions.last
-    desk.room(CAR).channel = SimpleNamespace(handed_on=handed_on)
+    offered = desk.positions.last
+    desk.room(CAR).channel = SimpleNamespace(offered=offered)
     waiting = [desk.keep(CAR, number) for number in (2, 3)]
     back, new = Client(desk), Client(desk)
     assert back.subscribe(since=start) == success(start, True)
-    assert new.subscribe(since=None) == success(desk.positions.token(handed_on))
+    assert new.subscribe(since=None) == success(desk.positions.token(offered))
     assert (back.data, new.data) == ([0, 1], [])
     desk.hand_on(CAR, *waiting)
     assert (back.data, new.data) == ([0, 1, 2, 3], [2, 3])
 
 
-def test_who_is_ahead_of_what_was_handed_on_gets_nothing_twice() -> None:
+def test_who_is_ahead_of_what_was_offered_gets_nothing_twice() -> None:
     desk = Desk()
     Client(desk).subscribe()
-    desk.room(CAR).channel = SimpleNamespace(handed_on=desk.positions.last)
+    desk.room(CAR).channel = SimpleNamespace(offered=desk.positions.last)
     waiting = [desk.keep(CAR, number) for number in range(3)]
     ahead = desk.positions.token(waiting[1].position)
     client = Client(desk)
@@ -511,13 +511,13 @@ def test_who_is_ahead_of_what_was_handed_on_gets_nothing_twice() -> None:
     assert client.data == [2]
 
 
-@given(handed_on=st.integers(0, 6), known=st.integers(0, 6), passes=st.lists(st.integers(1, 3), max_size=6))
-def test_wherever_it_comes_back_it_gets_each_once(handed_on: int, known: int, passes: list[int]) -> None:
+@given(offered=st.integers(0, 6), known=st.integers(0, 6), passes=st.lists(st.integers(1, 3), max_size=6))
+def test_wherever_it_comes_back_it_gets_each_once(offered: int, known: int, passes: list[int]) -> None:
     desk = Desk()
     Client(desk).subscribe()
     start = desk.positions.last
-    desk.room(CAR).channel = SimpleNamespace(handed_on=start + handed_on)
-    waiting = [desk.keep(CAR, number) for number in range(6)][handed_on:]
+    desk.room(CAR).channel = SimpleNamespace(offered=start + offered)
+    waiting = [desk.keep(CAR, number) for number in range(6)][offered:]
     client = Client(desk)
     at = desk.positions.token(start + known)
     assert client.subscribe(since=at) == success(at, True)
@@ -696,9 +696,9 @@ def test_before_the_end_it_is_told_up_to_where_all_was_said() -> None:
     desk.publish(CAR, 0)
     desk.publish(RIDE, 0)
     assert client.session.position() == desk.at
-    desk.room(RIDE).channel = SimpleNamespace(handed_on=0)
+    desk.room(RIDE).channel = SimpleNamespace(offered=0)
     assert client.session.position() == desk.at, "that room is none with positions"
-    desk.room(CAR).channel = SimpleNamespace(handed_on=0)
+    desk.room(CAR).channel = SimpleNamespace(offered=0)
     assert client.session.position() is None, "something is on its way"
     desk.room(CAR).channel = None
     client.say(type="unsubscribe", requestId=1)

@@ -1,8 +1,8 @@
 """What a subscription with `since` is answered, and the publications that it missed. Pure, and one step: no await.
 
-Of a room everything up to `handed_on` was offered to all its subscriptions; what came behind waits in its channel, and
-will be. So a subscription that gets what is kept between its own position and `handed_on`, and is in the room from then
-on, gets each publication once.
+All subscriptions of a room were offered what it got up to the position `offered`; what came behind waits in its
+channel, and will be. So a subscription that gets what is kept between its own position and `offered`, and is in the
+room from then on, gets each publication once.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Recovery:
         self._shared: dict[tuple[bytes, int, int, int], Batch] = {}
         self._shared_bytes = 0
 
-    def handed_on(self, room: LiveRoom) -> int:
-        """Return up to where the publications of `room` were offered, or are just being to those in it."""
+    def offered(self, room: LiveRoom) -> int:
+        """Return up to which position those in `room` were offered what it got, or are just being."""
         if room.channel is None:
             return self.history.positions.last
-        return int(room.channel.handed_on)
+        return int(room.channel.offered)
 
     def begin(self, subscription: Subscription, since: Since) -> Answer:
         """Return what is said to the `since` that `subscription`, which is in its room already, came with."""
@@ -68,16 +68,16 @@ class Recovery:
         if not self.history.keeps(room.key):
             return NOTHING if since is None else self._lost("unknown", NOTHING)
         subscription.epoch = self.history.positions.epoch
-        handed_on = self.handed_on(room)
+        offered = self.offered(room)
         # Not what waits in the channel from before the floor: it is known where all up to here is.
-        subscription.after = max(handed_on, self.history.floor)
+        subscription.after = max(offered, self.history.floor)
         here = Answer(self.history.positions.token(subscription.after))
         if since is None:
             return here
         position = self.history.positions.read(since)
         if position is None:
             return self._lost("unknown", here)
-        missed = self._missed(subscription, room, position, handed_on)
+        missed = self._missed(subscription, room, position, offered)
         if isinstance(missed, str):
             return self._lost(missed, here)
         subscription.after = position
@@ -101,7 +101,7 @@ class Recovery:
         if first is not None:
             said = first - 1
         else:
-            said = self.history.positions.last if room.channel is None else room.channel.offered(subscription)
+            said = self.history.positions.last if room.channel is None else room.channel.offered_to(subscription)
         # No more than that, also where this node could prove neither: another may.
         return Answer(self.history.positions.token(max(said, subscription.after)))
 

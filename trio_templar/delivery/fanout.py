@@ -42,16 +42,16 @@ COALESCING_PASSES: Final = 2
 class RoomChannel:
     """Publications between trigger and fan-out for one room, in order. Their bounds are the entrance's.
 
-    `taken` counts those that left it, `passed` those of them that were offered to everybody: a drain waits for them.
-    `published_at` is when the publications of the pass that is being made were published. Up to the position
-    `handed_on` they were offered to everybody, but for the subscriptions that the pass has `left`.
+    `taken` counts those that a pass took out, `passed` those of them whose pass is over: a drain waits for them.
+    Everybody was offered what the room got up to the position `offered`, but for the `pending` subscriptions, which the
+    pass that is being made has yet to reach. `published_at` is when the publications of that pass were published.
     """
 
-    __slots__ = ("_before", "_waiting", "bytes", "handed_on", "left", "passed", "published_at", "taken")
+    __slots__ = ("_before", "_waiting", "bytes", "offered", "passed", "pending", "published_at", "taken")
 
-    def __init__(self, handed_on: int) -> None:
-        self.handed_on = self._before = handed_on
-        self.left: Collection[Subscription] = ()
+    def __init__(self, offered: int) -> None:
+        self.offered = self._before = offered  # `_before` the pass that is being made
+        self.pending: Collection[Subscription] = ()
         self._waiting: deque[tuple[Publication, float]] = deque()
         self.bytes = 0
         self.taken = self.passed = 0
@@ -79,14 +79,14 @@ class RoomChannel:
             size += publication.size
         self.bytes -= size
         # Before the pass: who comes while it is made is not offered it.
-        self._before, self.handed_on = self.handed_on, taken[-1].position
+        self._before, self.offered = self.offered, taken[-1].position
         self.passed = self.taken  # the pass before this one is over; after the last one the channel is gone
         self.taken += len(taken)
         return Batch(taken)
 
-    def offered(self, subscription: Subscription) -> int:
-        """Return up to where the publications were offered to `subscription`."""
-        return self._before if subscription in self.left else self.handed_on
+    def offered_to(self, subscription: Subscription) -> int:
+        """Return up to which position `subscription` was offered what the room got."""
+        return self._before if subscription in self.pending else self.offered
 
 
 class Fanout:
@@ -104,7 +104,7 @@ class Fanout:
         self.triggers = 0
         self.publications = 0
         self.deliveries = 0
-        self._passed: dict[float, int] = {}  # how many were offered to all and are not in `seconds` yet, by when
+        self._passed: dict[float, int] = {}  # how many are not in `seconds` yet though passed, by their trigger
         self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
 
     def plan(self, triggers: Sequence[Trigger]) -> Plan:
@@ -160,10 +160,11 @@ class Fanout:
         return [(room, Batch(publications)) for room, publications in by_room.items()]
 
     def _inline(self, batches: Sequence[tuple[LiveRoom, Batch]]) -> AbstractSet[LiveRoom]:
-        rooms, left = set(), TURN_BYTES
+        """Return the rooms that are delivered to without a task switch: those that may, until a turn is used up."""
+        rooms, turn_left = set(), TURN_BYTES
         for room, batch in batches:
-            if left > 0 and self._is_inline(room, batch):
-                left -= _turn_share(batch) * len(room.subscriptions)
+            if turn_left > 0 and self._is_inline(room, batch):
+                turn_left -= _turn_share(batch) * len(room.subscriptions)
                 rooms.add(room)
         return rooms
 
@@ -185,17 +186,17 @@ class Fanout:
 
     async def _fanout_loop(self, rooms: deque[LiveRoom]) -> None:
         """Deliver what waits in the channels of `rooms`, a pass for each in turn, until nothing does."""
-        left = TURN_BYTES
+        turn_left = TURN_BYTES
         try:
             while rooms:
-                await self._let_triggers_in(rooms[0], rooms[0].channel)
+                await self._coalesce(rooms[0], rooms[0].channel)
                 room = rooms[0]
                 batch = room.channel.take()
                 self.entrance.note_space(room)
                 self.in_flight_bytes -= batch.size
-                left = await self._pass(room, batch, left)
+                turn_left = await self._pass(room, batch, turn_left)
                 self._note_passed(room)
-                if left <= 0 or len(rooms) == 1:
+                if turn_left <= 0 or len(rooms) == 1:
                     self._observe_passed()
                 rooms.popleft()
                 if room.channel.publications:
@@ -223,7 +224,7 @@ class Fanout:
             self.seconds.observe(now - published, times)
         self._passed.clear()
 
-    async def _let_triggers_in(self, room: LiveRoom, channel: RoomChannel) -> None:
+    async def _coalesce(self, room: LiveRoom, channel: RoomChannel) -> None:
         """Wait for the triggers already on their way: one more in a pass costs far less than one more pass."""
         cost = len(room.subscriptions) * DELIVERY_SECONDS
         if cost < EXPENSIVE_SECONDS:
@@ -233,31 +234,31 @@ class Fanout:
             while known != (known := channel.publications):  # noqa: ASYNC110  # an event would cost each put
                 await trio.sleep(cost * ARRIVAL_SHARE)
 
-    async def _pass(self, room: LiveRoom, batch: Batch, left: int) -> int:
-        """Offer `batch` to all, giving way after each turn. `left` bytes are left of one; return the new rest."""
+    async def _pass(self, room: LiveRoom, batch: Batch, turn_left: int) -> int:
+        """Offer `batch` to all, with a checkpoint after each turn. Bytes of a turn go in and come out: what is left."""
         self._budget.take(batch.size)  # the pieces of its frames
-        subscriptions = room.channel.left = list(room.subscriptions)
+        pending = room.channel.pending = list(room.subscriptions)
         share = _turn_share(batch)
-        while subscriptions:
-            if left <= 0:
+        while pending:
+            if turn_left <= 0:
                 await trio.lowlevel.checkpoint()
-                left = TURN_BYTES
-            some = subscriptions[: max(1, left // share)]
+                turn_left = TURN_BYTES
+            some = pending[: max(1, turn_left // share)]
             self._deliver(room, batch, some)
-            left -= share * len(some)
-            del subscriptions[: len(some)]
+            turn_left -= share * len(some)
+            del pending[: len(some)]
         batch.finish()
         self._budget.give(batch.size)
         self._budget.release_publications(batch.publications)
-        return left
+        return turn_left
 
     def _deliver(self, room: LiveRoom, batch: Batch, subscriptions: Iterable[Subscription]) -> None:
         """Offer `batch` to `subscriptions`. A fault of ours on the way to one client ends that client alone."""
         offered = 0
-        left = iter(tuple(subscriptions))  # a put may end subscriptions
+        remaining = iter(tuple(subscriptions))  # a put may end subscriptions
         while True:
             try:
-                for subscription in left:
+                for subscription in remaining:
                     if subscription.room is room:
                         offered += 1
                         if subscription.after and batch.position <= subscription.after:
