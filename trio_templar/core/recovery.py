@@ -20,8 +20,8 @@ from trio_templar.core.hub import LiveRoom, Subscription
 from trio_templar.core.position import Positions
 
 # Why a position was of no use: it cannot be proved what came behind it, or that is too much.
-Failure = Literal["unknown", "too large"]
-Outcome = Literal["recovered"] | Failure
+NotRecovered = Literal["unknown", "too large"]
+Outcome = Literal["recovered"] | NotRecovered
 
 # What a publication takes on the wire beside its bytes and the requestId: a header, and `, "at": "…"`.
 FRAME_BYTES: Final = 50
@@ -32,7 +32,10 @@ TRIMMED_ENTRIES: Final = 1000
 
 
 class Answer(NamedTuple):
-    """Where the client stands, and whether it gets all since; None: nothing is said of it. `replay`: what it missed."""
+    """The answer to a `since`. `at` is the token from which the client gets everything from now on.
+
+    `recovered` says whether it gets all behind its `since` too, and `replay` is what it missed. None: nothing is said.
+    """
 
     at: str | None = None
     recovered: bool | None = None
@@ -61,52 +64,52 @@ class Recovery:
         return int(room.channel.offered)
 
     def begin(self, subscription: Subscription, since: Since) -> Answer:
-        """Return what is said to the `since` that `subscription`, which is in its room already, came with."""
+        """Return the answer to the `since` of a new `subscription`, which is in its room already."""
         room = subscription.room
         if since is UNSET or room is None:
             return NOTHING
         if not self.history.keeps(room.key):
-            return NOTHING if since is None else self._lost("unknown", NOTHING)
+            return NOTHING if since is None else self._not_recovered("unknown", NOTHING)
         subscription.epoch = self.history.positions.epoch
         offered = self.offered(room)
-        # Not what waits in the channel from before the floor: it is known where all up to here is.
+        # A floor above that is of a hole. What waits from before it is not delivered: this client begins behind it.
         subscription.after = max(offered, self.history.floor)
         here = Answer(self.history.positions.token(subscription.after))
         if since is None:
             return here
         position = self.history.positions.read(since)
         if position is None:
-            return self._lost("unknown", here)
+            return self._not_recovered("unknown", here)
         missed = self._missed(subscription, room, position, offered)
         if isinstance(missed, str):
-            return self._lost(missed, here)
+            return self._not_recovered(missed, here)
         subscription.after = position
         self.outcomes["recovered"] += 1
         return Answer(since, True, self._batch(subscription, room.key, missed) if missed else None)
 
     def again(self, subscription: Subscription, since: Since) -> Answer:
-        """Return what is said to a `since` for which there is the `subscription` already: nothing is replayed.
+        """Return the answer to a later `since` of a `subscription` that exists: nothing is replayed.
 
-        It carries positions from now on if it did not. A client that was told one and never a newer would come back
-        with that, and get everything again.
+        Its publications carry positions from now on, if they did not. A client that was told one and never a newer
+        would come back with that, and get everything again.
         """
         room = subscription.room
         if since is UNSET or room is None:
             return NOTHING
         if not self.history.keeps(room.key):
-            return NOTHING if since is None else self._lost("unknown", NOTHING)
+            return NOTHING if since is None else self._not_recovered("unknown", NOTHING)
         subscription.epoch = self.history.positions.epoch
-        # The reply overtakes what waits, so it must not count that as said.
+        # The reply overtakes what waits in the outbox, so it must not count that as sent.
         first = subscription.receiver.first_waiting(subscription)
         if first is not None:
-            said = first - 1
+            sent = first - 1
         else:
-            said = self.history.positions.last if room.channel is None else room.channel.offered_to(subscription)
-        # No more than that, also where this node could prove neither: another may.
-        return Answer(self.history.positions.token(max(said, subscription.after)))
+            sent = self.history.positions.last if room.channel is None else room.channel.offered_to(subscription)
+        # Not the floor, where that is higher: another node may still prove what came before it.
+        return Answer(self.history.positions.token(max(sent, subscription.after)))
 
     def position(self, rooms: Iterable[LiveRoom | None]) -> str | None:
-        """Return up to where the publications of all `rooms` were offered; None if some are on their way.
+        """Return the token up to which all `rooms` were offered what they got; None if some is still on its way.
 
         Rooms that are not kept (any more) have no say; None if all are such.
         """
@@ -117,10 +120,10 @@ class Recovery:
 
     def tidy(self) -> bool:
         """Let go of what is too old, some of it, and of the batches for equal replays; return whether there is more."""
-        self._let_go()
+        self._let_go_of_shared()
         return self.history.trim(self._now(), TRIMMED_ENTRIES)
 
-    def _let_go(self) -> None:
+    def _let_go_of_shared(self) -> None:
         for batch in self._shared.values():
             batch.finish()  # its shares too: of one that waits somewhere they outlive it
         self._shared.clear()
@@ -128,7 +131,7 @@ class Recovery:
 
     def _missed(
         self, subscription: Subscription, room: LiveRoom, position: int, until: int
-    ) -> Sequence[Entry] | Failure:
+    ) -> Sequence[Entry] | NotRecovered:
         """Return what `subscription` missed of `room` behind `position`, if it fits with what waits for it."""
         bytes_left, frames_left = subscription.receiver.spare(room.policy)
         entries = self.history.since(room.key, position, self._now(), until=until, most=frames_left)
@@ -139,8 +142,8 @@ class Recovery:
             return "too large"
         return entries
 
-    def _lost(self, outcome: Failure, answer: Answer) -> Answer:
-        self.outcomes[outcome] += 1
+    def _not_recovered(self, why: NotRecovered, answer: Answer) -> Answer:
+        self.outcomes[why] += 1
         return answer._replace(recovered=False)
 
     def _batch(self, subscription: Subscription, key: bytes, entries: Sequence[Entry]) -> Batch:
@@ -152,7 +155,7 @@ class Recovery:
             batch = Batch([_publication((left, right, None, position)) for position, _, left, right, _ in entries])
             size = _frame_bytes(subscription, batch.count, batch.size)
             if self._shared_bytes + size > SHARED_BYTES:
-                self._let_go()
+                self._let_go_of_shared()
             self._shared[bounds] = batch
             self._shared_bytes += size
         return batch

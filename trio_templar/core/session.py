@@ -16,7 +16,7 @@ from trio_templar.errors import ClientError
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What all sessions of a gateway share. `status` makes the answer to a status message; None refuses it."""
+    """What all sessions of a gateway share. `status` makes the reply to a status message; None refuses it."""
 
     dialect: Dialect
     hub: Hub
@@ -126,7 +126,7 @@ class Session:
         return [subscription.room.key for subscription in self._subscriptions.values() if subscription.room]
 
     def position(self) -> str | None:
-        """Return up to where everything in all subscriptions with positions was sent, or waits in the outbox.
+        """Return the token up to which all subscriptions with positions were sent everything, or have it in the outbox.
 
         None if there is none such, or if something is still on its way to one of their rooms.
         """
