@@ -356,7 +356,8 @@ class Client:
         sub = self.subs[message["requestId"]]
         if message["type"] == "unsubscribed":
             link.removed.discard(sub.key)
-            sub.leave()
+            if sub.is_in:  # else it has asked again already, and this is about the time before
+                sub.leave()
             return
         if not sub.is_in:
             return  # from before it unsubscribed
