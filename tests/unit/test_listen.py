@@ -223,6 +223,20 @@ async def test_it_comes_back_after_growing_pauses_and_subscribes_again(
             assert terminal.notes[-1] == "ws: closed with 1012: again; again in 1.0 s"
 
 
+async def test_who_comes_back_to_a_room_of_which_nothing_is_kept_is_told_to_fetch(
+    terminal: Terminal, autojump_clock: MockClock
+) -> None:
+    policy = {"match": CAR, "history": False}
+    async with open_gateway(quiet(room_policy=[policy]), backend=FakeBackend([CAR, RIDE])) as running:
+        async with listening(terminal.subscriber(running, CAR, RIDE, reconnect=True)):
+            close_all(running, Close(1012, "again"))
+            await settled()
+            await running.gateway.publish([CAR], "nobody will ever say this again")
+            await trio.sleep(2)
+    missed = [note for note in terminal.notes if "missed" in note]
+    assert missed == ['publications of {"target": "car"} were missed and cannot be recovered: fetch']
+
+
 @pytest.mark.parametrize("dialect", ["2", "3"])
 @pytest.mark.parametrize("given", [(), (CAR, RIDE)], ids=["allowed", "given"])
 async def test_who_comes_back_gets_what_it_missed_of_each_room(

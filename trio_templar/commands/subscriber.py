@@ -73,6 +73,7 @@ class Subscriber:
         self._rooms: dict[int | str, Room] = {}
         self._numbers: dict[str, int] = {}
         self._positions: dict[str, str] = {}
+        self._entered: set[int | str] = set()  # on any connection
 
     async def show_rooms(self) -> int:
         """Print the rooms this client may enter, one a line."""
@@ -172,8 +173,9 @@ class Subscriber:
                 self._hear(message)
             if message.code != "success":
                 raise CommandError(ExitStatus.REFUSED, f"{message.message}: {shown(room)}")
-            if isinstance(since, str) and not message.recovered:
+            if (isinstance(since, str) or number in self._entered) and not message.recovered:
                 self._printer.missed(room, message.at)
+            self._entered.add(number)
         self._printer.note(f"{self._name}: listening to {', '.join(starmap(self._place, self._rooms.items()))}")
 
     def _number(self, room: Room) -> int:
