@@ -1,11 +1,12 @@
 // A browser client without a library. It subscribes to rooms. When it loses the connection, it comes back and gets what
-// it missed; where that cannot be had it calls the third argument, so that the page fetches.
+// it missed. It calls the third argument when the page must fetch from the API: once it is subscribed, and later where
+// what it missed cannot be had.
 //
 //   const client = connect(`${location.protocol.replace("http", "ws")}//${location.host}/ws/`);
-//   client.subscribe({ target: "car", car: 1 }, (data) => console.log(data), () => location.reload());
+//   client.subscribe({ target: "car", car: 1 }, (data) => console.log(data), () => fetch("/api/car/1/"));
 
 export function connect(url) {
-  const subscriptions = new Map(); // requestId -> { room, onData, refetch, at: its position, socket: who told that }
+  const subscriptions = new Map(); // requestId -> { room, onData, load, at: its position, socket: who told that }
   let socket, unanswered, number = 0;
 
   function send(message) {
@@ -16,10 +17,10 @@ export function connect(url) {
   const enter = (requestId, { room, at }) => send({ type: "subscribe", requestId, room, since: at ?? null });
 
   function hear(sub, { type, code, data, at, recovered }) {
-    const missed = type === "gap" || (code === "success" && sub.at && !recovered); // older gateways say nothing of it
     if (at) Object.assign(sub, { at, socket });
     if (type === "publish") sub.onData(data);
-    if (missed) sub.refetch?.();
+    // Of a room that is not kept the gateway says nothing, and neither does an older gateway.
+    if (type === "gap" || (code === "success" && !recovered)) sub.load?.();
   }
 
   function open() {
@@ -43,9 +44,9 @@ export function connect(url) {
   open();
   setInterval(() => socket.readyState === WebSocket.OPEN && socket.send("ping"), 30_000);
   return {
-    subscribe(room, onData, refetch) {
+    subscribe(room, onData, load) {
       const requestId = ++number;
-      subscriptions.set(requestId, { room, onData, refetch });
+      subscriptions.set(requestId, { room, onData, load });
       enter(requestId, subscriptions.get(requestId));
       return () => subscriptions.delete(requestId) && send({ type: "unsubscribe", requestId });
     },
