@@ -42,7 +42,8 @@ class Positions:
 
     def next(self) -> int:
         """Return the position of what is published next; whoever publishes sets `last` to what it has used."""
-        return max(self.last + 1, int(self._wall() * 1000))
+        now = int(self._wall() * 1000)
+        return now if now > self.last else self.last + 1
 
     def token(self, position: int) -> str:
         """Return how `position` is told to a client: ASCII, without a character that JSON escapes."""

@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
+import msgspec
 import trio
 
 from trio_templar.core.frames import Batch
@@ -30,7 +31,7 @@ class Full(trio.WouldBlock):
         self.room = room
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True):
     """What becomes of triggers in one gateway: what each room that somebody is in gets, in order.
 
     What goes to the rooms `inline`, a turn of them, waits nowhere. `cost` is the memory that the others take.

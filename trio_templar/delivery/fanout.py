@@ -111,12 +111,14 @@ class Fanout:
         """Return what becomes of `triggers` here: nothing is done yet, and it holds until the next checkpoint."""
         batches = self._by_room(triggers)
         inline = self._inline(batches)
-        return Plan(len(triggers), batches, inline, _cost([batch for room, batch in batches if room not in inline]))
+        waiting = [batch for room, batch in batches if room not in inline]
+        return Plan(len(triggers), batches, inline, _cost(waiting) if waiting else 0)
 
     def hand_on(self, plan: Plan, now: float) -> None:
         """Put the publications of `plan`, which were published `now`, on their way."""
         self.triggers += plan.triggers
-        small_rooms, delivered = deque[LiveRoom](), 0
+        small_rooms: deque[LiveRoom] = deque()
+        delivered = 0
         for room, batch in plan.batches:
             self.publications += batch.count
             room.publications += batch.count
@@ -129,7 +131,8 @@ class Fanout:
                 self._enqueue(room, batch, small_rooms, now)
         if small_rooms:
             self._nursery.start_soon(self._fanout_loop, small_rooms, name="small rooms")
-        self.seconds.observe(trio.current_time() - now, delivered)
+        if delivered:
+            self.seconds.observe(trio.current_time() - now, delivered)
 
     def probe(self, room: LiveRoom, batch: Batch) -> None:
         """Put `batch` on its way to `room`, which is in no hub, through a channel and a loop. It is not counted.
