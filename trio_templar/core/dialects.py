@@ -10,7 +10,6 @@ A requestId is kept and echoed as its JSON text, which is its identity too: `1`,
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -23,13 +22,11 @@ from trio_templar.errors import ClientError
 Since = str | None | msgspec.UnsetType
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(msgspec.Struct, frozen=True):
     """The four letters `ping`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(msgspec.Struct, frozen=True):
     """Subscribe to `room`; publications carry `request_id` (JSON text).
 
     With `since` they carry positions too: None asks for those alone, a position for what came behind it.
@@ -40,15 +37,13 @@ class Subscribe:
     since: Since = msgspec.UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(msgspec.Struct, frozen=True):
     """End the subscription `request_id` (JSON text)."""
 
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(msgspec.Struct, frozen=True):
     """Totals of the gateway (High-templar 3.1); `request_id` is for the refusal."""
 
     request_id: str | None = None

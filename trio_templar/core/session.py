@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from trio_templar.core.dialects import Command, Dialect, Ping, Status, Subscribe, Unsubscribe, parse, subscribed
 from trio_templar.core.frames import Batch
 from trio_templar.core.hub import Hub, Receiver, Subscription
@@ -34,7 +36,7 @@ class Replay(NamedTuple):
     batch: Batch
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True):
     """The one reply to a message, and what is put right behind it, before anything else is."""
 
     text: str
