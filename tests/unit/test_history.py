@@ -163,6 +163,15 @@ def test_of_so_many_quiet_rooms_and_no_more_the_last_is_known(monkeypatch: pytes
     assert [log.since(key, heard[key]) for key in (b"a", b"c", b"d")] == [None, [], []], "it was quiet for longest"
 
 
+def test_of_almost_30_000_quiet_rooms_the_last_is_known_in_a_quarter_of_32_mib() -> None:
+    log = Log(Span(60, 33_554_432))
+    rooms = [b'{"car": %d, "target": "car"}' % number for number in range(50_000)]
+    heard = [log.publish(key) for key in rooms]
+    log.now.time = 120
+    log.history.trim(log.now())
+    assert 29_000 < sum(log.since(*each) == [] for each in zip(rooms, heard, strict=True)) < 31_000
+
+
 # How much
 
 

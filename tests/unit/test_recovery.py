@@ -472,6 +472,19 @@ def test_what_waits_counts_against_half_of_the_outbox(bounds: tuple[int, int]) -
     assert client.subscribe(since=start) == success(start, True)
 
 
+def test_who_was_closed_because_its_outbox_was_full_has_missed_too_much_of_it() -> None:
+    desk = Desk()
+    outbox = Outbox(FakeTransport(takes=[0] * 100), None, make_backlogs(1000, 1000))
+    slow = Client(desk, outbox=outbox)
+    slow.subscribe(since=None)
+    start, number = desk.at, 0
+    while outbox.closing.open:
+        desk.publish(CAR, number := number + 1)
+    again = Client(desk, outbox=Outbox(FakeTransport(), None, make_backlogs(1000, 1000)))
+    assert again.subscribe(since=start) == success(desk.at, False)
+    assert desk.outcomes == {"too large": 1}
+
+
 def test_who_missed_nothing_recovers_however_full_its_outbox_is() -> None:
     desk = Desk()
     outbox = Outbox(FakeTransport(takes=[0]), None, make_backlogs(1000, 1000))
