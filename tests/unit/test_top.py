@@ -40,7 +40,10 @@ def printed(snapshot: dict[str, object]) -> str:
 
 async def test_a_snapshot_has_totals_rates_connections_and_rooms() -> None:
     async with calling() as (running, api):
-        await running.subscriber(1, CAR)
+        client = await running.subscriber(1, CAR)
+        await client.subscribe(2, CAR, since="of another gateway")
+        await client.send({"type": "unsubscribe", "requestId": 2})
+        await client.receive()
         snapshots = Snapshots(api, rows=5)
         assert (await snapshots.take())["per_second"] == {"triggers": None, "publications": None, "deliveries": None}
         for _ in range(3):
@@ -53,6 +56,7 @@ async def test_a_snapshot_has_totals_rates_connections_and_rooms() -> None:
         assert '"a[bold]da\\u001b"' in text  # as it is, and nothing that a terminal obeys
         assert "1 connections  1 rooms  1 subscriptions" in text
         assert f"3 publications kept, {size(snapshot['status']['history']['bytes'])}, of 0 s" in text
+        assert "came back: unknown 1\n" in text
 
 
 async def test_rates_are_differences_and_start_again_with_the_gateway() -> None:

@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object that reports what became of it")
     parser.add_argument(
-        "--wait", type=count, metavar="SECONDS", help="wait at most so long until the kernel of every client has it"
+        "--wait", type=count, metavar="SECONDS", help="wait at most so long until the kernel has it for every client"
     )
     parser.add_argument(
         "--key", help="an idempotency key: a trigger with a key that came before is not published again"

@@ -60,10 +60,14 @@ def _totals(snapshot: dict[str, Any]) -> Text:
         f"\n{size(status['waiting_bytes'])} wait, memory {size(memory['used_bytes'])} of {size(memory['hard_bytes'])}",
         f"\n{kept['publications']:,} publications kept, {size(kept['bytes'])}, of {duration(kept['span_seconds'])}",
     )
-    for title, counts in (("closed as too slow", status["drops"]), ("messages refused", status["client_errors"])):
+    for title, counts, style in (
+        ("came back", status["recoveries"], ""),
+        ("closed as too slow", status["drops"], "yellow"),
+        ("messages refused", status["client_errors"], "yellow"),
+    ):
         found = [f"{cause} {number:,}" for cause, number in counts.items() if number]
         if found:
-            text.append(f"\n{title}: {printable(', '.join(found))}", "yellow")
+            text.append(f"\n{title}: {printable(', '.join(found))}", style)
     return text
 
 

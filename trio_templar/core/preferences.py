@@ -24,8 +24,8 @@ _KEY: Final = re.compile(rf"[!-~]{{1,{MAX_KEY_LENGTH}}}")
 class Preferences:
     """What one publisher asks for.
 
-    `report`: the answer is JSON and says what became of each publication. `wait`: it comes when every client's kernel
-    has them, after so many seconds at most (None: at once). `idempotency_key`: what was seen under it is not published
+    `report`: the answer is JSON and says what became of each publication. `wait`: it comes when the kernel has
+    them for every client, after so many seconds at most (None: at once). `idempotency_key`: what was seen under it is not published
     again (empty: there is none).
     """
 
