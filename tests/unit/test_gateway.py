@@ -142,6 +142,8 @@ async def test_anything_else_is_a_trigger_error(data: Any, autojump_clock: MockC
             await running.gateway.publish([CAR], data)
         with pytest.raises(TriggerError, match="rooms"):
             await running.gateway.publish([{"a": object()}], 1)
+        with pytest.raises(TriggerError, match='rooms: not a JSON object: "target"'):
+            await running.gateway.publish(CAR, 1)  # type: ignore[arg-type]  # one room in place of a list
         await running.gateway.publish([CAR], "next")
         assert (await client.receive())["data"] == "next"
 

@@ -177,7 +177,7 @@ async def test_it_needs_the_token(autojump_clock: MockClock) -> None:
 
 async def test_the_program_is_told_what_is_wrong_with_its_question(autojump_clock: MockClock) -> None:
     async with open_gateway(quiet()) as running:
-        for arguments in (({"car": object()},), (CAR, "null"), (CAR, None, 0), (CAR, None, 1001)):
+        for arguments in (({"car": object()},), (None,), (CAR, "null"), (CAR, None, 0), (CAR, None, 1001)):
             with pytest.raises(RequestError):
                 running.gateway.history(*arguments)
         assert isinstance(running.gateway.history(CAR), RoomHistory)

@@ -49,6 +49,12 @@ def test_a_room_that_json_cannot_carry_is_a_value_error(bad: Any) -> None:
         room_key(bad)
 
 
+@pytest.mark.parametrize("bad", [None, "target", 7, [], [{"target": "car"}], b"{}"], ids=repr)
+def test_what_is_json_but_no_object_is_a_value_error(bad: Any) -> None:
+    with pytest.raises(ValueError, match="not a JSON object"):
+        room_key(bad)
+
+
 def test_a_room_that_contains_itself_is_a_value_error() -> None:
     room: dict[str, Any] = {}
     room["a"] = room

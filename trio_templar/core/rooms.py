@@ -17,6 +17,7 @@ Room = Mapping[str, Any]
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 WILDCARD = "*"
+_BRACE: Final = ord("{")
 # Of these, values that are equal have the same hash (1, 1.0 and True too). A type of an embedding program may differ.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
@@ -24,12 +25,15 @@ _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 def room_key(room: Room) -> bytes:
     """Return the canonical JSON of `room`.
 
-    Raises ValueError: if `room` holds what JSON cannot carry, or text that is not Unicode.
+    Raises ValueError: if `room` is no object, or holds what JSON cannot carry, or text that is not Unicode.
     """
     try:
-        return _canonical.encode(room)
+        key = _canonical.encode(room)
     except (TypeError, UnicodeError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise ValueError(f"not a JSON object: {error}") from error
+    if key[0] != _BRACE:
+        raise ValueError(f"not a JSON object: {key[:100].decode(errors='replace')}")
+    return key
 
 
 def trimmed(encoded: bytes) -> bytes:
