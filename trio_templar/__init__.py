@@ -20,9 +20,9 @@ The map. A package imports from those above it, never from those below. In each,
       triggers     what a publisher sends: JSON in, checked triggers out
       preferences  what a publisher asks of the answer
       position     where a publication stands in the order of all
-      history      what was published in the last seconds
+      history      what was published in the last seconds, in all rooms
       recovery     what a client that comes back has missed of it
-      past         what is kept of one room, for those who ask and are no client
+      room_history  what is kept of one room, page by page, for those who ask and are no client
       policies     which publications give way when a client is slow
       answers      what the API's answer about a client means
       forwarding   which headers of a client go on to the API
@@ -49,8 +49,8 @@ The map. A package imports from those above it, never from those below. In each,
       fanout       room channels, the fan-out loop
       outbox       the bounded way to one client's socket
       backlog      the publications and replies that wait for it
-      sizes        which of its rooms takes the most there
-      write        the frames that are written next
+      sizes        things by their size: which of them waits with the most
+      write        one write of them: the frames that are written next
       closing      how a connection ends: states, events, and what each does in each
       budget       the bytes that wait, in all
       tally        what became of a publisher's triggers
@@ -121,7 +121,9 @@ The map. A package imports from those above it, never from those below. In each,
       api_caller   the options of these commands
       streams      standard streams that are shut, or cannot be written to
 
-A message goes `triggers.trigger → bus.append → fanout.hand_on → fan-out loop → outbox.put → (socket | write loop)`.
+A message goes `triggers.trigger → bus.append → entrance.check → follower.take → fanout.hand_on → outbox.put → socket`.
+On the way it may wait: before `outbox.put` in a room channel, for the fan-out loop; behind it in a backlog, for the
+write loop of the connection.
 """
 
 import importlib
@@ -150,7 +152,7 @@ if TYPE_CHECKING:
     from trio_templar.clients.hooks import Client, Hooks
     from trio_templar.clients.selection import Selection
     from trio_templar.clients.statistics import Statistics
-    from trio_templar.core.past import KeptPublication, RoomHistory
+    from trio_templar.core.room_history import KeptPublication, RoomHistory
     from trio_templar.gateway import Gateway, Published
     from trio_templar.serving import serve
 
@@ -193,8 +195,8 @@ _SHELL = {
     "serve": "serving",
     "Client": "clients.hooks",
     "Hooks": "clients.hooks",
-    "KeptPublication": "core.past",
-    "RoomHistory": "core.past",
+    "KeptPublication": "core.room_history",
+    "RoomHistory": "core.room_history",
     "Selection": "clients.selection",
 }
 

@@ -11,7 +11,7 @@ import trio
 
 from trio_templar.clients.selection import Selection
 from trio_templar.clients.statistics import Statistics
-from trio_templar.core.past import DEFAULT_LIMIT, RoomHistory
+from trio_templar.core.room_history import DEFAULT_LIMIT, RoomHistory
 from trio_templar.core.rooms import Room
 from trio_templar.core.settings import Settings
 from trio_templar.core.triggers import Trigger, to_json
@@ -94,10 +94,10 @@ class Gateway:
         Raises NotFound: if nothing of the room is kept, by the settings.
         Raises Forgotten: if it cannot be proved what came behind `since`. Its `at` is the position to go on from.
         """
-        return self._parts.delivery.past.of(key_of(room), since, limit)
+        return self._parts.delivery.room_histories.of(key_of(room), since, limit)
 
     def _published(self, position: int) -> Published:
-        return Published(self._parts.delivery.recovery.history.positions.token(position) if position else None)
+        return Published(self._parts.delivery.history.positions.token(position) if position else None)
 
     def _trigger(self, rooms: Iterable[Room], data: Any) -> Trigger:
         return self._parts.delivery.reader.make(rooms, to_json(data))

@@ -26,11 +26,11 @@ from trio_templar.clock import Clock
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.history import History, Span
 from trio_templar.core.hub import Hub
-from trio_templar.core.past import Past
 from trio_templar.core.policies import Policies
 from trio_templar.core.position import Positions
 from trio_templar.core.recovery import Recovery
 from trio_templar.core.reload import Reloaded, merge
+from trio_templar.core.room_history import RoomHistories
 from trio_templar.core.session import Rules
 from trio_templar.core.settings import Settings
 from trio_templar.core.triggers import TriggerReader
@@ -91,8 +91,9 @@ class Delivery:
     backlogs: Backlogs
     reader: TriggerReader
     fanout: Fanout
+    history: History
     recovery: Recovery
-    past: Past
+    room_histories: RoomHistories
     bus: Bus
 
 
@@ -154,8 +155,9 @@ def _delivery(settings: Settings, rooms: trio.Nursery) -> Delivery:
         backlogs=Backlogs(settings.outbox_bytes, settings.outbox_frames, budget, clock.now),
         reader=TriggerReader(dialect, settings.max_publication_bytes, settings.max_room_bytes),
         fanout=fanout,
+        history=history,
         recovery=Recovery(history, trio.current_time),
-        past=Past(history, dialect, trio.current_time),
+        room_histories=RoomHistories(history, dialect, trio.current_time),
         bus=LocalBus(Follower(history, hub, fanout), fanout),
     )
 
@@ -228,8 +230,8 @@ def _served(current: Current, delivery: Delivery, clients: Clients, nurseries: N
         reader=delivery.reader,
         bus=delivery.bus,
         hub=delivery.hub,
-        history=delivery.recovery.history,
-        past=delivery.past,
+        history=delivery.history,
+        room_histories=delivery.room_histories,
         connections=clients.connections,
         clock=delivery.clock,
         sources=clients.sources,
@@ -325,8 +327,8 @@ def reload(parts: Parts, new: Settings) -> Reloaded:
     parts.delivery.reader.max_room_bytes = max(parts.delivery.reader.max_room_bytes, settings.max_room_bytes)
     parts.delivery.hub.apply(policies)
     parts.delivery.fanout.entrance.bounds = _bounds(settings)
-    span, history = _span(settings, parts.delivery.budget.hard_bytes), parts.delivery.recovery.history
-    history.apply(span, _kept_seconds(policies), trio.current_time(), longer=keep_longer)
+    span = _span(settings, parts.delivery.budget.hard_bytes)
+    parts.delivery.history.apply(span, _kept_seconds(policies), trio.current_time(), longer=keep_longer)
     parts.clients.supervisor.timeouts = _timeouts(settings)
     if "max_connections" in reloaded.changed:
         warn_of_descriptors(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import trio
 
-from trio_templar.core.past import DEFAULT_LIMIT, Past
+from trio_templar.core.room_history import DEFAULT_LIMIT, RoomHistories
 from trio_templar.errors import Forgotten
 from trio_templar.http.app import Request, Response, Routes, json_answer, route_of
 from trio_templar.http.input import read_query, read_room
@@ -17,14 +17,14 @@ class _Query(msgspec.Struct, forbid_unknown_fields=True):
     limit: int = DEFAULT_LIMIT
 
 
-def history_routes(past: Past) -> Routes:
+def history_routes(room_histories: RoomHistories) -> Routes:
     """Return the route for `HttpApi.routes`."""
 
     async def get_history(request: Request) -> Response:
         await trio.lowlevel.checkpoint()
         query = read_query(request, _Query)
         try:
-            return json_answer(past.of(read_room(query.room), query.since, query.limit))
+            return json_answer(room_histories.of(read_room(query.room), query.since, query.limit))
         except Forgotten as error:
             return json_answer({"at": error.at}, error.status)
 

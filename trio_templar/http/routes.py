@@ -14,7 +14,7 @@ from trio_templar.clients.statistics import Sources
 from trio_templar.clock import Clock
 from trio_templar.core.history import History
 from trio_templar.core.hub import Hub
-from trio_templar.core.past import Past
+from trio_templar.core.room_history import RoomHistories
 from trio_templar.core.settings import Settings
 from trio_templar.core.triggers import TriggerReader
 from trio_templar.delivery.budget import Budget
@@ -43,7 +43,7 @@ class Served:
     bus: Bus
     hub: Hub
     history: History
-    past: Past
+    room_histories: RoomHistories
     connections: Collection[Connection]
     clock: Clock
     sources: Sources
@@ -72,7 +72,7 @@ def http_app(served: Served, settings: Settings, demo_url: str | None = None) ->
     app.routes |= Views(
         served.hub, served.history, served.connections, served.rates, served.clock, served.sources
     ).routes()
-    app.routes |= history_routes(served.past)
+    app.routes |= history_routes(served.room_histories)
     app.routes |= served.trends.routes()
     app.routes |= control_routes(served.control, served.drain)
     app.routes |= tree_routes(served.nurseries, served.tasks)

@@ -14,9 +14,9 @@ from tests.unit.conftest import CAR, RIDE, Now, json_values
 from trio_templar import Forgotten, NotFound, RequestError
 from trio_templar.core.dialects import DIALECTS
 from trio_templar.core.history import OFF, History, Span
-from trio_templar.core.past import ANSWER_BYTES, MAX_LIMIT, KeptPublication, Past, RoomHistory
 from trio_templar.core.policies import Policies, RoomPolicy
 from trio_templar.core.position import Positions, is_token
+from trio_templar.core.room_history import ANSWER_BYTES, MAX_LIMIT, KeptPublication, RoomHistories, RoomHistory
 from trio_templar.core.rooms import room_key
 
 MINUTE = Span(60, 100_000_000)
@@ -30,7 +30,7 @@ class Log:
         self.positions = Positions(b"e", Now())
         self.history = History(self.positions, span, Policies(policies, 10**6).history_seconds)
         self._dialect = DIALECTS[dialect]
-        self._past = Past(self.history, self._dialect, self.now)
+        self._histories = RoomHistories(self.history, self._dialect, self.now)
 
     @property
     def at(self) -> str:
@@ -44,7 +44,7 @@ class Log:
         return self.at
 
     def ask(self, room: Any = CAR, since: str | None = None, limit: int = 100) -> RoomHistory:
-        return self._past.of(room_key(room), since, limit)
+        return self._histories.of(room_key(room), since, limit)
 
 
 def data(found: RoomHistory) -> list[Any]:

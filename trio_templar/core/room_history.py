@@ -1,4 +1,4 @@
-"""What is kept of one room, for those who ask the gateway and are no client of it. Pure."""
+"""What `history` keeps of one room, page by page, for those who ask the gateway and are no client of it. Pure."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class RoomHistory:
     more: bool
 
 
-class Past:
-    """Answers what was published in a room, from what `history` keeps in the frames of `dialect`."""
+class RoomHistories:
+    """The pages of all rooms, made of what `history` keeps in the frames of `dialect`."""
 
     def __init__(self, history: History, dialect: Dialect, now: Callable[[], float]) -> None:
         self._history = history
