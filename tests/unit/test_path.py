@@ -20,7 +20,7 @@ PATH: list[tuple[Callable[..., Any], ...]] = [
     (Follower.take,),
     (Fanout.hand_on, Fanout._enqueue),
     (Fanout._fanout_loop, Fanout._pass, Fanout._deliver),
-    (Outbox.put, Outbox._write, Outbox._keep),
+    (Outbox.put, Outbox._write, Outbox._begin_backlog),
     (Connection._write_loop,),
 ]
 

@@ -21,7 +21,7 @@ from trio_templar.core.hub import Subscription
 from trio_templar.core.policies import Kind, Policy
 from trio_templar.delivery.budget import Budget
 from trio_templar.delivery.sizes import Sizes
-from trio_templar.delivery.write import Joined, Piece
+from trio_templar.delivery.write import Piece, Write
 from trio_templar.errors import Close
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Backlogs:
 
 
 class Reference:
-    """A batch that waits for one subscription, since when; without a batch it is void."""
+    """A batch that waits for one subscription, in its `queue`, `since` then; without a batch it is void."""
 
     __slots__ = ("batch", "queue", "since")
 
@@ -115,10 +115,10 @@ class Backlog:
         self._in_channel = 0
         self.farewell = b""
         self.bytes = self.frames = self.peak_bytes = self.lost = 0
-        self._write = Joined((), 0, backlogs.now(), backlogs.budget)
+        self._write = Write((), 0, backlogs.now(), backlogs.budget)
         self._write_next([(data, batch)], backlogs.now(), sent)
         if batch is not None:
-            self._queued(batch)
+            self._count_queued(batch)
 
     # What comes in
 
@@ -286,9 +286,9 @@ class Backlog:
         self._backlogs.budget.take(REFERENCE_BYTES)
         self._resize(queue, batch.size)
         self._count(batch.size, batch.count)
-        self._queued(batch)
+        self._count_queued(batch)
 
-    def _queued(self, batch: Batch) -> None:
+    def _count_queued(self, batch: Batch) -> None:
         self._backlogs.losses.queued += batch.count
         for tally in batch.tallies:
             tally.queue()
@@ -307,11 +307,11 @@ class Backlog:
         path = queue.policy.conflate_by
         if not path:
             while (reference := self._head(queue)) is not None:
-                self._replace(reference)
+                self._conflate_one(reference)
         elif (key := part.conflation_key(path)) is not None and (known := queue.by_key.get(key)) is not None:
-            self._replace(known)
+            self._conflate_one(known)
 
-    def _replace(self, reference: Reference) -> None:
+    def _conflate_one(self, reference: Reference) -> None:
         batch = self._take_back(reference)
         reference.queue.lose(batch)
         self.lost += batch.count
@@ -397,7 +397,7 @@ class Backlog:
         return gap_frame(queue.subscription.request_id, lost)
 
     def _write_next(self, pieces: Sequence[Piece], since: float, sent: int = 0) -> None:
-        self._write = Joined(pieces, sent, since, self._backlogs.budget)
+        self._write = Write(pieces, sent, since, self._backlogs.budget)
         self._count(len(self._write.unsent), 0)
 
     def _count(self, size: int, frames: int) -> None:

@@ -32,9 +32,9 @@ class Full(trio.WouldBlock):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What becomes of triggers in one gateway: what each room that somebody is in gets, in order.
+    """What fan-out will do with some `triggers` (how many): the batch that each room gets, if somebody is in it.
 
-    What goes to the rooms `inline`, a turn of them, waits nowhere. `cost` is the memory that the others take.
+    Rooms in `inline` are delivered to at once. What the others get waits in their channels, and takes `cost` bytes.
     """
 
     triggers: int

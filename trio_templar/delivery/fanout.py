@@ -92,7 +92,7 @@ class RoomChannel:
 class Fanout:
     """The publications in flight in one gateway. Its loops run in the rooms nursery.
 
-    `entrance` is where publishers ask; what is handed on is not judged again.
+    `entrance` is where publishers ask first: what is handed on was let in, and is not judged again.
     """
 
     def __init__(self, hub: Hub, nursery: trio.Nursery, budget: Budget, bounds: Bounds) -> None:
@@ -108,7 +108,7 @@ class Fanout:
         self.seconds = Histogram(DELIVERY_BOUNDS)  # of each publication, from its trigger to the last write of its pass
 
     def plan(self, triggers: Sequence[Trigger]) -> Plan:
-        """Return what becomes of `triggers` here: nothing is done yet, and it holds until the next checkpoint."""
+        """Return what `hand_on` will do with `triggers`. Nothing is done yet; it holds until the next checkpoint."""
         batches = self._by_room(triggers)
         inline = self._inline(batches)
         waiting = [batch for room, batch in batches if room not in inline]

@@ -97,7 +97,7 @@ class Outbox:
             if size == len(data):
                 self._publications += batch.count
             else:
-                self._keep(data, size, batch)
+                self._begin_backlog(data, size, batch)
         elif self._make_space(self._backlog, subscription):
             self._backlog.put_off(subscription, batch)
         else:
@@ -168,7 +168,8 @@ class Outbox:
     def end(self, event: Event, why: Close) -> Close:
         """Let go of the connection, which is over, for `why` if nothing else has ended it; return the first reason.
 
-        They point at each other, and the garbage collector, which alone could take such a circle away, runs rarely.
+        Outbox and connection point at each other. Only the garbage collector takes such a circle away, and it runs
+        rarely.
         """
         self._happen(event, why)
         self._owner = None
@@ -286,9 +287,9 @@ class Outbox:
     def _write_frame(self, frame: bytes) -> None:
         size = self._write(frame)
         if size != len(frame):
-            self._keep(frame, size, None)
+            self._begin_backlog(frame, size, None)
 
-    def _keep(self, data: bytes, sent: int, batch: Batch | None) -> None:
+    def _begin_backlog(self, data: bytes, sent: int, batch: Batch | None) -> None:
         """Let the rest of `data` wait, of which the first bytes are sent; if the peer is lost nothing waits."""
         if not self.closing.over:
             if self._owner is not None:

@@ -16,15 +16,18 @@ FRAME_STARTS: Final = b"\x81\x88\x89\x8a"
 
 
 class _Part(NamedTuple):
-    """The tallies of each publication alone, not its batch: so the data is let go while its frames are written."""
+    """Where in a write the frames of one batch are, and the tallies of its publications.
+
+    Not the batch itself: so its data is let go while the frames are written.
+    """
 
     tallies: Sequence[Tally | None]
     begin: int
     end: int
 
 
-class Joined:
-    """Frames written at once, `since` the oldest of them waits. `unsent` is what the socket did not take yet.
+class Write:
+    """Frames joined, of which the oldest waits `since` then. `unsent` is what the socket did not take yet.
 
     All of it counts in the budget until the last byte is sent, or it is given up.
     """
