@@ -222,6 +222,12 @@ async def test_no_triggers_are_no_position() -> None:
         assert node.positions.last == before
 
 
+async def test_a_gateway_that_is_alone_has_nobody_to_follow_or_to_ask() -> None:
+    async with running() as node:
+        await node.bus.follow()
+        assert await node.bus.ask(b"counts") == ()
+
+
 async def test_with_history_off_there_are_no_positions_and_a_room_named_twice_hears_twice() -> None:
     async with running(span=OFF) as node:
         client = node.client()

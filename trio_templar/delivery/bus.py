@@ -1,6 +1,7 @@
 """The log of what is published: publishers append to it, and each node of a gateway follows it.
 
-A gateway that is alone has a `LocalBus`: what is appended there is handed on in the same step.
+A gateway that is alone has a `LocalBus`: what is appended there is handed on in the same step. `Bus` is where a log
+that several nodes share takes its place; `ask` is for what such a log does not hold, as who is connected where.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class Bus(Protocol):
     async def follow(self) -> None:
         """Hand on what other nodes append, until cancelled."""
 
+    async def ask(self, question: bytes) -> Sequence[bytes]:
+        """Return what each of the other nodes answers to `question`: what is true of all nodes is asked, not kept."""
+
 
 class LocalBus:
     """The log of a gateway that is alone."""
@@ -58,3 +62,8 @@ class LocalBus:
     async def follow(self) -> None:
         """Return at once: there is no other node."""
         await trio.lowlevel.checkpoint()
+
+    async def ask(self, question: bytes) -> Sequence[bytes]:
+        """Return nothing: there is no other node."""
+        await trio.lowlevel.checkpoint()
+        return ()
