@@ -275,17 +275,17 @@ FAMILIES: Final = (
     Family(
         "recoveries",
         "counter",
-        "Clients that came back with a position, by outcome: recovered, unknown (nothing can be proved) or too large.",
+        "Subscriptions that came back with a position, by outcome: recovered, unknown (not provable) or too large.",
         _by(lambda s: s.now.recoveries),
         ("outcome",),
-        title="Clients that come back",
+        title="Subscriptions that come back",
     ),
     Family(
         "replayed",
         "counter",
-        "Publications that were sent again to clients that came back.",
+        "Publications that clients which came back had missed, and got.",
         _one(lambda s: s.now.replayed),
-        title="Sent again",
+        title="Sent to those that came back",
     ),
     Family(
         "resident_bytes",
