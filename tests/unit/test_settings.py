@@ -201,6 +201,19 @@ def test_a_complaint_uses_the_name_its_user_used() -> None:
         settings_from({"max_connections": ("many", "--max-connections")})
 
 
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        ({"history": "no"}, r"^room_policy\[1\]\.history in x\.toml: expected true or false "),
+        ("{", r"^room_policy\[1\] in x\.toml: not JSON: "),
+    ],
+    ids=["a field", "an item"],
+)
+def test_the_place_in_a_setting_of_a_file_stands_before_the_file(policy: object, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        settings_from({"room_policy": ([{"match": {"a": 1}}, policy], "room_policy in x.toml")})
+
+
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(SettingsError, match=r"^colour in x.toml: there is no such setting"):
         settings_from({"colour": ("red", "colour in x.toml")})

@@ -126,12 +126,12 @@ class Option(NamedTuple):
         Raises SettingsError: if it does not fit; the text starts with `said_as`.
         """
         if self.tables and isinstance(value, list):
-            value = [_table(item, f"{said_as}[{index}]") for index, item in enumerate(value)]
+            value = [_table(item, _at(said_as, f"[{index}]")) for index, item in enumerate(value)]
         meant = self._from_text(value) if isinstance(value, str) and not strict else value
         try:
             converted = msgspec.convert(meant, self.type)
         except (msgspec.ValidationError, UnicodeError, RecursionError) as error:
-            said_as += str(error).partition(" - at `$")[2].rstrip("`")
+            said_as = _at(said_as, str(error).partition(" - at `$")[2].rstrip("`"))
             hidden = self.name == "trigger_token"
             raise SettingsError(f"{said_as}: {self._wanted(str(error))}{'' if hidden else _shown(value)}") from None
         try:
@@ -200,6 +200,12 @@ def hint(name: str, names: Iterable[str], likeness: float = 0.7, prefix: str = "
 def metas(hint: Any) -> list[Meta]:
     """Return the bounds and descriptions that are annotated to a type."""
     return [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)]
+
+
+def _at(said_as: str, place: str) -> str:
+    """Return what a user calls a place in a setting: `bind[0]`, and what stands behind the name: `bind[0] in FILE`."""
+    name, blank, source = said_as.partition(" ")
+    return f"{name}{place}{blank}{source}"
 
 
 def _shown(value: Any) -> str:
