@@ -119,7 +119,7 @@ class Supervisor:
             await self.relieve()
 
     async def look(self, now: float) -> None:
-        """Close clients that have been slow for too long, and give way after each: to close one takes a while."""
+        """Close clients that have been slow for too long, with a checkpoint after each: to close one takes a while."""
         watches: dict[Outbox, _Watch] = {}
         for outbox in list(self._backlogs.outboxes):
             if outbox.closing.open and not outbox.idle:  # it may have changed since the list was made
@@ -129,7 +129,7 @@ class Supervisor:
         self._watches = watches
 
     async def _look_for_silence(self) -> None:
-        """Close clients that have been silent or idle for too long, giving way in between."""
+        """Close clients that have been silent or idle for too long, with checkpoints in between."""
         connections = list(self._connections)
         for start in range(0, len(connections), TURN_CONNECTIONS):
             now = self._clock.now()

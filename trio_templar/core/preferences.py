@@ -25,8 +25,8 @@ class Preferences:
     """What one publisher asks for.
 
     `report`: the answer is JSON and says what became of each publication. `wait`: it comes when the kernel has
-    them for every client, after so many seconds at most (None: at once). `idempotency_key`: what was seen under it is not published
-    again (empty: there is none).
+    them for every client, after so many seconds at most (None: at once). `idempotency_key`: what was seen under it is
+    not published again (empty: there is none).
     """
 
     report: bool = False

@@ -132,12 +132,12 @@ class Session:
 
         None if there is none such, or if something is still on its way to one of their rooms.
         """
-        rooms = [known.room for known in self._subscriptions.values() if known.epoch]
+        rooms = [each.room for each in self._subscriptions.values() if each.epoch]
         return self._rules.recovery.position(rooms) if rooms else None
 
     def leave(self, key: bytes) -> list[str]:
         """End the subscriptions to the room of `key`; return their requestIds, as JSON."""
-        left = [kept for kept in self._subscriptions.values() if kept.room and kept.room.key == key]
+        left = [each for each in self._subscriptions.values() if each.room and each.room.key == key]
         for subscription in left:
             self._rules.hub.unsubscribe(subscription)
             del self._subscriptions[subscription.request_id]

@@ -10,6 +10,7 @@ from trio_templar.core.frames import Batch, Tally, frame_ends
 from trio_templar.delivery.budget import Budget
 from trio_templar.net.wire import PIECE_BYTES
 
+# Whole frames, and the batch whose publications they are; None: they are replies, or the farewell.
 Piece = tuple[bytes, Batch | None]
 # How a frame begins; what goes before the first of them, the 101, does not.
 FRAME_STARTS: Final = b"\x81\x88\x89\x8a"

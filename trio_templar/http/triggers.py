@@ -33,7 +33,10 @@ REPEATED: Final = msgspec.Raw(b'{"repeated":true}')
 
 
 class TriggerApi:
-    """Publishes what is posted. `cache` has the answers to requests and to single triggers that came with a key."""
+    """Publishes what is posted. `cache` remembers what came with a key: answers to requests, and reports of triggers.
+
+    A key of a request and an equal one of a trigger are two keys.
+    """
 
     def __init__(self, bus: Bus, reader: TriggerReader, cache: IdempotencyCache[Any]) -> None:
         self._bus = bus
@@ -79,7 +82,7 @@ class TriggerApi:
         """Publish those of `triggers` that were not published under their key; return the report of each."""
         by_key = _by_key(triggers)
         known = await self._known_reports(by_key)
-        new = _new(triggers, known)
+        new = _new_indices(triggers, known)
         with self._reports.under_way([by_key[key] for key in by_key if key not in known]):
             reports = dict(zip(new, await self._publish_counted([triggers[i] for i in new], wanted), strict=True))
             for index, report in reports.items():
@@ -137,16 +140,16 @@ class TriggerApi:
         if tally is not None:
             trigger = trigger._replace(tallies=[tally] * len(trigger.room_keys))
         if not trigger.idempotency_key:
-            await self._publish_soon(trigger)
+            await self._append(trigger)
             return
         ours = _claim_of(trigger)
         if await self._reports.known([ours]) == [None]:
             with self._reports.under_way([ours]):
-                await self._publish_soon(trigger)
+                await self._append(trigger)
                 self._reports.remember(ours, REPEATED, len(REPEATED))
 
-    async def _publish_soon(self, trigger: Trigger) -> None:
-        """Publish; if there is space, without a checkpoint: a stream has one for many lines."""
+    async def _append(self, trigger: Trigger) -> None:
+        """Append `trigger`; if there is space, without a checkpoint: a stream has one for many lines."""
         try:
             self._bus.append_nowait([trigger])
         except Full:
@@ -177,16 +180,16 @@ def _by_key(triggers: Sequence[Trigger]) -> dict[str, Claim]:
     return by_key
 
 
-def _new(triggers: Sequence[Trigger], known: Collection[str]) -> list[int]:
+def _new_indices(triggers: Sequence[Trigger], known: Collection[str]) -> list[int]:
     """Return the indices of those triggers whose key is not `known`, each key once, and of those without a key."""
     seen = set(known)
-    new: list[int] = []
+    indices: list[int] = []
     for index, trigger in enumerate(triggers):
         key = trigger.idempotency_key
         if not key or key not in seen:
-            new.append(index)
+            indices.append(index)
             seen.add(key)
-    return new
+    return indices
 
 
 async def _complete(report: Report, wanted: Preferences) -> None:
