@@ -106,6 +106,12 @@ def test_the_example_file_is_a_good_one() -> None:
     Settings(**tomllib.loads(page("examples/gateway.toml")))
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_file_of_settings_that_is_shown_is_a_good_one(path: Path) -> None:
+    for block in re.findall(r"^```toml\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+        Settings(**tomllib.loads(block))
+
+
 def test_every_way_to_end_a_connection_is_in_the_table() -> None:
     closes = [value for value in vars(errors).values() if isinstance(value, Close)]
     assert len(closes) > 10

@@ -170,7 +170,10 @@ class Settings:
     )
     room_policy: Annotated[
         tuple[RoomPolicy, ...],
-        Meta(description='what gives way when a client is slow, as {"match": ROOM, "policy": …}; first match wins'),
+        Meta(
+            description="what gives way when a client is slow, and what is kept, as "
+            '{"match": ROOM, "policy": …}; first match wins'
+        ),
         Reload.AT_ONCE,
     ] = ()
     memory_bytes: Annotated[
