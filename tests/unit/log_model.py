@@ -112,7 +112,8 @@ class Story:
         if at is not None:
             behind = (index for index in range(self.first, len(said)) if said[index].position > at)
             self.last = min(next(behind, len(said)), max(self.first, published))
-        self.unsure = self.last - self.first
+        # These may be offered too, and told as lost.
+        self.unsure = self.last - self.first + sum(not each.position for each in said[: self.first])
         self.missing = self.told = self.ignored = self.twin = 0
         self.pinned = False
 
