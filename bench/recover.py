@@ -1,10 +1,11 @@
 """What clients cost that come back to what they missed, beside clients that just come.
 
-N clients in R rooms come at once, each with a cookie and a requestId of its own: without `since`, with `since: null`,
-which asks for positions alone, and with a position behind which each room got K publications. Those they must have
-got in their order, once. Meanwhile one publisher posts on a schedule to a room of a hundred others: how late are its
-publications? `x time` is the time until all have joined beside that without `since`, `x p99` the p99 of the other room
-beside that with `since: null`, both in the same run. The cases change their order from run to run.
+N clients in R rooms come, W on their way at once, each with a cookie and a requestId of its own: without `since`, with
+`since: null`, which asks for positions alone, and with a position behind which each room got K publications. Those they
+must have got in their order, once. Meanwhile one publisher posts on a schedule to a room of a hundred others: how late
+are its publications? `x time` is the time until all have joined beside that without `since`, `x CPU` what each cost the
+server beside the same, `x p99` the p99 of the other room beside that with `since: null`, all in one run. The cases
+change their order from run to run.
 """
 
 import argparse
@@ -30,6 +31,7 @@ COLUMNS = (
     Column("seconds", "seconds", 2),
     Column("x_time", "x time", 3),
     Column("ms_each", "CPU ms each", 3),
+    Column("x_cpu", "x CPU", 3),
     Column("live_p50_ms", "live p50 ms", 1),
     Column("live_p99_ms", "live p99 ms", 1),
     Column("x_p99", "x p99", 2),
@@ -81,7 +83,7 @@ def storm(target: Target, args: argparse.Namespace, since: Since, missed: Sequen
     publisher = Publisher(load, target.trigger, posts, 1 / args.rate)
     comers = crowd(load, asking(target, since), [_room(number, args) for number in range(args.clients)])
     publisher.start()
-    figures = join_all(target, load, comers, args.window or args.clients)
+    figures = join_all(target, load, comers, args.window)
     goal = _end(publisher) * _LISTENERS + (args.missed * args.clients if missed else 0)
     load.run_until(lambda: publisher.done and load.marks >= goal)
     publisher.close()
@@ -132,6 +134,7 @@ def compared(target: Target, args: argparse.Namespace, number: int) -> dict[str,
             found[case] = storm(target, args, at, miss(target, args))
     for figures in found.values():
         figures["x_time"] = figures["seconds"] / found[_WITHOUT]["seconds"]
+        figures["x_cpu"] = figures["ms_each"] / (found[_WITHOUT]["ms_each"] or float("nan"))
         figures["x_p99"] = figures["live_p99_ms"] / found[_POSITIONS]["live_p99_ms"]
     return {case: found[case] for case in cases}
 
@@ -153,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     """Measure and print."""
     parser = options.parser(__doc__, runs=3)
     parser.add_argument("--clients", type=options.positive, default=10_000, help="clients (default %(default)s)")
-    parser.add_argument("--window", type=options.positive, help="joining at once (default: all)")
+    parser.add_argument("--window", type=options.positive, default=1000, help="joining at once (default %(default)s)")
     parser.add_argument("--rooms", type=options.positive, default=1, help="their rooms (default %(default)s)")
     parser.add_argument("--missed", type=options.positive, default=10, help="in each room (default %(default)s)")
     parser.add_argument("--rate", type=float, default=50.0, help="posts a second meanwhile (default %(default)s)")
