@@ -18,6 +18,7 @@ export function connect(url) {
 
   function hear(sub, { type, code, data, at, recovered }) {
     if (at) Object.assign(sub, { at, socket });
+    if (type === "unsubscribed") sub.socket = null; // by an operator: what comes from now on it misses
     if (type === "publish") sub.onData(data);
     // Of a room that is not kept the gateway says nothing, and neither does an older gateway.
     if (type === "gap" || (code === "success" && !recovered)) sub.load?.();

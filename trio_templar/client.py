@@ -75,7 +75,7 @@ class WebsocketClient:
         self.stream = stream
         self.pings = 0
         self.positions: dict[str, str] = {}
-        self._placed: set[str] = set()  # those that this connection has told a position
+        self._placed: set[str] = set()  # those that this connection has told a position, and that have not ended
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._events: Iterator[Event] = iter(())
         self._parts: list[str] = []
@@ -177,7 +177,9 @@ class WebsocketClient:
     async def unsubscribe(self, request_id: Any) -> Any:
         """Unsubscribe and return the reply, as `subscribe`."""
         await self.send({"type": "unsubscribe", "requestId": request_id})
-        return await self._reply()
+        reply = await self._reply()
+        self._placed.discard(json.dumps(request_id))
+        return reply
 
     async def _reply(self) -> Any:
         while True:
@@ -189,13 +191,15 @@ class WebsocketClient:
 
     def _follow(self, text: str) -> None:
         """Note the position that a message has, once it is handed on."""
-        if '"at": "' not in text:
+        if '"at": "' not in text and '"unsubscribed"' not in text:
             return
         with suppress(msgspec.MsgspecError, RecursionError):
             placed = msgspec.json.decode(text, type=_Placed)
+            if placed.type == "unsubscribed":
+                self._placed.discard(bytes(placed.request_id).decode())
             if placed.at is None:
                 return
-            if placed.type == "position":  # of a room that this connection has told none yet it says nothing
+            if placed.type == "position":  # of one that this connection has told none yet, or ended, it says nothing
                 self.positions.update(dict.fromkeys(self._placed, placed.at))
                 return
             request_id = bytes(placed.request_id).decode()

@@ -180,6 +180,9 @@ def test_the_browser_client_keeps_positions_by_the_rules(tmp_path: Path) -> None
         say(code="success")  # an older gateway of dialect 3
         success(2, at="e.9", recovered=True)
         assert page.evaluate("fetches") == [0, 1, 1, 0, 0]
+        say(type="unsubscribed", requestId=2, reason="sold")
+        say(type="position", at="e.10")  # subscription 2 has ended, and misses what came before
+        assert come_back() == ["e.5", "e.9"]
         assert page.evaluate("got") == [["seen"], []]
 
 

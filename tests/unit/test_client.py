@@ -178,6 +178,22 @@ async def test_a_position_for_all_is_none_of_those_that_have_no_reply_yet(autoju
         assert client.positions == {"1": "e.9", "2": "e.1"}
 
 
+@pytest.mark.parametrize("ended_by", ["gateway", "client"])
+async def test_a_position_for_all_is_none_of_those_that_have_ended(ended_by: str, autojump_clock: MockClock) -> None:
+    async with scripted() as (server, client):
+        await server.say(said({"requestId": 1, "code": "success", "at": "e.1"}))
+        await client.subscribe(1, CAR, since=None)
+        if ended_by == "gateway":
+            await server.say(said({"type": "unsubscribed", "requestId": 1, "reason": "sold"}))
+            await client.receive()
+        else:
+            await server.say(said({"requestId": 1, "code": "success"}))
+            await client.unsubscribe(1)
+        await server.say(said({"type": "position", "at": "e.9"}))
+        await client.receive()
+        assert client.position(1) == "e.1"
+
+
 async def test_a_position_that_was_asked_for_stays_until_there_is_a_reply(autojump_clock: MockClock) -> None:
     async with scripted() as (server, client):
         await server.say(CloseConnection(1012))
