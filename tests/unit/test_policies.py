@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -66,3 +68,15 @@ def test_what_makes_no_sense_is_refused_by_name(entries: Any, problem: str) -> N
 def test_a_room_that_is_nested_too_deeply_to_be_looked_at_has_the_policy_of_all_others() -> None:
     policies = Policies([RoomPolicy(match={"a": "b"}, policy="conflate")], 1000)
     assert policies.of(b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}") == Policy("disconnect", 1000)
+
+
+def test_policies_that_were_replaced_are_gone_without_the_collector() -> None:
+    found = policies({"match": CAR, "history": False})
+    assert found.history_seconds(room_key(CAR)) == 0
+    gone = weakref.ref(found)
+    gc.disable()
+    try:
+        del found
+        assert gone() is None
+    finally:
+        gc.enable()

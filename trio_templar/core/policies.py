@@ -68,20 +68,14 @@ class Policies:
             where = f"room_policy[{index}]"
             self._add(entry, where, outbox_bytes)
             _check_history(entry, where, history_seconds)
-        # A publisher asks for rooms that nobody is in, too, of which no policy is kept anywhere.
-        self.history_seconds = functools.lru_cache(CACHED_ROOMS)(lambda key: self.of(key).history_seconds)
+        # A publisher asks for rooms that nobody is in, too, of which no policy is kept anywhere. The cache must not
+        # point back here: only the garbage collector takes such a circle away.
+        of = functools.partial(_policy_of, self._entries, self._default)
+        self.history_seconds = functools.lru_cache(CACHED_ROOMS)(lambda key: of(key).history_seconds)
 
     def of(self, key: bytes) -> Policy:
         """Return the policy of the room with this key."""
-        if self._entries:
-            try:
-                room = msgspec.json.decode(key)
-            except RecursionError:  # nested almost 1000 deep: it was encoded where the stack was shallower
-                return self._default
-            for match, policy in self._entries:
-                if match is None or covers(match, room):
-                    return policy
-        return self._default
+        return _policy_of(self._entries, self._default, key)
 
     @property
     def limits_history(self) -> bool:
@@ -111,6 +105,18 @@ class Policies:
             raise SettingsError(f"{where}.key: {entry.key!r} is no path like object.id")
         history = (entry.history_seconds or math.inf) if entry.history else 0
         self._entries.append((entry.match, Policy(entry.policy, entry.outbox_bytes or outbox_bytes, path, history)))
+
+
+def _policy_of(entries: Sequence[tuple[dict[str, Any] | None, Policy]], default: Policy, key: bytes) -> Policy:
+    if entries:
+        try:
+            room = msgspec.json.decode(key)
+        except RecursionError:  # nested almost 1000 deep: it was encoded where the stack was shallower
+            return default
+        for match, policy in entries:
+            if match is None or covers(match, room):
+                return policy
+    return default
 
 
 def _check_history(entry: RoomPolicy, where: str, history_seconds: float) -> None:
