@@ -86,8 +86,8 @@ class Budget:
         return self.used_bytes > self.hard_bytes
 
     def fits(self, size: int) -> bool:
-        """Whether publications of `size` bytes may come in; into an empty gateway they always may."""
-        return self.used_bytes == 0 or self.used_bytes + size <= self.soft_bytes
+        """Whether publications of `size` bytes may come in."""
+        return self.used_bytes + size <= self.soft_bytes
 
     def make_space(self, size: int = 0) -> None:
         """Let what is kept give way, as far as it, what waits and `size` bytes more are over the soft mark."""
